@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The VMM's private map: configuration, VM, vCPU, and the prototypes of each file in vmm/.
+ */
+#ifndef FARVISOR_VMM_H
+#define FARVISOR_VMM_H
+
+#include "ept/ept.h"
+#include "farvisor/abi.h"
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+struct fault_engine;
+struct fault_context;
+struct hostio;
+struct mm;
+struct timers;
+
+/* Exit statuses, as `docker run`. */
+enum { EXIT_FARVISOR = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_SIGNAL_BASE = 128 };
+
+enum fault_mode { FAULT_MODE_EXIT, FAULT_MODE_UFFD };
+
+struct dir_grant {
+    const char *host;  /* absolute host path */
+    const char *guest; /* absolute path the program sees */
+    bool writable;
+};
+
+/* What `farvisor run` was asked for; filled by cli.c, read-only afterwards. */
+struct run_config {
+    char *const *argv;     /* program and its arguments, NULL ended */
+    char **envp;           /* NULL ended */
+    uint64_t memory_bytes; /* quota on pages that exist */
+    uint64_t local_bytes;  /* hard bound on resident pages; == memory_bytes: nothing is remote */
+    const char *memserver; /* NULL: embedded when needed */
+    const char *transport; /* as rdma_config.transport */
+    enum fault_mode fault_mode;
+    uint32_t threads_max; /* vCPUs */
+    struct dir_grant *dirs;
+    size_t dir_count;
+    const char *workdir;    /* NULL: the current directory */
+    const char *stats_path; /* NULL: none */
+    uint64_t timeout_ns;    /* longest wait on a memory node */
+    bool progress;
+};
+
+struct vm;
+
+struct vcpu {
+    struct vm *vm;
+    uint32_t index;
+    int fd;
+    pid_t tid; /* host thread = guest thread id */
+    pthread_t thread;
+    struct kvm_run *run;
+    struct fv_vcpu *page;        /* shared with the guest; host address */
+    struct fault_context *fault; /* this thread's handle on the paging engine */
+    atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
+    atomic_bool in_use;          /* a guest thread lives here */
+};
+
+struct vm {
+    const struct run_config *config;
+    int kvm_fd;
+    int vm_fd;
+    struct ept *ept;
+    struct fault_engine *engine; /* NULL when nothing is remote */
+    struct mm *mm;
+    struct hostio *io;
+    struct timers *timers;
+    struct fv_shared *shared; /* host address of FV_SHARED_BASE */
+    struct fv_image image;    /* checked copy of the guest image's header */
+    struct vcpu *vcpus[FV_VCPU_MAX];
+    atomic_uint vcpu_count;
+    pthread_mutex_t vcpu_lock; /* creation and reuse of vCPUs */
+    atomic_int ending;         /* a thread asked for the end; exit_status is valid */
+    int exit_status;
+};
+
+/* ---- machine.c: one guest from start to end ---- */
+int vm_run(const struct run_config *config); /* returns the exit status of `farvisor run` */
+/* First caller decides the status; every vCPU is kicked out. Any thread. */
+void vm_end(struct vm *vm, int exit_status);
+
+/* ---- vcpu.c: vCPU creation, registers, the run loop, threads ---- */
+struct vcpu *vcpu_self(void); /* the calling thread's, or NULL */
+struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid);
+/* The vCPU leaves KVM_RUN or its interruptible system call at once. Any thread, async-signal-safe.
+ */
+void vcpu_kick(struct vcpu *vcpu);
+
+/*
+ * vcpu_syscall - a host system call that a kick interrupts without a lost wake-up: returns the
+ * kernel's result or -errno, -EINTR if kicked before or during the call.
+ */
+long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f);
+
+/* ---- events.c: signals from outside and timers, towards the guest ---- */
+/* Queues an FV_EVENT_* for the guest kernel and kicks a vCPU. Any thread. */
+void vm_post_event(struct vm *vm, uint32_t type, uint32_t id, uint64_t value);
+
+/* ---- calls.c: hypercall dispatch ---- */
+void call_dispatch(struct vcpu *vcpu);
+
+/* ---- guestmem.c: the only way the VMM touches the program's memory ---- */
+
+/* Bytes that may be pinned at once by one request; longer transfers go in pieces. */
+#define GUESTMEM_PIN_MAX (256u << 10)
+
+/*
+ * guestmem_pin - make [gpa, gpa + bytes) resident, check the program's own access rights, and keep
+ * it resident until guestmem_unpin with the same range. bytes <= GUESTMEM_PIN_MAX. `writable` also
+ * marks the pages dirty. Host addresses are contiguous. Faults pages in, so call it without locks
+ * held. Returns 0 with *hva set, or -EFAULT (the program has no such access), -EIO (memory node
+ * lost), -ENOMEM.
+ */
+int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **hva);
+void guestmem_unpin(struct vm *vm, gpa_t gpa, size_t bytes);
+
+/* Copies of any length, page by page; 0 or -EFAULT/-EIO/-ENOMEM. */
+int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes);
+int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes);
+/* Copies a NUL-terminated string: its length, -ENAMETOOLONG if not ended within `bytes`, -EFAULT.
+ */
+long guestmem_read_string(struct vm *vm, char *to, gpa_t from, size_t bytes);
+
+/* ---- mm.c, mmap.c: the program's address space ---- */
+int mm_create(struct mm **out, struct vm *vm);
+void mm_destroy(struct mm *mm);
+/* mmap munmap mprotect mremap madvise brk mincore msync mlock...: Linux numbers and results. */
+int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
+void mm_set_brk_base(struct mm *mm, gpa_t base);
+
+/*
+ * mm_access_fault - the program's page tables refused an access (#PF with CR2 = gpa).
+ * Returns 0: mended, run on; or a signal number (SIGSEGV, SIGBUS) with *si_code set.
+ */
+int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_code);
+
+/* Access rights of one page (EPT_*), EPT_NONE when unmapped. */
+unsigned mm_access(struct mm *mm, gpa_t gpa);
+
+/* One line a mapping as /proc/self/maps has it. */
+void mm_print_maps(struct mm *mm, FILE *out);
+
+/* ---- miss.c: a second-stage miss (KVM_RUN returned EFAULT) ---- */
+/* 0: mended, run on; else -errno after vm_end was called. */
+int miss_resolve(struct vcpu *vcpu);
+
+/* ---- address.c: which guest addresses the instruction at rip touches (Zydis) ---- */
+struct access {
+    gpa_t gpa;
+    uint32_t bytes;
+    bool write;
+};
+#define ACCESS_MAX 40 /* a 16-element gather or scatter, plus stack and code pages */
+/*
+ * Decodes code[0..bytes) as the instruction at regs->rip. Returns the number of accesses found, or
+ * -EINVAL. xsave: the vCPU's XSAVE area for vector indices, fetched only when asked for.
+ */
+int address_decode(struct vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                   const uint8_t *code, size_t bytes, struct access out[ACCESS_MAX]);
+
+/* ---- crash.c: FV_CALL_CRASH ---- */
+void crash_report(struct vcpu *vcpu, int signal, int si_code, gpa_t address,
+                  const struct fv_regs *regs);
+
+/* ---- hostio.c and io_*.c: the door to the host ---- */
+int hostio_create(struct hostio **out, struct vm *vm);
+void hostio_destroy(struct hostio *io);
+/* Linux system calls on files, pipes, sockets, futexes, time and scheduling; pointers are guest's.
+ */
+int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
+/*
+ * Finds and opens the program as the guest would (PATH, --dir). Returns the guest fd with *path set
+ * to the guest's absolute path (malloc), or -ENOENT, -EACCES, -ENOEXEC... without a message.
+ */
+int hostio_open_program(struct hostio *io, const char *name, char **path);
+/* A duplicate of a guest descriptor's host descriptor for mmap; *flags: O_ACCMODE. fd or -errno. */
+int hostio_dup_host(struct hostio *io, int guest_fd, int *flags);
+/* The host descriptor itself, valid while the guest keeps it open; or -EBADF. */
+int hostio_host_fd(struct hostio *io, int guest_fd);
+/* Host path of a guest path as the program would open it; for symbol look-up. 0 or -errno. */
+int hostio_host_path(struct hostio *io, const char *guest_path, char *out, size_t bytes);
+
+/* ---- sandbox.c: Landlock, seccomp, no_new_privs ---- */
+int sandbox_enter(struct vm *vm); /* after everything is open, before the guest runs */
+
+/* ---- stats.c ---- */
+int stats_write(struct vm *vm, const char *path);
+void stats_progress_start(struct vm *vm);
+void stats_progress_stop(struct vm *vm);
+
+/* ---- embedded.c: a memserver of our own on this host ---- */
+struct embedded;
+/* Starts it; *address (owned by the handle) is what to connect to. Ends with the handle or with us.
+ */
+int embedded_start(struct embedded **out, uint64_t capacity_bytes, const char **address);
+void embedded_stop(struct embedded *embedded);
+
+/* ---- cli.c, doctor.c ---- */
+int cli_run(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
+
+#endif
