@@ -47,12 +47,15 @@
 #define EPT_WRITE 2u
 #define EPT_EXEC  4u
 
+/* Ranges up to this get their leaf tables at once; larger ones 2 MiB at a time, when touched. */
+#define EPT_EAGER_BYTES (32ULL << 20)
+
 struct ept;
 
 struct ept_config {
     int kvm_fd;
     int vm_fd;
-    bool paged;     /* pages come and go by userfaultfd; false: the host kernel fills every page */
+    bool paged;     /* pages come and go; false: the host kernel fills anonymous memory by itself */
     bool exit_mode; /* misses end KVM_RUN with EFAULT (else they become userfaultfd events) */
 };
 
@@ -60,7 +63,7 @@ struct ept_config {
 
 /* Creates guest memory and the pinned kernel region. Returns 0 or -errno after one message. */
 int ept_create(struct ept **out, const struct ept_config *config);
-void ept_destroy(struct ept *ept);
+void ept_destroy(struct ept *ept); /* accepts NULL; after the last vCPU is gone */
 
 gpa_t ept_span(const struct ept *ept); /* end of guest-physical address space, exclusive */
 
@@ -71,23 +74,80 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa);
 /* Makes [gpa, gpa + bytes) backed by memslots; must precede any guest access. 0 or -errno. */
 int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes);
 
-/* userfaultfd for reading events (uffd mode), else -1. */
-int ept_event_fd(const struct ept *ept);
+/* Bytes of host memory behind the program's pages, asked of the host kernel. */
+uint64_t ept_resident_bytes(const struct ept *ept);
 
 /* ---- tables.c: the guest's page tables ---- */
 
 uint64_t ept_root(const struct ept *ept); /* guest CR3 */
+uint64_t ept_table_bytes(const struct ept *ept);
 
 /* Maps part of the pinned kernel region; `user`: reachable from ring 3. */
 int ept_map_kernel(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access, bool user);
 
 /*
- * Sets the program's access to [gpa, gpa + bytes) (page aligned). Leaf tables are made only for
- * ranges up to EPT_EAGER_BYTES; the rest appear at ept_table_fault. Revoked rights are flushed from
- * every vCPU before it returns.
+ * ept_protect - set the program's access to [gpa, gpa + bytes), page aligned. Leaf tables are made
+ * at once for ranges up to EPT_EAGER_BYTES, else by ept_table_fault. Rights that were taken away
+ * are flushed from every vCPU before it returns. Callers serialise. Returns 0 or -ENOMEM.
  */
 int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access);
 
-/* Leaf entries for the 2 MiB around gpa within [first, last) get `access`, where they have none. */
-int ept_table_fault(struct ept *ept, gpa_t gpa, gpa_t first, gpa_t last, unsigned access);
+/* What the leaf entry of gpa allows now; EPT_NONE where there is none. */
+unsigned ept_table_access(const struct ept *ept, gpa_t gpa);
+
+/* Accessed and dirty state of a page in its leaf entry; false or nothing where there is none. */
+bool ept_dirty(const struct ept *ept, uint64_t page);
+void ept_dirty_set(struct ept *ept, uint64_t page);
+void ept_dirty_clear(struct ept *ept, uint64_t page);
+bool ept_accessed(const struct ept *ept, uint64_t page);
+void ept_accessed_clear(struct ept *ept, uint64_t page);
+
+/* ---- the page table of states (inline: it is on every hot path) ---- */
+
+enum ept_state {
+    EPT_ABSENT = 0,
+    EPT_LOCAL,
+    EPT_REMOTE,
+    EPT_FILLING,
+    EPT_FETCHING,
+    EPT_EVICTING,
+    EPT_DROPPING,
+    EPT_DISCARDING,
+};
+
+#define EPT_STATE_MASK  7ULL
+#define EPT_DIRTY       (1ULL << 3) /* written by the VMM, or the D bit cannot be trusted */
+#define EPT_COPY        (1ULL << 4) /* the memory node holds a copy (maybe older than ours) */
+#define EPT_FILE        (1ULL << 5) /* clean means: can be read from its file again */
+#define EPT_RESCUE      (1ULL << 6) /* EVICTING only: somebody wants it to stay */
+#define EPT_WAITERS     (1ULL << 7) /* somebody sleeps on the low half of the word */
+#define EPT_PREFETCHED  (1ULL << 8) /* fetched unasked, not yet seen used */
+#define EPT_PIN         (1ULL << 12)
+#define EPT_PIN_MASK    (0xfffULL << 12)
+#define EPT_EPOCH_SHIFT 32
+
+typedef _Atomic uint64_t ept_word_t;
+
+ept_word_t *ept_words(const struct ept *ept); /* indexed by page number, ept_span >> 12 of them */
+
+static inline enum ept_state ept_word_state(uint64_t word)
+{
+    return (enum ept_state)(word & EPT_STATE_MASK);
+}
+
+/* ---- frames.c: mechanisms of the second stage; page numbers and counts; 0 or -errno ---- */
+
+/* Watches a range for misses where the table is not paged as a whole (file mappings). */
+int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on);
+/* Copies `pages` pages from `from` into missing pages. -EEXIST: one was there already. */
+int ept_install(struct ept *ept, uint64_t page, const void *from, uint64_t pages);
+int ept_install_zero(struct ept *ept, uint64_t page, uint64_t pages);
+int ept_write_protect(struct ept *ept, uint64_t page, uint64_t pages, bool on);
+int ept_unmap(struct ept *ept, uint64_t page,
+              uint64_t pages); /* stays resident; next touch remaps */
+int ept_drop(struct ept *ept, uint64_t page, uint64_t pages); /* frees the frames */
+/* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */
+int ept_event_fd(const struct ept *ept);
+int ept_wake(struct ept *ept, uint64_t page, uint64_t pages);
+
 #endif

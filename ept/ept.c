@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Life of the second stage: the address space on the host side and its memslots. All guest memory
+ * is one linear reservation, so that a host address is base + guest address; 1 GiB pieces of it
+ * become a memslot, backed by one memfd, when the program first maps something there (KVM keeps 8
+ * bytes of reverse map a page of a slot under shadow paging: one slot of terabytes would be dear).
+ */
+#include "ept/ept_internal.h"
+#include "support.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static unsigned host_address_bits(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(0x80000008, &a, &b, &c, &d))
+        return 36;
+    return a & 0xff;
+}
+
+static void *reserve(size_t bytes, int protection)
+{
+    void *at = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static int slot_set(struct ept *ept, gpa_t gpa)
+{
+    struct kvm_userspace_memory_region region = {
+        .slot = (uint32_t)(gpa / EPT_SLOT_BYTES),
+        .guest_phys_addr = gpa,
+        .memory_size = EPT_SLOT_BYTES,
+        .userspace_addr = (uintptr_t)(ept->base + gpa),
+    };
+    if (ioctl(ept->config.vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0) {
+        int error = errno;
+        message_error("kvm: memory slot at 0x%llx: %s", (unsigned long long)gpa, strerror(error));
+        return -error;
+    }
+    atomic_store(&ept->slot_backed[region.slot], true);
+    return 0;
+}
+
+/* The kernel region is ordinary private memory: never registered, never punched, always there. */
+static int kernel_region_create(struct ept *ept)
+{
+    void *at = ept->base + FV_KERNEL_BASE;
+    if (mprotect(at, FV_KERNEL_SIZE, PROT_READ | PROT_WRITE) < 0)
+        return -errno;
+    madvise(at, FV_KERNEL_SIZE, MADV_NOHUGEPAGE);
+    return slot_set(ept, FV_KERNEL_BASE);
+}
+
+static int address_space_create(struct ept *ept)
+{
+    unsigned bits = host_address_bits();
+    if (bits < 39) {
+        message_error("host: %u physical address bits: farvisor needs 39", bits);
+        return -ENOTSUP;
+    }
+    if (bits > EPT_SPAN_BITS_MAX)
+        bits = EPT_SPAN_BITS_MAX;
+    ept->span_bytes = 1ULL << bits;
+    ept->base = reserve(ept->span_bytes, PROT_NONE);
+    ept->words =
+        reserve((ept->span_bytes >> EPT_PAGE_SHIFT) * sizeof(ept_word_t), PROT_READ | PROT_WRITE);
+    if (!ept->base || !ept->words) {
+        message_error("host: reserve %llu GiB of address space: %s (see ulimit -v)",
+                      (unsigned long long)(ept->span_bytes >> 30), strerror(errno));
+        return -ENOMEM;
+    }
+    madvise(ept->words, (ept->span_bytes >> EPT_PAGE_SHIFT) * sizeof(ept_word_t), MADV_NOHUGEPAGE);
+    ept->memory_fd = memfd_create("farvisor-guest", MFD_CLOEXEC);
+    if (ept->memory_fd < 0 || ftruncate(ept->memory_fd, (off_t)ept->span_bytes) < 0) {
+        int error = errno;
+        message_error("host: guest memory file: %s", strerror(error));
+        return -error;
+    }
+    return 0;
+}
+
+int ept_create(struct ept **out, const struct ept_config *config)
+{
+    struct ept *ept = calloc(1, sizeof(*ept));
+    if (!ept)
+        return -ENOMEM;
+    ept->config = *config;
+    ept->memory_fd = ept->uffd = -1;
+    pthread_mutex_init(&ept->slot_lock, NULL);
+    pthread_mutex_init(&ept->table_lock, NULL);
+    int error = address_space_create(ept);
+    if (!error)
+        error = kernel_region_create(ept);
+    if (!error)
+        error = ept_tables_create(ept);
+    if (!error)
+        error = ept_frames_create(ept);
+    if (error) {
+        ept_destroy(ept);
+        return error;
+    }
+    *out = ept;
+    return 0;
+}
+
+void ept_destroy(struct ept *ept)
+{
+    if (!ept)
+        return;
+    if (ept->base)
+        munmap(ept->base, ept->span_bytes);
+    if (ept->words)
+        munmap(ept->words, (ept->span_bytes >> EPT_PAGE_SHIFT) * sizeof(ept_word_t));
+    if (ept->uffd >= 0)
+        close(ept->uffd);
+    if (ept->memory_fd >= 0)
+        close(ept->memory_fd);
+    pthread_mutex_destroy(&ept->slot_lock);
+    pthread_mutex_destroy(&ept->table_lock);
+    free(ept);
+}
+
+gpa_t ept_span(const struct ept *ept)
+{
+    return ept->span_bytes;
+}
+
+ept_word_t *ept_words(const struct ept *ept)
+{
+    return ept->words;
+}
+
+void *ept_hva(const struct ept *ept, gpa_t gpa)
+{
+    return ept->base + gpa;
+}
+
+bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
+{
+    uintptr_t at = (uintptr_t)hva, base = (uintptr_t)ept->base;
+    if (at < base || at - base >= ept->span_bytes)
+        return false;
+    *gpa = at - base;
+    return true;
+}
+
+static int slot_back(struct ept *ept, gpa_t gpa)
+{
+    void *at = mmap(ept->base + gpa, EPT_SLOT_BYTES, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ept->memory_fd, (off_t)gpa);
+    if (at == MAP_FAILED)
+        return -errno;
+    if (ept->config.paged) {
+        /* A huge page would be installed, evicted and counted as one: pages move one by one here.
+         */
+        madvise(at, EPT_SLOT_BYTES, MADV_NOHUGEPAGE);
+        int error = ept_frames_register(ept, gpa, EPT_SLOT_BYTES);
+        if (error)
+            return error;
+    }
+    return slot_set(ept, gpa);
+}
+
+int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes)
+{
+    gpa_t end;
+    if (__builtin_add_overflow(gpa, bytes, &end) || end > ept->span_bytes)
+        return -ENOMEM;
+    for (gpa_t at = gpa & ~(EPT_SLOT_BYTES - 1); at < end; at += EPT_SLOT_BYTES) {
+        if (atomic_load_explicit(&ept->slot_backed[at / EPT_SLOT_BYTES], memory_order_acquire))
+            continue;
+        int error = 0;
+        pthread_mutex_lock(&ept->slot_lock);
+        if (!atomic_load(&ept->slot_backed[at / EPT_SLOT_BYTES]))
+            error = slot_back(ept, at);
+        pthread_mutex_unlock(&ept->slot_lock);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+uint64_t ept_resident_bytes(const struct ept *ept)
+{
+    struct stat st;
+    return fstat(ept->memory_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to ept/: the second stage's own state. */
+#ifndef FARVISOR_EPT_INTERNAL_H
+#define FARVISOR_EPT_INTERNAL_H
+
+#include "ept/ept.h"
+
+#include <pthread.h>
+
+/* One TiB of addresses: the state words of it all are 2 GiB of untouched, hence free, host memory.
+ */
+#define EPT_SPAN_BITS_MAX 40
+#define EPT_SLOTS_MAX     (1u << (EPT_SPAN_BITS_MAX - 30))
+
+struct ept {
+    struct ept_config config;
+    gpa_t span_bytes;
+    uint8_t *base;     /* host address of guest address 0 */
+    int memory_fd;     /* memfd behind all pageable memory, offset = guest address */
+    int uffd;          /* -1 where there is none */
+    ept_word_t *words; /* page table of states */
+    pthread_mutex_t slot_lock;
+    atomic_bool slot_backed[EPT_SLOTS_MAX];
+
+    pthread_mutex_t table_lock;
+    uint64_t table_next; /* next free table in the pool */
+    uint64_t leaf_bits;  /* A (and D where nothing is tracked) of new leaf entries */
+};
+
+/* ---- tables.c ---- */
+int ept_tables_create(struct ept *ept);
+
+/* ---- frames.c ---- */
+int ept_frames_create(struct ept *ept);
+int ept_frames_register(struct ept *ept, gpa_t gpa, uint64_t bytes);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mechanisms that put pages into the second stage and take them out, with userfaultfd on a shared
+ * memfd mapping. Every call takes a run of pages, since one call costs far more than one page
+ * (docs/performance.md). Kernel documentation: admin-guide/mm/userfaultfd.
+ */
+#include "ept/ept_internal.h"
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define WANTED_FEATURES                                                                            \
+    (UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+
+static uint64_t host_address(const struct ept *ept, uint64_t page)
+{
+    return (uintptr_t)ept->base + (page << EPT_PAGE_SHIFT);
+}
+
+/* /dev/userfaultfd gives the right by file permission; the system call wants CAP_SYS_PTRACE. */
+static int uffd_open(void)
+{
+    int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (device >= 0) {
+        int fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+        close(device);
+        if (fd >= 0)
+            return fd;
+    }
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+int ept_frames_create(struct ept *ept)
+{
+    int fd = uffd_open();
+    if (fd < 0) {
+        message_error("userfaultfd: open: %s (run `farvisor doctor`)", strerror(-fd));
+        return fd;
+    }
+    struct uffdio_api api = {
+        .api = UFFD_API,
+        .features = WANTED_FEATURES | (ept->config.exit_mode ? UFFD_FEATURE_SIGBUS : 0),
+    };
+    if (ioctl(fd, UFFDIO_API, &api) < 0) {
+        int error = errno;
+        message_error("userfaultfd: write protection of shared memory: %s (needs Linux 5.19)",
+                      strerror(error));
+        close(fd);
+        return -error;
+    }
+    ept->uffd = fd;
+    return 0;
+}
+
+int ept_frames_register(struct ept *ept, gpa_t gpa, uint64_t bytes)
+{
+    struct uffdio_register range = {
+        .range = {.start = (uintptr_t)ept->base + gpa, .len = bytes},
+        .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+    };
+    if (ioctl(ept->uffd, UFFDIO_REGISTER, &range) == 0)
+        return 0;
+    int error = errno;
+    message_error("userfaultfd: register 0x%llx: %s", (unsigned long long)gpa, strerror(error));
+    return -error;
+}
+
+int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on)
+{
+    if (ept->config.paged)
+        return 0;
+    if (on)
+        return ept_frames_register(ept, gpa, bytes);
+    struct uffdio_range range = {.start = (uintptr_t)ept->base + gpa, .len = bytes};
+    return ioctl(ept->uffd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
+}
+
+int ept_install(struct ept *ept, uint64_t page, const void *from, uint64_t pages)
+{
+    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT;
+    while (done < bytes) {
+        struct uffdio_copy copy = {
+            .dst = host_address(ept, page) + done,
+            .src = (uintptr_t)from + done,
+            .len = bytes - done,
+        };
+        if (ioctl(ept->uffd, UFFDIO_COPY, &copy) == 0)
+            return 0;
+        /* A partial copy reports its length and EAGAIN: the address space was changing. */
+        if (errno != EAGAIN)
+            return -errno;
+        if (copy.copy > 0)
+            done += (uint64_t)copy.copy;
+    }
+    return 0;
+}
+
+int ept_install_zero(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT;
+    while (done < bytes) {
+        struct uffdio_zeropage zero = {
+            .range = {.start = host_address(ept, page) + done, .len = bytes - done}};
+        if (ioctl(ept->uffd, UFFDIO_ZEROPAGE, &zero) == 0)
+            return 0;
+        if (errno != EAGAIN)
+            return -errno;
+        if (zero.zeropage > 0)
+            done += (uint64_t)zero.zeropage;
+    }
+    return 0;
+}
+
+int ept_write_protect(struct ept *ept, uint64_t page, uint64_t pages, bool on)
+{
+    struct uffdio_writeprotect protect = {
+        .range = {.start = host_address(ept, page), .len = pages << EPT_PAGE_SHIFT},
+        .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+    };
+    while (ioctl(ept->uffd, UFFDIO_WRITEPROTECT, &protect) < 0)
+        if (errno != EAGAIN)
+            return -errno;
+    return 0;
+}
+
+int ept_unmap(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    /* On shared memory this only empties the mapping: the pages stay in the memfd. */
+    void *at = ept->base + (page << EPT_PAGE_SHIFT);
+    return madvise(at, pages << EPT_PAGE_SHIFT, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+int ept_drop(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    while (fallocate(ept->memory_fd, mode, (off_t)(page << EPT_PAGE_SHIFT),
+                     (off_t)(pages << EPT_PAGE_SHIFT)) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+int ept_event_fd(const struct ept *ept)
+{
+    return ept->config.exit_mode ? -1 : ept->uffd;
+}
+
+int ept_wake(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    struct uffdio_range range = {.start = host_address(ept, page), .len = pages << EPT_PAGE_SHIFT};
+    return ioctl(ept->uffd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
+}

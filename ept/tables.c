@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's x86 page tables (SDM vol. 3, 4.5: 4-level paging, 4 KiB leaves). Identity mapping, so
+ * an entry says nothing about where a page is, only what the program may do with it; and the CPU
+ * (EPT, NPT) or KVM (shadow paging) keeps Accessed and Dirty bits in it for us at no cost in exits.
+ *
+ * Written by the VMM alone, from a pool that is mapped at no guest-virtual address. Tables are
+ * never freed: a guest can make at most one leaf table for each 2 MiB it ever mapped.
+ */
+#include "ept/ept_internal.h"
+#include "support.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define PTE_PRESENT  (1ULL << 0)
+#define PTE_WRITE    (1ULL << 1)
+#define PTE_USER     (1ULL << 2)
+#define PTE_ACCESSED (1ULL << 5)
+#define PTE_DIRTY    (1ULL << 6)
+#define PTE_NX       (1ULL << 63)
+#define PTE_FRAME    0x000ffffffffff000ULL
+#define PTE_RIGHTS   (PTE_PRESENT | PTE_WRITE | PTE_USER | PTE_NX)
+
+#define LEAF_PAGES 512u
+#define LEAF_BYTES (LEAF_PAGES * (uint64_t)EPT_PAGE_BYTES)
+
+typedef _Atomic uint64_t pte_t;
+
+static pte_t *table_at(const struct ept *ept, gpa_t table)
+{
+    return ept_hva(ept, table);
+}
+
+/* Caller holds table_lock. 0 when the pool is exhausted. */
+static gpa_t table_alloc(struct ept *ept)
+{
+    if (ept->table_next >= FV_TABLES_SIZE / EPT_PAGE_BYTES)
+        return 0;
+    return FV_TABLES_BASE + EPT_PAGE_BYTES * ept->table_next++;
+}
+
+/* The leaf table for gpa, or NULL. Lock-free: entries of upper tables change once, from 0. */
+static pte_t *leaf_find(const struct ept *ept, gpa_t gpa)
+{
+    gpa_t table = FV_TABLES_BASE;
+    for (int shift = 39; shift > 12; shift -= 9) {
+        uint64_t entry =
+            atomic_load_explicit(&table_at(ept, table)[gpa >> shift & 511], memory_order_acquire);
+        if (!(entry & PTE_PRESENT))
+            return NULL;
+        table = entry & PTE_FRAME;
+    }
+    return table_at(ept, table);
+}
+
+/* Caller holds table_lock. */
+static pte_t *leaf_make(struct ept *ept, gpa_t gpa)
+{
+    gpa_t table = FV_TABLES_BASE;
+    for (int shift = 39; shift > 12; shift -= 9) {
+        pte_t *entry = &table_at(ept, table)[gpa >> shift & 511];
+        uint64_t value = atomic_load(entry);
+        if (!(value & PTE_PRESENT)) {
+            gpa_t next = table_alloc(ept);
+            if (!next)
+                return NULL;
+            value = next | PTE_PRESENT | PTE_WRITE | PTE_USER | PTE_ACCESSED;
+            atomic_store_explicit(entry, value, memory_order_release);
+        }
+        table = value & PTE_FRAME;
+    }
+    return table_at(ept, table);
+}
+
+static uint64_t rights_of(unsigned access)
+{
+    if (access == EPT_NONE)
+        return 0;
+    return PTE_PRESENT | PTE_USER | (access & EPT_WRITE ? PTE_WRITE : 0) |
+           (access & EPT_EXEC ? 0 : PTE_NX);
+}
+
+/* Would a translation cached under `old` allow what `new` forbids? NX counts the other way round.
+ */
+static bool revokes(uint64_t old, uint64_t new)
+{
+    if (!(old & PTE_PRESENT))
+        return false;
+    return !(new &PTE_PRESENT) || (old & PTE_WRITE && !(new &PTE_WRITE)) ||
+           (!(old & PTE_NX) && new &PTE_NX);
+}
+
+/*
+ * Changes rights and keeps A and D: even in an entry that is not present they stay true of the
+ * page, which may become accessible again. The compare-and-swap is against the CPU setting A or D.
+ */
+static bool entry_set(pte_t *entry, gpa_t gpa, uint64_t rights, uint64_t new_bits)
+{
+    uint64_t old = atomic_load_explicit(entry, memory_order_relaxed), new;
+    do {
+        uint64_t kept = old ? old & (PTE_ACCESSED | PTE_DIRTY) : 0;
+        new = gpa | rights | kept | (rights ? new_bits : 0);
+        if (!rights && !old)
+            return false;
+    } while (!atomic_compare_exchange_weak(entry, &old, new));
+    return revokes(old, new);
+}
+
+int ept_tables_create(struct ept *ept)
+{
+    ept->table_next = 1; /* the root */
+    ept->leaf_bits = PTE_ACCESSED | (ept->config.paged ? 0 : PTE_DIRTY);
+    return 0;
+}
+
+uint64_t ept_root(const struct ept *ept)
+{
+    (void)ept;
+    return FV_TABLES_BASE;
+}
+
+uint64_t ept_table_bytes(const struct ept *ept)
+{
+    return ept->table_next * EPT_PAGE_BYTES;
+}
+
+int ept_map_kernel(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access, bool user)
+{
+    uint64_t rights = rights_of(access) & (user ? ~0ULL : ~PTE_USER);
+    int error = 0;
+    FV_ASSERT(gpa >= FV_KERNEL_BASE && gpa + bytes <= FV_TABLES_BASE);
+    pthread_mutex_lock(&ept->table_lock);
+    for (gpa_t at = gpa & ~0xfffULL; at < gpa + bytes && !error; at += EPT_PAGE_BYTES) {
+        pte_t *leaf = leaf_make(ept, at);
+        if (leaf)
+            entry_set(&leaf[at >> 12 & 511], at, rights, PTE_ACCESSED | PTE_DIRTY);
+        else
+            error = -ENOMEM;
+    }
+    pthread_mutex_unlock(&ept->table_lock);
+    return error;
+}
+
+/* Sets [gpa, end), all in one leaf table; *flush gathers whether rights were taken away. */
+static int leaf_protect(struct ept *ept, gpa_t gpa, gpa_t end, unsigned access, bool make,
+                        bool *flush)
+{
+    pte_t *leaf = leaf_find(ept, gpa);
+    if (!leaf) {
+        if (!make || access == EPT_NONE)
+            return 0;
+        leaf = leaf_make(ept, gpa);
+        if (!leaf)
+            return -ENOMEM;
+    }
+    uint64_t rights = rights_of(access);
+    for (; gpa < end; gpa += EPT_PAGE_BYTES)
+        *flush |= entry_set(&leaf[gpa >> 12 & 511], gpa, rights, ept->leaf_bits);
+    return 0;
+}
+
+int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access)
+{
+    bool make = bytes <= EPT_EAGER_BYTES, flush = false;
+    gpa_t end = gpa + bytes;
+    int error = 0;
+    pthread_mutex_lock(&ept->table_lock);
+    for (gpa_t at = gpa, next; at < end && !error; at = next) {
+        next = (at & ~(LEAF_BYTES - 1)) + LEAF_BYTES;
+        if (next > end)
+            next = end;
+        bool leaf_flush = false;
+        error = leaf_protect(ept, at, next, access, make, &leaf_flush);
+        flush |= leaf_flush;
+    }
+    pthread_mutex_unlock(&ept->table_lock);
+    /*
+     * Unmapping the host's pages is the flush: the MMU notifier takes them out of the second stage
+     * and out of every TLB; pages stay resident and come back by a fault inside the host kernel.
+     */
+    if (flush)
+        ept_unmap(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT);
+    return error;
+}
+
+unsigned ept_table_access(const struct ept *ept, gpa_t gpa)
+{
+    pte_t *leaf = leaf_find(ept, gpa);
+    uint64_t entry = leaf ? atomic_load(&leaf[gpa >> 12 & 511]) : 0;
+    if (!(entry & PTE_PRESENT))
+        return EPT_NONE;
+    return EPT_READ | (entry & PTE_WRITE ? EPT_WRITE : 0) | (entry & PTE_NX ? 0 : EPT_EXEC);
+}
+
+static bool bit_test(const struct ept *ept, uint64_t page, uint64_t bit)
+{
+    pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);
+    return leaf && atomic_load(&leaf[page & 511]) & bit;
+}
+
+bool ept_dirty(const struct ept *ept, uint64_t page)
+{
+    return bit_test(ept, page, PTE_DIRTY);
+}
+
+bool ept_accessed(const struct ept *ept, uint64_t page)
+{
+    return bit_test(ept, page, PTE_ACCESSED);
+}
+
+void ept_dirty_set(struct ept *ept, uint64_t page)
+{
+    pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);
+    if (leaf && atomic_load_explicit(&leaf[page & 511], memory_order_relaxed))
+        atomic_fetch_or(&leaf[page & 511], PTE_DIRTY);
+}
+
+void ept_dirty_clear(struct ept *ept, uint64_t page)
+{
+    pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);
+    if (leaf)
+        atomic_fetch_and(&leaf[page & 511], ~PTE_DIRTY);
+}
+
+void ept_accessed_clear(struct ept *ept, uint64_t page)
+{
+    pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);
+    if (leaf)
+        atomic_fetch_and(&leaf[page & 511], ~PTE_ACCESSED);
+}
