@@ -27,6 +27,9 @@ struct fault_source {
     void *owner;
 };
 
+/* Fewer resident pages than this cannot hold what one fault and one request pin. */
+#define FAULT_LOCAL_MIN_PAGES 2048u
+
 struct fault_config {
     struct ept *ept;
     struct rdma_node *node; /* NULL: nothing is remote, only file contents are filled */
@@ -35,5 +38,97 @@ struct fault_config {
     uint64_t timeout_ns;    /* longest wait on the node or on another thread */
     struct fault_source source;
 };
+
+/* Logarithmic histogram of nanoseconds: four buckets a power of two. */
+#define FAULT_HISTOGRAM_BUCKETS 160
+struct fault_histogram {
+    uint64_t count, sum_ns, max_ns;
+    uint64_t buckets[FAULT_HISTOGRAM_BUCKETS];
+};
+
+struct fault_counters {
+    uint64_t faults;            /* second-stage misses that came here */
+    uint64_t spurious;          /* ... whose page turned out to be there already */
+    uint64_t zero_filled_pages; /* first touches, with their neighbours */
+    uint64_t file_filled_pages;
+    uint64_t demand_fetches;   /* pages fetched because they were touched */
+    uint64_t prefetched_pages; /* pages fetched along */
+    uint64_t fetched_bytes;
+    uint64_t written_bytes; /* to the memory node */
+    uint64_t evicted_pages;
+    uint64_t evicted_clean_pages; /* ... dropped without a write */
+    uint64_t evicted_zero_pages;  /* ... that held only zeroes */
+    uint64_t rescued_pages;       /* eviction given up: touched meanwhile */
+    uint64_t discarded_pages;
+    uint64_t frame_waits;    /* faults that had to wait for the reclaimer */
+    uint64_t resident_pages; /* now */
+    uint64_t resident_peak_pages;
+    uint64_t existing_pages; /* now, here and remote */
+    uint64_t existing_peak_pages;
+    struct fault_histogram fault_ns;   /* whole fault inside the engine */
+    struct fault_histogram fetch_ns;   /* waiting for the memory node */
+    struct fault_histogram install_ns; /* putting pages into the second stage */
+};
+
+/* ---- engine.c ---- */
+
+/* Starts the reclaimer where something is remote. Returns 0 or -errno after one message. */
+int fault_engine_create(struct fault_engine **out, const struct fault_config *config);
+/* Stops its threads; no context may be in use any more. Accepts NULL. */
+void fault_engine_destroy(struct fault_engine *engine);
+/* Sticky: why far memory cannot be reached any more, or 0. Any thread. */
+int fault_engine_error(const struct fault_engine *engine);
+void fault_engine_counters(struct fault_engine *engine, struct fault_counters *out);
+/* Value below which `fraction` of the samples lie, in ns; 0 if there are none. */
+uint64_t fault_histogram_quantile(const struct fault_histogram *histogram, double fraction);
+
+/* One a thread that faults. Cheap until its first remote fault. 0 or -ENOMEM. */
+int fault_context_create(struct fault_engine *engine, struct fault_context **out);
+void fault_context_destroy(struct fault_context *context);
+/*
+ * Brackets around KVM_RUN. A page whose dirty bit was cleared may be trusted to be clean only once
+ * every vCPU has left KVM_RUN since (fault/engine.c says why); both are one store.
+ */
+void fault_context_enter(struct fault_context *context);
+void fault_context_leave(struct fault_context *context);
+
+/* ---- resolve.c ---- */
+
+/*
+ * fault_resolve - make a page resident, fetching or filling it and, perhaps, its neighbours.
+ * Blocks for at most timeout_ns. Returns 0 (resident, or was: run the guest again), -EFAULT
+ * (nothing is mapped there), -EIO (file contents unreadable), -ENOMEM (quota reached or everything
+ * pinned), -ETIMEDOUT, -ECONNRESET (memory node lost: sticky).
+ */
+int fault_resolve(struct fault_context *context, uint64_t page, bool write);
+
+/* ---- pin.c ---- */
+
+/*
+ * fault_pin - make pages resident and keep them so until fault_unpin. `write`: the caller will
+ * store to them through their host address; they count as dirty from now. All or nothing.
+ * Returns as fault_resolve. Pins nest; at most 4095 a page.
+ */
+int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool write);
+void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages);
+
+/* ---- discard.c ---- */
+
+/*
+ * fault_discard - forget contents: frames and remote copies are freed, pages are ABSENT afterwards.
+ * A page pinned by a request under way is zeroed in place instead. Caller keeps the range from
+ * being mapped anew meanwhile. 0 or -errno as fault_resolve.
+ */
+int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages);
+/* Has the page contents of its own (resident or remote)? For mincore, mremap, write-back. */
+bool fault_page_exists(const struct fault_engine *engine, uint64_t page);
+/* First page in [page, end) that exists, or `end`. Skips untouched 2 MiB blocks quickly. */
+uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, uint64_t end);
+/* Contents differ, or may differ, from the file they were read from. */
+bool fault_page_modified(const struct fault_engine *engine, uint64_t page);
+
+/* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
+ */
+int fault_events_start(struct fault_engine *engine);
 
 #endif
