@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Interval timers, POSIX timers by signal and by thread, alarm, timerfd, and sleeping. */
+#include "guest.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+
+static atomic_int fired;
+static atomic_int value;
+
+static void on_timer(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    if (info->si_code == SI_TIMER)
+        atomic_store(&value, info->si_value.sival_int);
+    atomic_fetch_add(&fired, 1);
+}
+
+static void on_thread_timer(union sigval argument)
+{
+    atomic_store(&value, argument.sival_int);
+    atomic_fetch_add(&fired, 1);
+}
+
+static void wait_fired(int count)
+{
+    double limit = guest_now_s() + 20;
+    while (atomic_load(&fired) < count) {
+        EXPECT(guest_now_s() < limit);
+        usleep(1000);
+    }
+}
+
+static void run_posix_timer(struct sigevent *event, int count)
+{
+    timer_t timer;
+    struct itimerspec every = {{0, 5000000}, {0, 5000000}};
+    struct itimerspec left;
+
+    atomic_store(&fired, 0);
+    EXPECT(timer_create(CLOCK_MONOTONIC, event, &timer) == 0);
+    EXPECT(timer_settime(timer, 0, &every, NULL) == 0);
+    wait_fired(count);
+    EXPECT(timer_gettime(timer, &left) == 0 && left.it_interval.tv_nsec == 5000000);
+    EXPECT(timer_delete(timer) == 0);
+    EXPECT(atomic_load(&value) == event->sigev_value.sival_int);
+}
+
+int main(void)
+{
+    struct sigaction action = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO};
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
+    EXPECT(sigaction(SIGRTMIN, &action, NULL) == 0);
+
+    double start = guest_now_s();
+    struct itimerval every = {{0, 10000}, {0, 10000}};
+    EXPECT(setitimer(ITIMER_REAL, &every, NULL) == 0);
+    wait_fired(5);
+    EXPECT(guest_now_s() - start >= 0.049);
+    EXPECT(getitimer(ITIMER_REAL, &every) == 0 && every.it_interval.tv_usec == 10000);
+    every = (struct itimerval){{0, 0}, {0, 0}};
+    EXPECT(setitimer(ITIMER_REAL, &every, NULL) == 0);
+
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    event.sigev_value.sival_int = 77;
+    run_posix_timer(&event, 5);
+    event = (struct sigevent){.sigev_notify = SIGEV_THREAD};
+    event.sigev_notify_function = on_thread_timer;
+    event.sigev_value.sival_int = 78;
+    run_posix_timer(&event, 3);
+
+    atomic_store(&fired, 0);
+    start = guest_now_s();
+    EXPECT(alarm(1) == 0);
+    EXPECT(pause() == -1 && errno == EINTR);
+    EXPECT(atomic_load(&fired) == 1);
+    EXPECT(guest_now_s() - start >= 0.99 && guest_now_s() - start < 5);
+
+    uint64_t expirations = 0;
+    struct itimerspec soon = {{0, 0}, {0, 20000000}};
+    int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+    EXPECT(fd >= 0 && timerfd_settime(fd, 0, &soon, NULL) == 0);
+    EXPECT(read(fd, &expirations, 8) == 8 && expirations == 1);
+
+    start = guest_now_s();
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += 1;
+    EXPECT(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == 0);
+    EXPECT(guest_now_s() - start >= 0.99 && guest_now_s() - start < 5);
+    return guest_passed("timers");
+}
