@@ -1,23 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-# Skeleton: the tools owner replaces this.
-B := build
+#
+# One Makefile, out-of-tree objects, files found by folder: a new source file needs no edit here.
+# Each folder is a layer and becomes one archive; programs and unit tests link the archives of the
+# layers they may depend on, in that order, so a dependency in the wrong direction fails to link.
+#
+#   make V=1            show the commands
+#   make SANITIZE=...   address,undefined or thread: host programs only, in a build folder of its own
+#   make WERROR=1       warnings are errors (continuous integration)
+#   make DESTDIR=/tmp/root PREFIX=/usr install
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+
+comma := ,
+B := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
 CC := gcc
-CFLAGS := -std=gnu11 -O2 -g -D_GNU_SOURCE -I. -Iguides-api -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion -MMD -MP
-SUPPORT := $(wildcard guides-api/*.c)
-FARVISOR := $(wildcard vmm/*.c vmm/*.S ept/*.c fault/*.c rdma/*.c) $(SUPPORT)
-MEMSERVER := $(wildcard memserver/*.c) $(filter-out rdma/none.c,$(wildcard rdma/*.c)) $(SUPPORT)
+AR := ar
+CFLAGS ?= -O2 -g
+FV_CPPFLAGS := -D_GNU_SOURCE -I. -Iguides-api
+FV_CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-omit-frame-pointer \
+    -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion \
+    $(if $(WERROR),-Werror) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
+DEPFLAGS = -MMD -MP -MF $@.d
 LIBS := -lZydis -lfdt -lfabric -ldw -lelf -lseccomp -ljansson -lpthread -lm
-obj = $(patsubst %,$(B)/%.o,$(1))
-all: $(B)/farvisor $(B)/memserver
+CHECK_LIBS := -lcheck -lsubunit -lrt -lm -pthread
+
+# --- layers: folder of sources, and what each layer may link with, itself first ---
+DIR_support := guides-api
+DIR_rdma := rdma
+DIR_ept := ept
+DIR_fault := fault
+DIR_vmm := vmm
+DIR_memserver := memserver
+LAYERS := support rdma ept fault vmm memserver
+
+LINK_support := support
+LINK_rdma := rdma support
+LINK_ept := ept rdma support
+LINK_fault := fault ept rdma support
+LINK_vmm := vmm fault ept rdma support
+LINK_memserver := memserver rdma support
+
+archives = $(foreach layer,$(LINK_$(1)),$(B)/lib$(layer).a)
+objects = $(patsubst %,$(B)/%.o,$(sort $(wildcard $(DIR_$(1))/*.c $(DIR_$(1))/*.S)))
+
+PROGRAMS := $(B)/farvisor $(B)/memserver
+UNIT_SOURCES := $(wildcard tests/unit/*/check_*.c)
+UNIT_PROGRAMS := $(patsubst %.c,$(B)/%,$(UNIT_SOURCES))
+MAN_PAGES := $(wildcard man/*.1)
+
+# Written by the folders themselves: GUEST_IMAGE's rules, and the guest programs that tests run.
+GUEST_IMAGE := $(B)/farvisor-guest.elf
+-include guest-os/guest.mk
+-include tests/guests/guests.mk
+
+.PHONY: help
+help: ## this text
+	@printf 'farvisor: run one Linux program with its memory on another machine\n\nTargets:\n'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@printf '\nVariables: V=1  SANITIZE=address,undefined|thread  WERROR=1  PREFIX=  DESTDIR=  JOBS=\n'
+
+.PHONY: all
+all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) ## build farvisor, memserver and the guest image
+
+# --- rules ---
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(FV_CPPFLAGS) $(CPPFLAGS) $(FV_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c $< -o $@
+
 $(B)/%.S.o: %.S
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c $< -o $@
-$(B)/farvisor: $(call obj,$(FARVISOR))
-	$(CC) $(CFLAGS) $^ -o $@ $(LIBS)
-$(B)/memserver: $(call obj,$(MEMSERVER))
-	$(CC) $(CFLAGS) $^ -o $@ $(LIBS)
--include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all
+	$(call say,AS,$<)
+	$(Q)$(CC) $(FV_CPPFLAGS) $(CPPFLAGS) $(CFLAGS) $(DEPFLAGS) -c $< -o $@
+
+# The list of members is a file that changes only when files come or go: a removed source must not
+# live on inside an old archive.
+.PHONY: always
+$(B)/%.members: always
+	@mkdir -p $(@D)
+	@echo '$(filter-out %/main.c.o,$(call objects,$*))' | cmp -s - $@ || \
+	    echo '$(filter-out %/main.c.o,$(call objects,$*))' > $@
+
+define layer_rules
+$(B)/lib$(1).a: $(filter-out %/main.c.o,$(call objects,$(1))) $(B)/$(1).members
+	$$(call say,AR,$$@)
+	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$(filter %.o,$$^)
+
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/$(1)/check_*.c)): $(B)/%: $(B)/%.c.o \
+    $(patsubst %.c,$(B)/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/$(1)/*.c))) \
+    $(call archives,$(1))
+	$$(call say,LD,$$@)
+	$$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $$^ -o $$@ $(CHECK_LIBS) $(LIBS)
+endef
+$(foreach layer,$(LAYERS),$(eval $(call layer_rules,$(layer))))
+
+$(B)/farvisor: $(B)/vmm/main.c.o $(call archives,vmm)
+$(B)/memserver: $(B)/memserver/main.c.o $(call archives,memserver)
+$(PROGRAMS):
+	$(call say,LD,$@)
+	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
+
+-include $(patsubst %,%.d,$(foreach layer,$(LAYERS),$(call objects,$(layer))))
+-include $(patsubst %.c,$(B)/%.c.o.d,$(wildcard tests/unit/*/*.c))
+
+# --- what people run; each does its own set-up ---
+.PHONY: deps
+deps: ## install missing Debian packages (asks for root only if any is missing)
+	@tools/deps.sh
+
+.PHONY: check check-run unit
+check: deps ## run every test: unit, model, fuzz corpus and system tests
+	@+$(MAKE) --no-print-directory -j$(JOBS) check-run
+
+unit: $(UNIT_PROGRAMS)
+check-run: all unit $(GUEST_PROGRAMS)
+	@BUILD=$(B) FARVISOR=$(abspath $(B)/farvisor) MEMSERVER=$(abspath $(B)/memserver) \
+	    SANITIZE=$(SANITIZE) tests/check.sh $(SUITES)
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf build
