@@ -209,11 +209,18 @@ bool ept_accessed(const struct ept *ept, uint64_t page)
     return bit_test(ept, page, PTE_ACCESSED);
 }
 
-void ept_dirty_set(struct ept *ept, uint64_t page)
+void ept_prime(struct ept *ept, uint64_t page, uint64_t pages, bool dirty)
 {
-    pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);
-    if (leaf && atomic_load_explicit(&leaf[page & 511], memory_order_relaxed))
-        atomic_fetch_or(&leaf[page & 511], PTE_DIRTY);
+    uint64_t bits = PTE_ACCESSED | (dirty ? PTE_DIRTY : 0);
+    for (uint64_t end = page + pages; page < end;) {
+        uint64_t leaf_end = (page | (LEAF_PAGES - 1)) + 1;
+        pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);
+        for (; page < leaf_end && page < end; page++)
+            if (leaf &&
+                (atomic_load_explicit(&leaf[page & 511], memory_order_relaxed) & bits) != bits &&
+                atomic_load_explicit(&leaf[page & 511], memory_order_relaxed))
+                atomic_fetch_or(&leaf[page & 511], bits);
+    }
 }
 
 void ept_dirty_clear(struct ept *ept, uint64_t page)

@@ -78,6 +78,8 @@ int fault_engine_create(struct fault_engine **out, const struct fault_config *co
 void fault_engine_destroy(struct fault_engine *engine);
 /* Sticky: why far memory cannot be reached any more, or 0. Any thread. */
 int fault_engine_error(const struct fault_engine *engine);
+/* Becomes readable with the first sticky error, for the VMM's watchdog. */
+int fault_engine_event_fd(const struct fault_engine *engine);
 void fault_engine_counters(struct fault_engine *engine, struct fault_counters *out);
 /* Value below which `fraction` of the samples lie, in ns; 0 if there are none. */
 uint64_t fault_histogram_quantile(const struct fault_histogram *histogram, double fraction);

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Contents that the program gave up (munmap, MADV_DONTNEED): frames are freed in runs, remote
+ * copies forgotten, and a slab of the memory node goes back when its last copy does.
+ */
+#include "fault/engine_internal.h"
+#include "support.h"
+
+#include <errno.h>
+#include <string.h>
+
+uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, uint64_t end)
+{
+    while (page < end) {
+        const struct block *block = &engine->blocks[page >> BLOCK_SHIFT];
+        uint64_t block_end = (page | (BLOCK_PAGES - 1)) + 1;
+        if (!atomic_load(&block->existing)) {
+            page = block_end;
+            continue;
+        }
+        for (; page < block_end && page < end; page++)
+            if (ept_word_state(atomic_load(&engine->words[page])) != EPT_ABSENT)
+                return page;
+    }
+    return end;
+}
+
+bool fault_page_exists(const struct fault_engine *engine, uint64_t page)
+{
+    return ept_word_state(atomic_load(&engine->words[page])) != EPT_ABSENT;
+}
+
+bool fault_page_modified(const struct fault_engine *engine, uint64_t page)
+{
+    uint64_t word = atomic_load(&engine->words[page]);
+    if (ept_word_state(word) == EPT_ABSENT)
+        return false;
+    return word & (EPT_DIRTY | EPT_COPY) || ept_dirty(engine->ept, page);
+}
+
+/* A request under way holds the page: it keeps its frame, but nothing of its contents. */
+static int page_zero_in_place(struct fault_context *context, uint64_t page)
+{
+    int error = fault_pin(context, page, 1, true);
+    if (error)
+        return error;
+    memset(ept_hva(context->engine->ept, page << EPT_PAGE_SHIFT), 0, EPT_PAGE_BYTES);
+    atomic_fetch_and(&context->engine->words[page], ~EPT_FILE);
+    fault_unpin(context->engine, page, 1);
+    return 0;
+}
+
+enum claimed { CLAIMED_NOTHING, CLAIMED_FRAME, CLAIMED_REMOTE };
+
+/* Takes one page into DISCARDING, waiting for whoever moves it. */
+static int page_take(struct fault_context *context, uint64_t page, enum claimed *what, bool *copy)
+{
+    struct fault_engine *engine = context->engine;
+    ept_word_t *word = &engine->words[page];
+    uint64_t deadline_ns = clock_now_ns() + engine->config.timeout_ns;
+    *what = CLAIMED_NOTHING;
+    for (;;) {
+        uint64_t seen = atomic_load(word);
+        enum ept_state state = ept_word_state(seen);
+        if (state == EPT_ABSENT)
+            return 0;
+        if (state == EPT_LOCAL && seen & EPT_PIN_MASK)
+            return page_zero_in_place(context, page);
+        if (state == EPT_LOCAL || state == EPT_REMOTE) {
+            if (!atomic_compare_exchange_strong(word, &seen,
+                                                (seen & ~EPT_STATE_MASK) | EPT_DISCARDING))
+                continue;
+            *what = state == EPT_LOCAL ? CLAIMED_FRAME : CLAIMED_REMOTE;
+            *copy = seen & EPT_COPY;
+            return 0;
+        }
+        if (word_wait(word, seen, deadline_ns) == -ETIMEDOUT)
+            return fault_engine_error(engine) ? fault_engine_error(engine) : -ETIMEDOUT;
+    }
+}
+
+static void page_forget(struct fault_engine *engine, uint64_t page)
+{
+    uint64_t epoch = atomic_load(&engine->words[page]) >> EPT_EPOCH_SHIFT << EPT_EPOCH_SHIFT;
+    word_settle(&engine->words[page], epoch | EPT_ABSENT);
+}
+
+/* Frees the frames of a run in DISCARDING. */
+static int run_drop(struct fault_engine *engine, uint64_t page, uint64_t pages)
+{
+    if (!pages)
+        return 0;
+    int error = ept_drop(engine->ept, page, pages);
+    if (error)
+        return fault_fail(engine, error);
+    atomic_fetch_sub(&block_of(engine, page)->resident, (unsigned short)pages);
+    frames_give(engine, pages);
+    return 0;
+}
+
+/* [page, end) lies in one block. */
+static int block_discard(struct fault_context *context, uint64_t page, uint64_t end)
+{
+    struct fault_engine *engine = context->engine;
+    uint64_t taken[BLOCK_PAGES], count = 0, run = 0;
+    int copies = 0, error = 0;
+    for (; page < end && !error; page++) {
+        enum claimed what;
+        bool copy = false;
+        error = page_take(context, page, &what, &copy);
+        if (what != CLAIMED_FRAME || error) {
+            int failed = run_drop(engine, page - run, run);
+            error = error ? error : failed;
+            run = 0;
+        } else {
+            run++;
+        }
+        if (what != CLAIMED_NOTHING && !error) {
+            taken[count++] = page;
+            copies += copy;
+        }
+    }
+    if (!error)
+        error = run_drop(engine, page - run, run);
+    for (uint64_t i = 0; i < count; i++)
+        page_forget(engine, taken[i]);
+    if (count) {
+        atomic_fetch_sub(&block_of(engine, taken[0])->existing, (unsigned short)count);
+        quota_give(engine, count);
+        tally_add(&context->tally.discarded, count);
+    }
+    if (copies)
+        copies_settle(engine, taken[0], -copies, false);
+    return error;
+}
+
+int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages)
+{
+    struct fault_engine *engine = context->engine;
+    if (page >= engine->span_pages || pages > engine->span_pages - page)
+        return -EFAULT;
+    if (!engine->paged) {
+        int error = ept_drop(engine->ept, page, pages);
+        if (error)
+            return error;
+    }
+    uint64_t end = page + pages;
+    while ((page = fault_next_existing(engine, page, end)) < end) {
+        uint64_t stop = (page | (BLOCK_PAGES - 1)) + 1;
+        int error = block_discard(context, page, stop < end ? stop : end);
+        if (error)
+            return error;
+        page = stop;
+    }
+    return 0;
+}

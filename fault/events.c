@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * --fault-mode uffd, the usual design: the faulting vCPU sleeps in the kernel, a handler thread
+ * reads the event and resolves it through the same engine. Kept as a fallback and as the baseline
+ * that benchmarks compare with. Several handlers, because one may sleep for a page another is
+ * moving.
+ */
+#include "fault/engine_internal.h"
+#include "support.h"
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define HANDLERS 4
+
+struct event_threads {
+    struct fault_engine *engine;
+    int stop_fd;
+    unsigned running;
+    pthread_t threads[HANDLERS];
+};
+
+static void event_handle(struct fault_context *context, const struct uffd_msg *event)
+{
+    struct fault_engine *engine = context->engine;
+    gpa_t gpa;
+    if (event->event != UFFD_EVENT_PAGEFAULT ||
+        !ept_gpa_of(engine->ept, (void *)(uintptr_t)event->arg.pagefault.address, &gpa))
+        return;
+    bool write = event->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
+    uint64_t page = gpa >> EPT_PAGE_SHIFT;
+    int error = fault_resolve(context, page, write);
+    /*
+     * The sleeper must wake even if somebody else installed the page, or never will: it then
+     * touches it again. A fault that cannot be solved ends the guest, so it is not repeated for
+     * long.
+     */
+    if (error)
+        fault_fail(engine, error);
+    ept_wake(engine->ept, page, 1);
+}
+
+static void *handler_main(void *argument)
+{
+    struct event_threads *threads = argument;
+    struct fault_context *context;
+    int uffd = ept_event_fd(threads->engine->ept);
+    if (fault_context_create(threads->engine, &context))
+        return NULL;
+    struct pollfd fds[2] = {{.fd = uffd, .events = POLLIN},
+                            {.fd = threads->stop_fd, .events = POLLIN}};
+    while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
+        if (fds[1].revents)
+            break;
+        struct uffd_msg event;
+        if (read(uffd, &event, sizeof(event)) == sizeof(event))
+            event_handle(context, &event);
+    }
+    fault_context_destroy(context);
+    return NULL;
+}
+
+int fault_events_start(struct fault_engine *engine)
+{
+    struct event_threads *threads = calloc(1, sizeof(*threads));
+    if (!threads)
+        return -ENOMEM;
+    threads->engine = engine;
+    threads->stop_fd = eventfd(0, EFD_CLOEXEC);
+    engine->events = threads;
+    if (threads->stop_fd < 0)
+        return -errno;
+    for (; threads->running < HANDLERS; threads->running++) {
+        int error =
+            pthread_create(&threads->threads[threads->running], NULL, handler_main, threads);
+        if (error)
+            return -error;
+    }
+    return 0;
+}
+
+void fault_events_stop(struct fault_engine *engine)
+{
+    struct event_threads *threads = engine->events;
+    if (!threads)
+        return;
+    eventfd_write(threads->stop_fd, 1);
+    for (unsigned i = 0; i < threads->running; i++)
+        pthread_join(threads->threads[i], NULL);
+    close(threads->stop_fd);
+    free(threads);
+    engine->events = NULL;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pins: the VMM reads and writes guest memory for the guest's system calls, and a page must not
+ * leave under it. A pin is a count in the page word that the reclaimer's compare-and-swap respects.
+ * A pin for writing sets DIRTY first: the store happens before the unpin, and only an unpinned page
+ * can be evicted, so an eviction after the store sees DIRTY.
+ */
+#include "fault/engine_internal.h"
+#include "support.h"
+
+#include <errno.h>
+
+/* 0: pinned; 1: not resident now; -EBUSY: too many pins. */
+static int pin_try(ept_word_t *word, bool write)
+{
+    uint64_t seen = atomic_load(word);
+    do {
+        if (ept_word_state(seen) != EPT_LOCAL)
+            return 1;
+        if ((seen & EPT_PIN_MASK) == EPT_PIN_MASK)
+            return -EBUSY;
+    } while (
+        !atomic_compare_exchange_weak(word, &seen, (seen + EPT_PIN) | (write ? EPT_DIRTY : 0)));
+    return 0;
+}
+
+static int pin_page(struct fault_context *context, uint64_t page, bool write)
+{
+    struct fault_engine *engine = context->engine;
+    uint64_t deadline_ns = clock_now_ns() + engine->config.timeout_ns;
+    for (;;) {
+        int tried = pin_try(&engine->words[page], write);
+        if (tried <= 0)
+            return tried;
+        /* As a writer, so that a page being evicted is rescued and not merely readable. */
+        int error = fault_resolve(context, page, true);
+        if (error)
+            return error;
+        if (clock_now_ns() >= deadline_ns)
+            return -ETIMEDOUT;
+    }
+}
+
+/* Nothing leaves in this mode: a pin only has to bring file contents in. */
+static int pin_unpaged(struct fault_context *context, uint64_t page)
+{
+    struct fault_engine *engine = context->engine;
+    if (ept_word_state(atomic_load(&engine->words[page])) == EPT_LOCAL)
+        return 0;
+    return fault_resolve(context, page, true);
+}
+
+int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool write)
+{
+    struct fault_engine *engine = context->engine;
+    if (page >= engine->span_pages || pages > engine->span_pages - page)
+        return -EFAULT;
+    for (uint64_t i = 0; i < pages; i++) {
+        int error =
+            engine->paged ? pin_page(context, page + i, write) : pin_unpaged(context, page + i);
+        if (error) {
+            fault_unpin(engine, page, i);
+            return error;
+        }
+    }
+    return 0;
+}
+
+void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages)
+{
+    if (!engine->paged)
+        return;
+    for (uint64_t i = page; i < page + pages; i++) {
+        uint64_t before = atomic_fetch_sub(&engine->words[i], EPT_PIN);
+        FV_ASSERT(before & EPT_PIN_MASK);
+        if (before & EPT_WAITERS)
+            word_wake(&engine->words[i]);
+    }
+}
