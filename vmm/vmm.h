@@ -20,8 +20,10 @@
 
 struct fault_engine;
 struct fault_context;
+struct rdma_node;
 struct hostio;
 struct mm;
+struct rdma_node;
 struct timers;
 
 /* Exit statuses, as `docker run`. */
@@ -55,6 +57,11 @@ struct run_config {
 
 struct vm;
 
+/* Why a vCPU left KVM_RUN, written by its own thread alone; readers tolerate a torn moment. */
+struct vcpu_counters {
+    uint64_t calls, traps, misses, kicks, upcalls;
+};
+
 struct vcpu {
     struct vm *vm;
     uint32_t index;
@@ -66,6 +73,10 @@ struct vcpu {
     struct fault_context *fault; /* this thread's handle on the paging engine */
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
     atomic_bool in_use;          /* a guest thread lives here */
+    /* Written by the vCPU's own thread (relaxed load and store), read by stats.c. */
+    _Atomic uint64_t exits; /* returns from KVM_RUN, for whatever reason */
+    _Atomic uint64_t calls; /* hypercalls */
+    _Atomic uint64_t traps; /* exceptions reported by the vector stubs */
 };
 
 struct vm {
@@ -74,16 +85,25 @@ struct vm {
     int vm_fd;
     struct ept *ept;
     struct fault_engine *engine; /* NULL when nothing is remote */
+    struct rdma_node *node;      /* NULL when nothing is remote */
+    uint64_t started_ns;         /* clock_now_ns() when vm_run began */
     struct mm *mm;
     struct hostio *io;
     struct timers *timers;
     struct fv_shared *shared; /* host address of FV_SHARED_BASE */
     struct fv_image image;    /* checked copy of the guest image's header */
+    struct events *events;
+    struct rdma_node *node;       /* NULL when nothing is remote */
+    struct kvm_cpuid2 *cpuid;     /* what KVM supports here */
+    size_t run_bytes;             /* of a vCPU's kvm_run mapping */
+    pid_t pid;                    /* ours, and the program's */
     struct vcpu *vcpus[FV_VCPU_MAX];
     atomic_uint vcpu_count;
     pthread_mutex_t vcpu_lock; /* creation and reuse of vCPUs */
-    atomic_int ending;         /* a thread asked for the end; exit_status is valid */
-    int exit_status;
+    pthread_cond_t vcpu_wake;  /* a vCPU got ready, left, or the machine ends */
+    bool spawning;             /* a host thread is being set up; under vcpu_lock */
+    atomic_int ending;         /* a thread asked for the end */
+    int exit_status;           /* valid once `ending` was seen set */
 };
 
 /* ---- machine.c: one guest from start to end ---- */
@@ -146,6 +166,13 @@ void mm_set_brk_base(struct mm *mm, gpa_t base);
  */
 int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_code);
 
+/* May the program do all of `need` (EPT_*) with every byte of the range? */
+bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need);
+
+/* fault_source of the address space; owner is the struct mm. */
+int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
+int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to);
+
 /* Access rights of one page (EPT_*), EPT_NONE when unmapped. */
 unsigned mm_access(struct mm *mm, gpa_t gpa);
 
@@ -153,7 +180,10 @@ unsigned mm_access(struct mm *mm, gpa_t gpa);
 void mm_print_maps(struct mm *mm, FILE *out);
 
 /* ---- miss.c: a second-stage miss (KVM_RUN returned EFAULT) ---- */
-/* 0: mended, run on; else -errno after vm_end was called. */
+/*
+ * Reads the sync registers. 0: mended, run on; 1: the page's file contents do not exist, raise
+ * SIGBUS (BUS_ADRERR) at rip; else -errno after vm_end was called.
+ */
 int miss_resolve(struct vcpu *vcpu);
 
 /* ---- address.c: which guest addresses the instruction at rip touches (Zydis) ---- */
@@ -195,7 +225,18 @@ int hostio_host_path(struct hostio *io, const char *guest_path, char *out, size_
 /* ---- sandbox.c: Landlock, seccomp, no_new_privs ---- */
 int sandbox_enter(struct vm *vm); /* after everything is open, before the guest runs */
 
+/* ---- install.c: files that belong to this program ---- */
+#define INSTALL_GUEST_VARIABLE     "FARVISOR_GUEST" /* environment: another guest image */
+#define INSTALL_GUEST_NAME         "farvisor-guest.elf"
+#define INSTALL_MEMSERVER_VARIABLE "FARVISOR_MEMSERVER"
+#define INSTALL_MEMSERVER_NAME     "memserver"
+/* Where `name` is, unless the environment variable says it. 0, -ENOENT, -EACCES, -ENAMETOOLONG. */
+int install_find(const char *variable, const char *name, char *path, size_t bytes);
+
 /* ---- stats.c ---- */
+/* Opens the file of --stats before the sandbox closes the door; NULL: none. 0 or -errno, message.
+ */
+int stats_open(const char *path);
 int stats_write(struct vm *vm, const char *path);
 void stats_progress_start(struct vm *vm);
 void stats_progress_stop(struct vm *vm);

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The VMM's only way to the program's memory. A host system call that meets a missing page fails
+ * with EFAULT, and a stray touch would make a zero page behind the engine's back: so every page is
+ * first made resident and pinned. The pinned kernel region is the guest kernel's own: always there.
+ */
+#include "vmm/mm_internal.h"
+
+#include "fault/fault.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Kernel image, device tree, shared page and vCPU areas; not the VMM's tables. */
+static bool in_kernel_region(gpa_t gpa, size_t bytes)
+{
+    gpa_t end;
+    if (__builtin_add_overflow(gpa, bytes, &end))
+        return false;
+    return (gpa >= FV_KERNEL_BASE && end <= FV_SYSTEM_BASE) ||
+           (gpa >= FV_VCPU_BASE && end <= FV_TABLES_BASE);
+}
+
+static uint64_t page_count(gpa_t gpa, size_t bytes)
+{
+    return ((gpa + bytes - 1) >> EPT_PAGE_SHIFT) - (gpa >> EPT_PAGE_SHIFT) + 1;
+}
+
+int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **hva)
+{
+    *hva = ept_hva(vm->ept, gpa);
+    if (!bytes || in_kernel_region(gpa, bytes))
+        return 0;
+    if (!mm_allows(vm->mm, gpa, bytes, writable ? EPT_WRITE : EPT_READ))
+        return -EFAULT;
+    int error =
+        fault_pin(mm_context(vm->mm), gpa >> EPT_PAGE_SHIFT, page_count(gpa, bytes), writable);
+    return error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error == -EBUSY ? -ENOMEM : error;
+}
+
+void guestmem_unpin(struct vm *vm, gpa_t gpa, size_t bytes)
+{
+    if (bytes && !in_kernel_region(gpa, bytes))
+        fault_unpin(vm->engine, gpa >> EPT_PAGE_SHIFT, page_count(gpa, bytes));
+}
+
+/* Bytes from gpa to the end of its page, at most `left`. */
+static size_t piece(gpa_t gpa, size_t left)
+{
+    size_t here = EPT_PAGE_BYTES - (gpa & (EPT_PAGE_BYTES - 1));
+    return here < left ? here : left;
+}
+
+int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
+{
+    for (size_t done = 0, n; done < bytes; done += n) {
+        void *hva;
+        n = piece(from + done, bytes - done);
+        int error = guestmem_pin(vm, from + done, n, false, &hva);
+        if (error)
+            return error;
+        memcpy((char *)to + done, hva, n);
+        guestmem_unpin(vm, from + done, n);
+    }
+    return 0;
+}
+
+int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes)
+{
+    for (size_t done = 0, n; done < bytes; done += n) {
+        void *hva;
+        n = piece(to + done, bytes - done);
+        int error = guestmem_pin(vm, to + done, n, true, &hva);
+        if (error)
+            return error;
+        memcpy(hva, (const char *)from + done, n);
+        guestmem_unpin(vm, to + done, n);
+    }
+    return 0;
+}
+
+long guestmem_read_string(struct vm *vm, char *to, gpa_t from, size_t bytes)
+{
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = piece(from + done, bytes - done);
+        int error = guestmem_read(vm, to + done, from + done, n);
+        if (error)
+            return error;
+        char *end = memchr(to + done, 0, n);
+        if (end)
+            return end - to;
+    }
+    return -ENAMETOOLONG;
+}

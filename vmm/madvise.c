@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* madvise and mincore: what a program says and asks about residency. */
+#include "vmm/mm_internal.h"
+
+#include "fault/fault.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Shared file pages may hold what the file lacks: they are written to it, not lost. */
+static int advise_discard(struct mm *mm, gpa_t start, gpa_t end)
+{
+    int error = mm_sync_range(mm, start, end);
+    if (error)
+        return error;
+    return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT);
+}
+
+static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
+{
+    for (gpa_t at = start; at < end; at += EPT_PAGE_BYTES) {
+        int error = fault_resolve(mm_context(mm), at >> EPT_PAGE_SHIFT, write);
+        if (error)
+            return error == -EIO ? -EFAULT : error;
+    }
+    return 0;
+}
+
+int64_t mm_advise(struct mm *mm, const uint64_t args[6])
+{
+    gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
+    if (start & 0xfff || end < start)
+        return -EINVAL;
+    if (start == end)
+        return 0;
+    if (!mm_is_covered(mm, start, end))
+        return -ENOMEM;
+    switch ((int)args[2]) {
+    case MADV_DONTNEED:
+    case MADV_FREE:
+    case MADV_REMOVE:
+        return advise_discard(mm, start, end);
+    case MADV_POPULATE_READ:
+    case MADV_POPULATE_WRITE:
+        return advise_populate(mm, start, end, args[2] == MADV_POPULATE_WRITE);
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_COLD:
+    case MADV_PAGEOUT:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
+int64_t mm_incore(struct mm *mm, const uint64_t args[6])
+{
+    gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
+    if (start & 0xfff || end < start)
+        return -EINVAL;
+    if (!mm_is_covered(mm, start, end))
+        return -ENOMEM;
+    const ept_word_t *words = ept_words(mm->vm->ept);
+    for (gpa_t at = start; at < end; at += EPT_PAGE_BYTES) {
+        uint64_t word = atomic_load(&words[at >> EPT_PAGE_SHIFT]);
+        uint8_t resident =
+            ept_word_state(word) == EPT_LOCAL || ept_word_state(word) == EPT_EVICTING;
+        int error =
+            guestmem_write(mm->vm, args[2] + ((at - start) >> EPT_PAGE_SHIFT), &resident, 1);
+        if (error)
+            return error;
+    }
+    return 0;
+}

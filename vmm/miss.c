@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A second-stage miss in exit mode: KVM_RUN returned EFAULT in the vCPU's own thread, and no kernel
+ * up to 6.18 says for which address. So the instruction at rip is decoded, and of its code and data
+ * pages those that are not resident are resolved. Finding none is normal when another thread was
+ * faster; finding none again and again at one rip is a bug, and ends the guest with its cause.
+ */
+#include "vmm/mm_internal.h"
+
+#include "fault/fault.h"
+#include "support.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define FRUITLESS_MAX 1000u
+#define CODE_MAX      15u
+
+/* Per-thread memory of attempts that found nothing to do. */
+static _Thread_local struct {
+    uint64_t rip;
+    unsigned count;
+} fruitless;
+
+static bool is_pageable(const struct vm *vm, gpa_t gpa)
+{
+    return (gpa >= FV_USER_MIN && gpa < FV_KERNEL_BASE) ||
+           (gpa >= FV_USER_HIGH_BASE && gpa < ept_span(vm->ept));
+}
+
+/* 1: something was resolved; 0: it is there; -errno. */
+static int page_resolve(struct vcpu *vcpu, gpa_t gpa, bool write)
+{
+    struct vm *vm = vcpu->vm;
+    if (!is_pageable(vm, gpa))
+        return 0;
+    uint64_t page = gpa >> EPT_PAGE_SHIFT;
+    uint64_t word = atomic_load(&ept_words(vm->ept)[page]);
+    if (ept_word_state(word) == EPT_LOCAL)
+        return 0;
+    int error = fault_resolve(vcpu->fault, page, write);
+    /* Unmapped meanwhile: the guest's own page tables will refuse the access with a proper fault.
+     */
+    return error == -EFAULT ? 0 : error ? error : 1;
+}
+
+static int access_resolve(struct vcpu *vcpu, const struct access *access, bool force_write)
+{
+    gpa_t last = access->gpa + (access->bytes ? access->bytes - 1 : 0);
+    if (last < access->gpa)
+        return 0;
+    int resolved = 0;
+    for (gpa_t at = access->gpa & ~0xfffULL; at <= last; at += EPT_PAGE_BYTES) {
+        int step = page_resolve(vcpu, at, access->write || force_write);
+        if (step < 0)
+            return step;
+        resolved |= step;
+    }
+    return resolved;
+}
+
+/* Copies the code bytes at rip, resolving their pages. Bytes, or 0 after resolving, or -errno. */
+static int code_fetch(struct vcpu *vcpu, gpa_t rip, uint8_t code[CODE_MAX])
+{
+    struct vm *vm = vcpu->vm;
+    if (!is_pageable(vm, rip)) {
+        memcpy(code, ept_hva(vm->ept, rip), CODE_MAX);
+        return CODE_MAX;
+    }
+    for (gpa_t at = rip; at < rip + CODE_MAX; at = (at | 0xfff) + 1) {
+        if (at != rip && mm_access(vm->mm, at) == EPT_NONE)
+            break; /* the instruction may well end before */
+        int step = page_resolve(vcpu, at, false);
+        if (step)
+            return step < 0 ? step : 0;
+    }
+    if (guestmem_read(vm, code, rip, CODE_MAX) == 0)
+        return CODE_MAX;
+    /* The next page is not the program's: the instruction ends before it, or faults for good. */
+    size_t here = 0x1000 - (rip & 0xfff);
+    if (here < CODE_MAX && guestmem_read(vm, code, rip, here) == 0)
+        return (int)here;
+    return -EFAULT;
+}
+
+static int data_resolve(struct vcpu *vcpu, const struct kvm_regs *regs,
+                        const struct kvm_sregs *sregs, const uint8_t *code, int bytes)
+{
+    struct access accesses[ACCESS_MAX];
+    int count = address_decode(vcpu, regs, sregs, code, (size_t)bytes, accesses);
+    if (count < 0)
+        return count;
+    bool force_write = fruitless.count > FRUITLESS_MAX / 2;
+    int resolved = 0;
+    for (int i = 0; i < count; i++) {
+        int step = access_resolve(vcpu, &accesses[i], force_write);
+        if (step < 0)
+            return step;
+        resolved |= step;
+    }
+    return resolved;
+}
+
+static int give_up(struct vcpu *vcpu, gpa_t rip, const uint8_t *code, int bytes)
+{
+    char text[3 * CODE_MAX + 1] = "";
+    for (int i = 0; i < bytes; i++)
+        snprintf(text + 3 * i, 4, " %02x", code[i]);
+    message_error("vcpu %u: second-stage miss at rip 0x%llx: no missing page found (code%s)",
+                  vcpu->index, (unsigned long long)rip, text);
+    vm_end(vcpu->vm, EXIT_FARVISOR);
+    return -EFAULT;
+}
+
+/* Says once why memory cannot be had any more, and ends the guest. */
+static int fatal(struct vcpu *vcpu, gpa_t rip, int error)
+{
+    const struct run_config *config = vcpu->vm->config;
+    char quota[32];
+    if (error == -ENOMEM) {
+        message_error("guest: out of memory at rip 0x%llx: all %s are in use (see --memory)",
+                      (unsigned long long)rip,
+                      format_bytes(config->memory_bytes, quota, sizeof(quota)));
+        vm_end(vcpu->vm, EXIT_SIGNAL_BASE + SIGKILL);
+    } else {
+        message_error("guest: far memory: %s", strerror(-error));
+        vm_end(vcpu->vm, EXIT_FARVISOR);
+    }
+    return error;
+}
+
+int miss_resolve(struct vcpu *vcpu)
+{
+    struct kvm_regs *regs = &vcpu->run->s.regs.regs;
+    uint8_t code[CODE_MAX] = {0};
+    gpa_t rip = regs->rip;
+    int bytes = code_fetch(vcpu, rip, code);
+    int resolved = bytes > 0    ? data_resolve(vcpu, regs, &vcpu->run->s.regs.sregs, code, bytes)
+                   : bytes == 0 ? 1
+                                : bytes;
+    if (resolved == -EIO && !fault_engine_error(vcpu->vm->engine))
+        return 1; /* file contents are not there: SIGBUS */
+    if (resolved < 0 && resolved != -EINVAL && resolved != -EFAULT)
+        return fatal(vcpu, rip, resolved);
+    if (resolved > 0 || fruitless.rip != rip)
+        fruitless.count = 0;
+    fruitless.rip = rip;
+    if (resolved <= 0 && ++fruitless.count > FRUITLESS_MAX)
+        return give_up(vcpu, rip, code, bytes);
+    return 0;
+}

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The program's address space: the table of mappings, access checks, where a page's first contents
+ * come from, and what /proc/self/maps shows. Editing calls are in mmap.c, mremap.c and madvise.c.
+ */
+#include "vmm/mm_internal.h"
+
+#include "fault/fault.h"
+#include "support.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* ---- the table ---- */
+
+size_t mm_index(const struct mm *mm, gpa_t gpa)
+{
+    size_t low = 0, high = mm->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (mm->maps[middle].end <= gpa)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct mapping *mm_find(const struct mm *mm, gpa_t gpa)
+{
+    size_t i = mm_index(mm, gpa);
+    return i < mm->count && mm->maps[i].start <= gpa ? &mm->maps[i] : NULL;
+}
+
+bool mm_is_free(const struct mm *mm, gpa_t start, gpa_t end)
+{
+    size_t i = mm_index(mm, start);
+    return i == mm->count || mm->maps[i].start >= end;
+}
+
+bool mm_is_covered(const struct mm *mm, gpa_t start, gpa_t end)
+{
+    for (size_t i = mm_index(mm, start); start < end; i++) {
+        if (i == mm->count || mm->maps[i].start > start)
+            return false;
+        start = mm->maps[i].end;
+    }
+    return true;
+}
+
+static int table_open(struct mm *mm, size_t at, size_t room)
+{
+    if (mm->count + room > mm->capacity) {
+        size_t capacity = mm->capacity ? mm->capacity * 2 : 64;
+        struct mapping *maps = reallocarray(mm->maps, capacity, sizeof(*maps));
+        if (!maps)
+            return -ENOMEM;
+        mm->maps = maps;
+        mm->capacity = capacity;
+    }
+    memmove(&mm->maps[at + room], &mm->maps[at], (mm->count - at) * sizeof(*mm->maps));
+    mm->count += room;
+    return 0;
+}
+
+int mm_split(struct mm *mm, gpa_t at)
+{
+    size_t i = mm_index(mm, at);
+    if (i == mm->count || mm->maps[i].start >= at)
+        return 0;
+    if (table_open(mm, i, 1))
+        return -ENOMEM;
+    struct mapping *left = &mm->maps[i], *right = &mm->maps[i + 1];
+    *left = *right;
+    left->end = right->start = at;
+    if (right->file) {
+        mm_file_get(right->file);
+        right->offset_bytes += at - left->start;
+    }
+    return 0;
+}
+
+static bool mergeable(const struct mapping *a, const struct mapping *b)
+{
+    return a->end == b->start && a->access == b->access && a->shared == b->shared &&
+           a->file == b->file && a->label == b->label &&
+           (!a->file || a->offset_bytes + (a->end - a->start) == b->offset_bytes);
+}
+
+void mm_erase(struct mm *mm, size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++)
+        mm_file_put(mm->maps[i].file);
+    memmove(&mm->maps[first], &mm->maps[first + count],
+            (mm->count - first - count) * sizeof(*mm->maps));
+    mm->count -= count;
+}
+
+void mm_merge_around(struct mm *mm, gpa_t start, gpa_t end)
+{
+    size_t i = mm_index(mm, start);
+    if (i > 0)
+        i--;
+    while (i + 1 < mm->count && mm->maps[i].start <= end) {
+        if (!mergeable(&mm->maps[i], &mm->maps[i + 1])) {
+            i++;
+            continue;
+        }
+        mm->maps[i].end = mm->maps[i + 1].end;
+        mm_erase(mm, i + 1, 1);
+    }
+}
+
+int mm_insert(struct mm *mm, const struct mapping *mapping)
+{
+    size_t at = mm_index(mm, mapping->start);
+    if (table_open(mm, at, 1))
+        return -ENOMEM;
+    mm->maps[at] = *mapping;
+    mm_file_get(mapping->file);
+    mm_merge_around(mm, mapping->start, mapping->end);
+    return 0;
+}
+
+struct mm_file *mm_file_get(struct mm_file *file)
+{
+    if (file)
+        atomic_fetch_add(&file->users, 1);
+    return file;
+}
+
+void mm_file_put(struct mm_file *file)
+{
+    if (!file || atomic_fetch_sub(&file->users, 1) != 1)
+        return;
+    close(file->fd);
+    free(file->path);
+    free(file);
+}
+
+/* ---- life ---- */
+
+int mm_create(struct mm **out, struct vm *vm)
+{
+    struct mm *mm = calloc(1, sizeof(*mm));
+    if (!mm)
+        return -ENOMEM;
+    mm->vm = vm;
+    pthread_mutex_init(&mm->change, NULL);
+    pthread_rwlock_init(&mm->table, NULL);
+    mm->high_end = ept_span(vm->ept);
+    mm->high_first = mm->high_end > FV_USER_HIGH_BASE ? FV_USER_HIGH_BASE : FV_KERNEL_BASE / 2;
+    if (mm->high_end <= FV_USER_HIGH_BASE)
+        mm->high_end = FV_KERNEL_BASE;
+    *out = mm;
+    return 0;
+}
+
+void mm_destroy(struct mm *mm)
+{
+    if (!mm)
+        return;
+    mm_erase(mm, 0, mm->count);
+    free(mm->maps);
+    pthread_mutex_destroy(&mm->change);
+    pthread_rwlock_destroy(&mm->table);
+    free(mm);
+}
+
+struct fault_context *mm_context(struct mm *mm)
+{
+    struct vcpu *self = vcpu_self();
+    return self ? self->fault : mm->vm->vcpus[0]->fault;
+}
+
+void mm_set_brk_base(struct mm *mm, gpa_t base)
+{
+    pthread_mutex_lock(&mm->change);
+    mm->brk_base = mm->brk = MM_PAGE_UP(base);
+    pthread_mutex_unlock(&mm->change);
+}
+
+/* ---- questions ---- */
+
+unsigned mm_access(struct mm *mm, gpa_t gpa)
+{
+    pthread_rwlock_rdlock(&mm->table);
+    const struct mapping *mapping = mm_find(mm, gpa);
+    unsigned access = mapping ? mapping->access : EPT_NONE;
+    pthread_rwlock_unlock(&mm->table);
+    return access;
+}
+
+bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need)
+{
+    gpa_t end;
+    bool allowed = !__builtin_add_overflow(gpa, bytes, &end);
+    pthread_rwlock_rdlock(&mm->table);
+    for (size_t i = mm_index(mm, gpa); allowed && gpa < end; i++) {
+        allowed = i < mm->count && mm->maps[i].start <= gpa && (mm->maps[i].access & need) == need;
+        if (allowed)
+            gpa = mm->maps[i].end;
+    }
+    pthread_rwlock_unlock(&mm->table);
+    return allowed;
+}
+
+static unsigned needed_access(uint32_t error_code)
+{
+    if (error_code & 16) /* instruction fetch */
+        return EPT_EXEC;
+    return error_code & 2 ? EPT_WRITE : EPT_READ;
+}
+
+/* Gives the leaf entries of the mapping around gpa, in its 2 MiB, their rights. Read lock. */
+static int leaf_fill(struct mm *mm, const struct mapping *mapping, gpa_t gpa)
+{
+    gpa_t first = gpa & ~0x1fffffULL, last = first + 0x200000;
+    first = first > mapping->start ? first : mapping->start;
+    last = last < mapping->end ? last : mapping->end;
+    return ept_protect(mm->vm->ept, first, last - first, mapping->access);
+}
+
+int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_code)
+{
+    struct mm *mm = vcpu->vm->mm;
+    unsigned need = needed_access(error_code);
+    int signal = 0;
+    pthread_rwlock_rdlock(&mm->table);
+    const struct mapping *mapping = mm_find(mm, gpa);
+    if (!mapping || (mapping->access & need) != need) {
+        signal = SIGSEGV;
+        *si_code = mapping ? SEGV_ACCERR : SEGV_MAPERR;
+    } else if ((ept_table_access(vcpu->vm->ept, gpa) & need) != need &&
+               leaf_fill(mm, mapping, gpa)) {
+        signal = SIGBUS;
+        *si_code = BUS_ADRERR;
+    }
+    pthread_rwlock_unlock(&mm->table);
+    return signal;
+}
+
+/* ---- where first contents come from (fault_source) ---- */
+
+static uint64_t file_pages(const struct mm_file *file)
+{
+    struct stat st;
+    return fstat(file->fd, &st) < 0 ? 0 : MM_PAGE_UP((uint64_t)st.st_size) >> 12;
+}
+
+int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
+{
+    struct mm *mm = owner;
+    int error = 0;
+    pthread_rwlock_rdlock(&mm->table);
+    const struct mapping *mapping = mm_find(mm, page << EPT_PAGE_SHIFT);
+    if (!mapping) {
+        error = -EFAULT;
+    } else {
+        *first = mapping->start >> EPT_PAGE_SHIFT;
+        *last = mapping->end >> EPT_PAGE_SHIFT;
+        *zero = !mapping->file;
+        if (mapping->file) {
+            uint64_t skipped = mapping->offset_bytes >> EPT_PAGE_SHIFT;
+            uint64_t in_file = file_pages(mapping->file);
+            uint64_t there = in_file > skipped ? in_file - skipped : 0;
+            if (*last - *first > there)
+                *last = *first + there;
+            if (page >= *last)
+                error = -EIO; /* beyond the end of the file: SIGBUS, as Linux */
+        }
+    }
+    pthread_rwlock_unlock(&mm->table);
+    return error;
+}
+
+int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to)
+{
+    struct mm *mm = owner;
+    struct mm_file *file = NULL;
+    uint64_t offset = 0;
+    pthread_rwlock_rdlock(&mm->table);
+    const struct mapping *mapping = mm_find(mm, page << EPT_PAGE_SHIFT);
+    if (mapping && mapping->file) {
+        file = mm_file_get(mapping->file);
+        offset = mapping->offset_bytes + ((page << EPT_PAGE_SHIFT) - mapping->start);
+    }
+    pthread_rwlock_unlock(&mm->table);
+    if (!file)
+        return -EFAULT;
+    size_t bytes = (size_t)pages << EPT_PAGE_SHIFT, done = 0;
+    int error = 0;
+    while (done < bytes) {
+        ssize_t got = pread(file->fd, (char *)to + done, bytes - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            error = -EIO;
+        if (got <= 0)
+            break;
+        done += (size_t)got;
+    }
+    memset((char *)to + done, 0, bytes - done);
+    mm_file_put(file);
+    return error;
+}
+
+/* ---- /proc/self/maps ---- */
+
+void mm_print_maps(struct mm *mm, FILE *out)
+{
+    pthread_rwlock_rdlock(&mm->table);
+    for (size_t i = 0; i < mm->count; i++) {
+        const struct mapping *map = &mm->maps[i];
+        const char *name = map->file ? map->file->path : map->label;
+        uint64_t device = map->file ? map->file->device : 0;
+        int width = fprintf(
+            out, "%08" PRIx64 "-%08" PRIx64 " %c%c%c%c %08" PRIx64 " %02x:%02x %" PRIu64 " ",
+            map->start, map->end, map->access & EPT_READ ? 'r' : '-',
+            map->access & EPT_WRITE ? 'w' : '-', map->access & EPT_EXEC ? 'x' : '-',
+            map->shared ? 's' : 'p', map->offset_bytes, major(device), minor(device),
+            map->file ? map->file->inode : 0);
+        fprintf(out, "%*s%s\n", name && width < 73 ? 73 - width : 0, "", name ? name : "");
+    }
+    pthread_rwlock_unlock(&mm->table);
+}

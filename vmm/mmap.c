@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mmap, munmap, mprotect, brk, msync: what Linux does, on the table of mappings, the guest's page
+ * tables (rights) and the paging engine (contents). Runs in the calling vCPU's thread under
+ * `change`.
+ */
+#include "vmm/mm_internal.h"
+
+#include "fault/fault.h"
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static unsigned access_of(uint64_t prot)
+{
+    unsigned access = 0;
+    if (prot & (PROT_READ | PROT_WRITE | PROT_EXEC))
+        access |= EPT_READ; /* x86 has no write-only or execute-only pages */
+    return access | (prot & PROT_WRITE ? EPT_WRITE : 0) | (prot & PROT_EXEC ? EPT_EXEC : 0);
+}
+
+/* Is [start, end) a range a program may have at all? */
+static bool range_valid(const struct mm *mm, gpa_t start, uint64_t bytes)
+{
+    gpa_t end;
+    if (start & 0xfff || !bytes || __builtin_add_overflow(start, bytes, &end))
+        return false;
+    return (start >= FV_USER_MIN && end <= FV_KERNEL_BASE) ||
+           (start >= FV_USER_HIGH_BASE && end <= ept_span(mm->vm->ept));
+}
+
+/* ---- building blocks; caller holds `change` ---- */
+
+int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
+{
+    int error = mm_sync_range(mm, start, end);
+    if (error)
+        return error;
+    pthread_rwlock_wrlock(&mm->table);
+    error = mm_split(mm, start);
+    if (!error)
+        error = mm_split(mm, end);
+    if (!error) {
+        size_t first = mm_index(mm, start), last = first;
+        while (last < mm->count && mm->maps[last].start < end) {
+            const struct mapping *map = &mm->maps[last++];
+            ept_protect(mm->vm->ept, map->start, map->end - map->start, EPT_NONE);
+            if (map->file)
+                ept_watch(mm->vm->ept, map->start, map->end - map->start, false);
+        }
+        mm_erase(mm, first, last - first);
+    }
+    pthread_rwlock_unlock(&mm->table);
+    if (error)
+        return error;
+    /* Nobody can map the range anew before its old contents are gone: `change` is held. */
+    return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT);
+}
+
+int mm_map_range(struct mm *mm, const struct mapping *mapping)
+{
+    uint64_t bytes = mapping->end - mapping->start;
+    int error = ept_back(mm->vm->ept, mapping->start, bytes);
+    if (!error && mapping->file)
+        error = ept_watch(mm->vm->ept, mapping->start, bytes, true);
+    if (error)
+        return error;
+    pthread_rwlock_wrlock(&mm->table);
+    error = mm_insert(mm, mapping);
+    if (!error)
+        error = ept_protect(mm->vm->ept, mapping->start, bytes, mapping->access);
+    pthread_rwlock_unlock(&mm->table);
+    return error;
+}
+
+/* One page of a shared mapping into its file, within the file's present size. */
+static int page_sync(struct mm *mm, const struct mapping *map, uint64_t page)
+{
+    struct fault_context *context = mm_context(mm);
+    struct stat st;
+    if (!fault_page_modified(mm->vm->engine, page))
+        return 0;
+    gpa_t gpa = page << EPT_PAGE_SHIFT;
+    uint64_t offset = map->offset_bytes + (gpa - map->start);
+    if (fstat(map->file->fd, &st) < 0 || offset >= (uint64_t)st.st_size)
+        return 0;
+    uint64_t bytes = (uint64_t)st.st_size - offset;
+    bytes = bytes < EPT_PAGE_BYTES ? bytes : EPT_PAGE_BYTES;
+    int error = fault_pin(context, page, 1, false);
+    if (error)
+        return error;
+    if (pwrite(map->file->fd, ept_hva(mm->vm->ept, gpa), bytes, (off_t)offset) != (ssize_t)bytes)
+        error = -EIO;
+    fault_unpin(mm->vm->engine, page, 1);
+    return error;
+}
+
+int mm_sync_range(struct mm *mm, gpa_t start, gpa_t end)
+{
+    int error = 0;
+    /* Only `change` holders edit the array, so it can be read here without the table lock. */
+    for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end && !error; i++) {
+        const struct mapping *map = &mm->maps[i];
+        if (!map->shared || !map->file)
+            continue;
+        uint64_t page = (map->start > start ? map->start : start) >> EPT_PAGE_SHIFT;
+        uint64_t last = (map->end < end ? map->end : end) >> EPT_PAGE_SHIFT;
+        while (!error && (page = fault_next_existing(mm->vm->engine, page, last)) < last)
+            error = page_sync(mm, map, page++);
+    }
+    return error;
+}
+
+/* ---- mmap ---- */
+
+static int file_open(struct mm *mm, const uint64_t args[6], struct mm_file **out)
+{
+    int flags = 0;
+    int fd = hostio_dup_host(mm->vm->io, (int)args[4], &flags);
+    if (fd < 0)
+        return fd;
+    struct stat st;
+    int error = 0;
+    bool shared_write = (args[3] & MAP_TYPE) != MAP_PRIVATE && args[2] & PROT_WRITE;
+    if (fstat(fd, &st) < 0)
+        error = -errno;
+    else if ((flags & O_ACCMODE) == O_WRONLY || (shared_write && (flags & O_ACCMODE) != O_RDWR))
+        error = -EACCES;
+    else if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5))
+        error = 1; /* /dev/zero: anonymous memory by another name */
+    else if (!S_ISREG(st.st_mode))
+        error = -ENODEV;
+    struct mm_file *file = error ? NULL : calloc(1, sizeof(*file));
+    if (!error && !file)
+        error = -ENOMEM;
+    if (error) {
+        close(fd);
+        return error == 1 ? 0 : error;
+    }
+    char link[64], path[4096];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t bytes = readlink(link, path, sizeof(path) - 1);
+    *file = (struct mm_file){.users = 1,
+                             .fd = fd,
+                             .device = st.st_dev,
+                             .inode = st.st_ino,
+                             .path = bytes > 0 ? strndup(path, (size_t)bytes) : NULL};
+    *out = file;
+    return 0;
+}
+
+/* Chooses or checks the address. The address, or -errno as a negative number. */
+static int64_t mmap_address(struct mm *mm, const uint64_t args[6], uint64_t bytes)
+{
+    gpa_t wish = args[0] & ~0xfffULL;
+    bool fixed = args[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE);
+    if (fixed && args[0] & 0xfff)
+        return -EINVAL;
+    if (wish && range_valid(mm, wish, bytes)) {
+        bool is_free = mm_is_free(mm, wish, wish + bytes);
+        if (is_free || (fixed && !(args[3] & MAP_FIXED_NOREPLACE)))
+            return (int64_t)wish;
+        if (args[3] & MAP_FIXED_NOREPLACE)
+            return -EEXIST;
+    } else if (fixed) {
+        return wish < FV_USER_MIN ? -EPERM : -ENOMEM;
+    }
+    gpa_t at = mm_place(mm, bytes, 0, args[3] & MAP_32BIT);
+    return at ? (int64_t)at : -ENOMEM;
+}
+
+/* What Linux's heuristic overcommit refuses: one mapping larger than all the memory there is. */
+static bool overcommits(const struct mm *mm, const uint64_t args[6], uint64_t bytes)
+{
+    if (!(args[2] & PROT_WRITE) || args[3] & MAP_NORESERVE)
+        return false;
+    const struct run_config *config = mm->vm->config;
+    if (bytes > config->memory_bytes)
+        return true;
+    /* Nothing is paged: the host fills pages without asking us, so ask it what exists. */
+    return config->local_bytes == config->memory_bytes &&
+           ept_resident_bytes(mm->vm->ept) > config->memory_bytes;
+}
+
+static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
+{
+    uint64_t bytes = MM_PAGE_UP(args[1]), type = args[3] & MAP_TYPE;
+    struct mm_file *file = NULL;
+    if (!args[1] || args[5] & 0xfff ||
+        (type != MAP_PRIVATE && type != MAP_SHARED && type != MAP_SHARED_VALIDATE))
+        return -EINVAL;
+    if (bytes < args[1] || bytes > ept_span(mm->vm->ept) || args[3] & MAP_HUGETLB)
+        return -ENOMEM;
+    if (overcommits(mm, args, bytes))
+        return -ENOMEM;
+    int error = args[3] & MAP_ANONYMOUS ? 0 : file_open(mm, args, &file);
+    if (error)
+        return error;
+    int64_t at = mmap_address(mm, args, bytes);
+    if (at >= 0) {
+        struct mapping mapping = {
+            .start = (gpa_t)at,
+            .end = (gpa_t)at + bytes,
+            .access = access_of(args[2]),
+            .shared = file && type != MAP_PRIVATE,
+            .file = file,
+            .offset_bytes = file ? args[5] : 0,
+            .label = args[3] & MAP_GROWSDOWN ? "[stack]" : NULL,
+        };
+        error = mm_is_free(mm, mapping.start, mapping.end)
+                    ? 0
+                    : mm_unmap_range(mm, mapping.start, mapping.end);
+        if (!error)
+            error = mm_map_range(mm, &mapping);
+    }
+    mm_file_put(file);
+    return error ? error : at;
+}
+
+/* ---- munmap, mprotect, brk, msync ---- */
+
+static int64_t mm_munmap(struct mm *mm, const uint64_t args[6])
+{
+    uint64_t bytes = MM_PAGE_UP(args[1]);
+    if (!range_valid(mm, args[0], bytes))
+        return -EINVAL;
+    return mm_unmap_range(mm, args[0], args[0] + bytes);
+}
+
+static int64_t mm_mprotect(struct mm *mm, const uint64_t args[6])
+{
+    gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
+    uint64_t known = PROT_READ | PROT_WRITE | PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP;
+    if (start & 0xfff || end < start || args[2] & ~known)
+        return -EINVAL;
+    if (start == end)
+        return 0;
+    unsigned access = access_of(args[2]);
+    if (!mm_is_covered(mm, start, end))
+        return -ENOMEM;
+    pthread_rwlock_wrlock(&mm->table);
+    int error = mm_split(mm, start);
+    if (!error)
+        error = mm_split(mm, end);
+    for (size_t i = mm_index(mm, start); !error && i < mm->count && mm->maps[i].start < end; i++) {
+        struct mapping *map = &mm->maps[i];
+        map->access = access;
+        error = ept_protect(mm->vm->ept, map->start, map->end - map->start, access);
+    }
+    mm_merge_around(mm, start, end);
+    pthread_rwlock_unlock(&mm->table);
+    return error;
+}
+
+static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
+{
+    gpa_t wanted = args[0], old_end = MM_PAGE_UP(mm->brk), end = MM_PAGE_UP(wanted);
+    if (wanted < mm->brk_base || end < wanted ||
+        wanted - mm->brk_base > mm->vm->config->memory_bytes)
+        return (int64_t)mm->brk;
+    int error = 0;
+    if (end > old_end) {
+        struct mapping heap = {
+            .start = old_end, .end = end, .access = EPT_READ | EPT_WRITE, .label = "[heap]"};
+        error = range_valid(mm, old_end, end - old_end) && mm_is_free(mm, old_end, end)
+                    ? mm_map_range(mm, &heap)
+                    : -ENOMEM;
+    } else if (end < old_end) {
+        error = mm_unmap_range(mm, end, old_end);
+    }
+    if (!error)
+        mm->brk = wanted;
+    return (int64_t)mm->brk;
+}
+
+static int64_t mm_msync(struct mm *mm, const uint64_t args[6])
+{
+    gpa_t end = args[0] + MM_PAGE_UP(args[1]);
+    if (args[0] & 0xfff || end < args[0])
+        return -EINVAL;
+    if (!mm_is_covered(mm, args[0], end))
+        return -ENOMEM;
+    return mm_sync_range(mm, args[0], end);
+}
+
+int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
+{
+    struct mm *mm = vcpu->vm->mm;
+    int64_t result;
+    pthread_mutex_lock(&mm->change);
+    switch (number) {
+    case SYS_mmap:
+        result = mm_mmap(mm, args);
+        break;
+    case SYS_munmap:
+        result = mm_munmap(mm, args);
+        break;
+    case SYS_mprotect:
+        result = mm_mprotect(mm, args);
+        break;
+    case SYS_brk:
+        result = mm_brk(mm, args);
+        break;
+    case SYS_mremap:
+        result = mm_remap(mm, args);
+        break;
+    case SYS_madvise:
+        result = mm_advise(mm, args);
+        break;
+    case SYS_mincore:
+        result = mm_incore(mm, args);
+        break;
+    case SYS_msync:
+        result = mm_msync(mm, args);
+        break;
+    /* Residency is the paging engine's business; a lock is taken as the hint that it is. */
+    case SYS_mlock:
+    case SYS_mlock2:
+    case SYS_munlock:
+    case SYS_mlockall:
+    case SYS_munlockall:
+        result = 0;
+        break;
+    default:
+        result = -ENOSYS;
+        break;
+    }
+    pthread_mutex_unlock(&mm->change);
+    return result;
+}
