@@ -20,7 +20,6 @@
 
 struct fault_engine;
 struct fault_context;
-struct rdma_node;
 struct hostio;
 struct mm;
 struct rdma_node;
@@ -57,11 +56,6 @@ struct run_config {
 
 struct vm;
 
-/* Why a vCPU left KVM_RUN, written by its own thread alone; readers tolerate a torn moment. */
-struct vcpu_counters {
-    uint64_t calls, traps, misses, kicks, upcalls;
-};
-
 struct vcpu {
     struct vm *vm;
     uint32_t index;
@@ -73,6 +67,11 @@ struct vcpu {
     struct fault_context *fault; /* this thread's handle on the paging engine */
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
     atomic_bool in_use;          /* a guest thread lives here */
+    bool leaving;                /* the guest thread asked for its end; own thread only */
+    pthread_cond_t wake;         /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
+    uint64_t cookie;             /* of the guest thread to start */
+    bool ready, gone;            /* the host thread is set up; has left */
+    int start_error;             /* why it could not be set up */
     /* Written by the vCPU's own thread (relaxed load and store), read by stats.c. */
     _Atomic uint64_t exits; /* returns from KVM_RUN, for whatever reason */
     _Atomic uint64_t calls; /* hypercalls */
@@ -93,10 +92,9 @@ struct vm {
     struct fv_shared *shared; /* host address of FV_SHARED_BASE */
     struct fv_image image;    /* checked copy of the guest image's header */
     struct events *events;
-    struct rdma_node *node;       /* NULL when nothing is remote */
-    struct kvm_cpuid2 *cpuid;     /* what KVM supports here */
-    size_t run_bytes;             /* of a vCPU's kvm_run mapping */
-    pid_t pid;                    /* ours, and the program's */
+    struct kvm_cpuid2 *cpuid; /* what KVM supports here */
+    size_t run_bytes;         /* of a vCPU's kvm_run mapping */
+    pid_t pid;                /* ours, and the program's */
     struct vcpu *vcpus[FV_VCPU_MAX];
     atomic_uint vcpu_count;
     pthread_mutex_t vcpu_lock; /* creation and reuse of vCPUs */
