@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * farvisor: a table of subcommands and nothing else. What each one does starts in the file named
+ * beside it.
+ */
+#include "vmm/cli.h"
+
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv); /* gets the words after its own name */
+} commands[] = {
+    {"run", cli_run},               /* cli.c */
+    {"doctor", cli_doctor},         /* doctor.c */
+    {"completion", cli_completion}, /* cli_help.c */
+    {"--help", cli_help},           /* cli_help.c */
+    {"--version", cli_version},     /* cli_help.c */
+};
+
+int main(int argc, char **argv)
+{
+    message_init("farvisor", MESSAGE_NORMAL);
+    if (argc < 2)
+        return cli_usage_error("no command given");
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 2, argv + 2);
+    }
+    return cli_usage_error("unknown command '%s'", argv[1]);
+}
