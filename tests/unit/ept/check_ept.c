@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The second stage on a real VM: guest tables, installing, protecting and dropping pages. KVM and
+ * userfaultfd objects do not survive a fork, so they are made in a checked fixture.
+ */
+#include "ept/ept.h"
+#include "support.h"
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define BASE (0x10000000000ULL - (4ULL << 30)) /* high, as mmap would choose */
+
+static int kvm = -1, vm = -1;
+static struct ept *ept;
+
+static void vm_setup(void)
+{
+    message_init("check_ept", MESSAGE_NORMAL);
+    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    ck_assert_int_ge(kvm, 0);
+    vm = ioctl(kvm, KVM_CREATE_VM, 0);
+    ck_assert_int_ge(vm, 0);
+    struct ept_config config = {.kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true};
+    ck_assert_int_eq(ept_create(&ept, &config), 0);
+    ck_assert_int_eq(ept_back(ept, BASE, 16 << 20), 0);
+}
+
+static void vm_teardown(void)
+{
+    ept_destroy(ept);
+    close(vm);
+    close(kvm);
+}
+
+START_TEST(rights_follow_protect)
+{
+    ck_assert_uint_eq(ept_table_access(ept, BASE), EPT_NONE);
+    ck_assert_int_eq(ept_protect(ept, BASE, 0x4000, EPT_READ | EPT_WRITE), 0);
+    ck_assert_uint_eq(ept_table_access(ept, BASE + 0x3000), EPT_READ | EPT_WRITE);
+    ck_assert_uint_eq(ept_table_access(ept, BASE + 0x4000), EPT_NONE);
+    ck_assert_int_eq(ept_protect(ept, BASE + 0x1000, 0x1000, EPT_NONE), 0);
+    ck_assert_uint_eq(ept_table_access(ept, BASE), EPT_READ | EPT_WRITE);
+    ck_assert_uint_eq(ept_table_access(ept, BASE + 0x1000), EPT_NONE);
+    ck_assert_int_eq(ept_protect(ept, BASE + 0x1000, 0x1000, EPT_READ | EPT_EXEC), 0);
+    ck_assert_uint_eq(ept_table_access(ept, BASE + 0x1000), EPT_READ | EPT_EXEC);
+}
+END_TEST
+
+START_TEST(large_ranges_get_tables_when_touched)
+{
+    uint64_t before = ept_table_bytes(ept);
+    ck_assert_int_eq(ept_protect(ept, BASE, EPT_EAGER_BYTES * 8, EPT_READ), 0);
+    ck_assert_uint_eq(ept_table_bytes(ept), before);
+    ck_assert_uint_eq(ept_table_access(ept, BASE), EPT_NONE);
+}
+END_TEST
+
+START_TEST(dirty_state_survives_losing_access)
+{
+    uint64_t page = BASE >> EPT_PAGE_SHIFT;
+    ck_assert_int_eq(ept_protect(ept, BASE, 0x2000, EPT_READ | EPT_WRITE), 0);
+    ck_assert(!ept_dirty(ept, page));
+    ept_prime(ept, page, 2, true);
+    ck_assert(ept_dirty(ept, page) && ept_dirty(ept, page + 1));
+    ck_assert_int_eq(ept_protect(ept, BASE, 0x1000, EPT_NONE), 0);
+    ck_assert_int_eq(ept_protect(ept, BASE, 0x1000, EPT_READ), 0);
+    ck_assert(ept_dirty(ept, page));
+    ept_dirty_clear(ept, page);
+    ck_assert(!ept_dirty(ept, page));
+}
+END_TEST
+
+START_TEST(pages_come_and_go)
+{
+    static uint8_t bytes[4 * EPT_PAGE_BYTES] __attribute__((aligned(4096)));
+    uint64_t page = BASE >> EPT_PAGE_SHIFT;
+    memset(bytes, 0x5a, sizeof(bytes));
+    ck_assert_int_eq(ept_install(ept, page, bytes, 4), 0);
+    ck_assert_int_eq(memcmp(ept_hva(ept, BASE), bytes, sizeof(bytes)), 0);
+    ck_assert_int_eq(ept_install(ept, page + 1, bytes, 1), -EEXIST);
+    ck_assert_uint_eq(ept_resident_bytes(ept), sizeof(bytes));
+    ck_assert_int_eq(ept_unmap(ept, page, 4), 0);
+    ck_assert_int_eq(memcmp(ept_hva(ept, BASE), bytes, sizeof(bytes)), 0);
+    ck_assert_int_eq(ept_drop(ept, page, 4), 0);
+    ck_assert_uint_eq(ept_resident_bytes(ept), 0);
+    ck_assert_int_eq(ept_install_zero(ept, page, 4), 0);
+    ck_assert_uint_eq(*(uint8_t *)ept_hva(ept, BASE + 0x2000), 0);
+}
+END_TEST
+
+/* A system call that stores into a protected page must fail, and succeed when it is free again. */
+START_TEST(protection_stops_stores)
+{
+    uint64_t page = BASE >> EPT_PAGE_SHIFT;
+    int zero = open("/dev/zero", O_RDONLY);
+    ck_assert_int_eq(ept_install_zero(ept, page, 2), 0);
+    ck_assert_int_eq(ept_write_protect(ept, page, 1, true), 0);
+    ck_assert_int_eq(read(zero, ept_hva(ept, BASE), 8), -1);
+    ck_assert_int_eq(errno, EFAULT);
+    ck_assert_int_eq(read(zero, ept_hva(ept, BASE + 0x1000), 8), 8);
+    ck_assert_int_eq(ept_write_protect(ept, page, 1, false), 0);
+    ck_assert_int_eq(read(zero, ept_hva(ept, BASE), 8), 8);
+    close(zero);
+}
+END_TEST
+
+/* Protection set, page dropped, page installed anew: it must be writable. */
+START_TEST(drop_forgets_protection)
+{
+    uint64_t page = BASE >> EPT_PAGE_SHIFT;
+    int zero = open("/dev/zero", O_RDONLY);
+    for (int unmapped = 0; unmapped < 2; unmapped++) {
+        ck_assert_int_eq(ept_install_zero(ept, page, 1), 0);
+        if (unmapped)
+            ck_assert_int_eq(ept_unmap(ept, page, 1), 0);
+        ck_assert_int_eq(ept_write_protect(ept, page, 1, true), 0);
+        ck_assert_int_eq(ept_drop(ept, page, 1), 0);
+        ck_assert_int_eq(ept_install_zero(ept, page, 1), 0);
+        ck_assert_int_eq(read(zero, ept_hva(ept, BASE), 8), 8);
+        ck_assert_int_eq(ept_drop(ept, page, 1), 0);
+    }
+    close(zero);
+}
+END_TEST
+
+START_TEST(missing_pages_fail_system_calls)
+{
+    int zero = open("/dev/zero", O_RDONLY);
+    ck_assert_int_eq(read(zero, ept_hva(ept, BASE), 8), -1);
+    ck_assert_int_eq(errno, EFAULT);
+    close(zero);
+}
+END_TEST
+
+START_TEST(backing_beyond_the_span_is_refused)
+{
+    ck_assert_int_eq(ept_back(ept, ept_span(ept), 4096), -ENOMEM);
+    ck_assert_int_eq(ept_back(ept, UINT64_MAX - 4095, 8192), -ENOMEM);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("ept");
+    TCase *tests = tcase_create("vm");
+    if (access("/dev/kvm", R_OK | W_OK))
+        unit_skip("no /dev/kvm");
+    tcase_add_checked_fixture(tests, vm_setup, vm_teardown);
+    tcase_add_test(tests, rights_follow_protect);
+    tcase_add_test(tests, large_ranges_get_tables_when_touched);
+    tcase_add_test(tests, dirty_state_survives_losing_access);
+    tcase_add_test(tests, pages_come_and_go);
+    tcase_add_test(tests, protection_stops_stores);
+    tcase_add_test(tests, drop_forgets_protection);
+    tcase_add_test(tests, missing_pages_fail_system_calls);
+    tcase_add_test(tests, backing_beyond_the_span_is_refused);
+    suite_add_tcase(suite, tests);
+    return unit_run(suite);
+}
