@@ -24,7 +24,10 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 CC := gcc
+CXX := g++
 AR := ar
+FUZZ_CC := clang
+FUZZ_SECONDS ?= 60
 CFLAGS ?= -O2 -g
 FV_CPPFLAGS := -D_GNU_SOURCE -I. -Iguides-api
 FV_CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-omit-frame-pointer \
@@ -58,7 +61,10 @@ UNIT_SOURCES := $(wildcard tests/unit/*/check_*.c)
 UNIT_PROGRAMS := $(patsubst %.c,$(B)/%,$(UNIT_SOURCES))
 MAN_PAGES := $(wildcard man/*.1)
 
-# Written by the folders themselves: GUEST_IMAGE's rules, and the guest programs that tests run.
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+
+# Written by the folders themselves: GUEST_IMAGE's rules, KERNEL_HOST_ARCHIVE (guest code that unit
+# tests and fuzzers run on the host), and GUEST_PROGRAMS, which the system tests run.
 GUEST_IMAGE := $(B)/farvisor-guest.elf
 -include guest-os/guest.mk
 -include tests/guests/guests.mk
@@ -110,22 +116,89 @@ $(PROGRAMS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 
--include $(patsubst %,%.d,$(foreach layer,$(LAYERS),$(call objects,$(layer))))
--include $(patsubst %.c,$(B)/%.c.o.d,$(wildcard tests/unit/*/*.c))
+# Guest code that can run on the host is tested there, against the support library only.
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/guest-os/check_*.c)): $(B)/%: $(B)/%.c.o \
+    $(patsubst %.c,$(B)/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/guest-os/*.c))) \
+    $(KERNEL_HOST_ARCHIVE) $(B)/libsupport.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(CHECK_LIBS) $(LIBS)
 
-# --- what people run; each does its own set-up ---
+# One fuzz target, two programs: fuzz_X explores with libFuzzer, replay_X only runs the corpus.
+FUZZ_ARCHIVES := $(KERNEL_HOST_ARCHIVE) $(B)/libmemserver.a $(call archives,vmm)
+REPLAY_PROGRAMS := $(FUZZ_NAMES:%=$(B)/tests/fuzz/replay_%)
+FUZZ_PROGRAMS := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
+$(REPLAY_PROGRAMS): $(B)/tests/fuzz/replay_%: $(B)/tests/fuzz/fuzz_%.c.o \
+    $(B)/tests/fuzz/replay.c.o $(FUZZ_ARCHIVES)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
+$(FUZZ_PROGRAMS): $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.c.o $(FUZZ_ARCHIVES)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(FV_CFLAGS) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
+
+-include $(patsubst %,%.d,$(foreach layer,$(LAYERS),$(call objects,$(layer))))
+-include $(patsubst %.c,$(B)/%.c.o.d,$(wildcard tests/unit/*/*.c tests/fuzz/*.c))
+
+# --- what people run; deps first, so that each works on a fresh system ---
+SUBMAKE := +$(Q)$(MAKE) --no-print-directory -j$(JOBS)
+TEST_ENV = BUILD=$(B) FARVISOR=$(abspath $(B)/farvisor) MEMSERVER=$(abspath $(B)/memserver) \
+    SANITIZE=$(SANITIZE)
+
 .PHONY: deps
 deps: ## install missing Debian packages (asks for root only if any is missing)
 	@tools/deps.sh
 
-.PHONY: check check-run unit
-check: deps ## run every test: unit, model, fuzz corpus and system tests
-	@+$(MAKE) --no-print-directory -j$(JOBS) check-run
+.PHONY: demo demo-run
+demo: deps ## build, then run a real program with three quarters of its memory far away
+	$(SUBMAKE) demo-run
+demo-run: all $(GUEST_PROGRAMS)
+	@$(TEST_ENV) tests/demo/demo.sh
 
-unit: $(UNIT_PROGRAMS)
-check-run: all unit $(GUEST_PROGRAMS)
-	@BUILD=$(B) FARVISOR=$(abspath $(B)/farvisor) MEMSERVER=$(abspath $(B)/memserver) \
-	    SANITIZE=$(SANITIZE) tests/check.sh $(SUITES)
+.PHONY: check check-run
+check: deps ## build, then run every test: unit, model, fuzz corpus, system (SUITES= selects)
+	$(SUBMAKE) check-run
+check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS)
+	@$(TEST_ENV) tests/check.sh $(SUITES)
+
+.PHONY: lint
+lint: deps ## formatting, static analysis, layering, sizes, manuals, scripts
+	$(SUBMAKE) all
+	@$(TEST_ENV) JOBS=$(JOBS) tests/lint/run.sh $(LINTS)
+
+.PHONY: bench bench-run
+bench: deps ## measure (BENCH_OPTIONS=--quick for a short form)
+	$(SUBMAKE) bench-run
+bench-run: all $(GUEST_PROGRAMS)
+	@$(TEST_ENV) tests/bench/bench.sh $(BENCH_OPTIONS)
+
+.PHONY: fuzz fuzz-run
+fuzz: deps ## explore every fuzz target for FUZZ_SECONDS each (default 60)
+	$(SUBMAKE) CC=$(FUZZ_CC) SANITIZE=fuzzer-no-link,address fuzz-run
+fuzz-run: $(FUZZ_PROGRAMS)
+	@for name in $(FUZZ_NAMES); do \
+	    mkdir -p $(B)/corpus/$$name && echo "  FUZZ    $$name" && \
+	    $(B)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 \
+	        -verbosity=0 -print_final_stats=0 -artifact_prefix=$(B)/corpus/ \
+	        $(B)/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
+
+# --- installation: relocatable, the programs find the image relative to themselves ---
+BINDIR := $(DESTDIR)$(PREFIX)/bin
+LIBDIR := $(DESTDIR)$(PREFIX)/lib/farvisor
+MANDIR := $(DESTDIR)$(PREFIX)/share/man/man1
+COMPLETIONDIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+
+.PHONY: install
+install: all ## install below DESTDIR and PREFIX (default /usr/local)
+	install -d $(BINDIR) $(LIBDIR) $(MANDIR) $(COMPLETIONDIR)
+	install -m 755 $(PROGRAMS) $(BINDIR)
+	install -m 644 $(GUEST_IMAGE) $(LIBDIR)
+	install -m 644 $(MAN_PAGES) $(MANDIR)
+	$(B)/farvisor completion bash > $(COMPLETIONDIR)/farvisor
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	rm -f $(PROGRAMS:$(B)/%=$(BINDIR)/%) $(MAN_PAGES:man/%=$(MANDIR)/%) $(COMPLETIONDIR)/farvisor
+	rm -rf $(LIBDIR)
 
 .PHONY: clean
 clean: ## remove everything that was built

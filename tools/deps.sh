@@ -22,7 +22,8 @@ libdw-dev           # crash reports: backtraces
 libseccomp-dev      # sandbox around the monitor
 check               # unit tests
 spin                # model checker: page states
-clang               # fuzz targets (libFuzzer)
+clang               # fuzz targets
+libclang-rt-dev     # fuzz targets: libFuzzer and its sanitizers
 clang-format        # lint
 clang-tidy          # lint
 cppcheck            # lint
