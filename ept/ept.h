@@ -129,6 +129,7 @@ enum ept_state {
 #define EPT_PIN         (1ULL << 12)
 #define EPT_PIN_MASK    (0xfffULL << 12)
 #define EPT_EPOCH_SHIFT 32
+#define EPT_LOW_HALF    0xffffffffULL /* everything but the epoch */
 
 typedef _Atomic uint64_t ept_word_t;
 

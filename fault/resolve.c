@@ -31,7 +31,8 @@ static void run_release(struct fault_engine *engine, uint64_t page, uint64_t pag
                         enum ept_state to)
 {
     for (uint64_t i = page; i < page + pages; i++)
-        word_settle(&engine->words[i], (atomic_load(&engine->words[i]) & ~EPT_STATE_MASK) | to);
+        word_settle(&engine->words[i],
+                    (atomic_load(&engine->words[i]) & ~(EPT_STATE_MASK | EPT_DIRTY)) | to);
 }
 
 static uint64_t run_claim(struct fault_engine *engine, uint64_t page, uint64_t want,
@@ -89,6 +90,20 @@ static void fill_release(struct fault_engine *engine, uint64_t page, uint64_t pa
     run_existing(engine, page, pages, -1);
 }
 
+/*
+ * Marks those pages of a claimed run whose D bit cannot be trusted (engine.c, "Epochs"). Must come
+ * before the install: a vCPU that walked the guest's table before D was cleared could map the new
+ * page, store to it and leave KVM_RUN, and would pass for quiet afterwards.
+ */
+static void run_distrust(struct fault_engine *engine, uint64_t page, uint64_t pages)
+{
+    for (uint64_t i = page; i < page + pages; i++) {
+        uint64_t word = atomic_load(&engine->words[i]);
+        if (!fault_epoch_passed(engine, (uint32_t)(word >> EPT_EPOCH_SHIFT)))
+            atomic_fetch_or(&engine->words[i], EPT_DIRTY);
+    }
+}
+
 static int install_failed(struct fault_engine *engine, uint64_t page, int error)
 {
     message_error("second stage: install page at 0x%llx: %s",
@@ -125,11 +140,9 @@ static void fill_settle(struct fault_context *context, uint64_t page, uint64_t p
 {
     struct fault_engine *engine = context->engine;
     for (uint64_t i = page; i < page + pages; i++) {
-        uint64_t word = atomic_load(&engine->words[i]) & ~(EPT_STATE_MASK | 0xffffffffULL);
-        uint64_t flags = zero ? EPT_DIRTY : EPT_FILE;
-        if (!zero && !fault_epoch_passed(engine, (uint32_t)(word >> EPT_EPOCH_SHIFT)))
-            flags |= EPT_DIRTY;
-        word_settle(&engine->words[i], word | flags | EPT_LOCAL);
+        uint64_t word = atomic_load(&engine->words[i]);
+        uint64_t flags = zero ? EPT_DIRTY : EPT_FILE | (word & EPT_DIRTY);
+        word_settle(&engine->words[i], (word & ~EPT_LOW_HALF) | flags | EPT_LOCAL);
     }
     tally_add(zero ? &context->tally.zero_filled : &context->tally.file_filled, pages);
 }
@@ -191,6 +204,8 @@ static int fill(struct fault_context *context, uint64_t page)
         return (int)count;
     uint64_t pages = (uint64_t)count, start_ns = clock_now_ns();
     ept_prime(engine->ept, page, pages, zero); /* a zero page is about to be written */
+    if (!zero)
+        run_distrust(engine, page, pages);
     int error = fill_install(context, page, pages, zero);
     if (error) {
         frames_give(engine, pages);
@@ -284,12 +299,10 @@ static void fetch_settle(struct fault_context *context, uint64_t page, uint64_t 
     struct fault_engine *engine = context->engine;
     for (uint64_t i = page; i < page + pages; i++) {
         uint64_t word = atomic_load(&engine->words[i]);
-        uint64_t flags = EPT_LOCAL | EPT_COPY | (word & EPT_FILE);
-        if (!fault_epoch_passed(engine, (uint32_t)(word >> EPT_EPOCH_SHIFT)))
-            flags |= EPT_DIRTY;
+        uint64_t flags = EPT_LOCAL | EPT_COPY | (word & (EPT_FILE | EPT_DIRTY));
         if (i != page)
             flags |= EPT_PREFETCHED;
-        word_settle(&engine->words[i], (word & ~0xffffffffULL) | flags);
+        word_settle(&engine->words[i], (word & ~EPT_LOW_HALF) | flags);
     }
     tally_add(&context->tally.demand_fetches, 1);
     tally_add(&context->tally.prefetched, pages - 1);
@@ -314,6 +327,7 @@ static int fetch(struct fault_context *context, uint64_t page, bool write)
     if (!error) {
         /* A store is likely to be followed by stores next door: spare KVM their D bit faults. */
         ept_prime(engine->ept, page, kept, write);
+        run_distrust(engine, page, kept);
         error = ept_install(engine->ept, page, data, kept);
         if (error)
             install_failed(engine, page, error);
