@@ -97,9 +97,14 @@ static void fill_release(struct fault_engine *engine, uint64_t page, uint64_t pa
  */
 static void run_distrust(struct fault_engine *engine, uint64_t page, uint64_t pages)
 {
+    uint32_t judged = 0;
+    bool trusted = false;
     for (uint64_t i = page; i < page + pages; i++) {
-        uint64_t word = atomic_load(&engine->words[i]);
-        if (!fault_epoch_passed(engine, (uint32_t)(word >> EPT_EPOCH_SHIFT)))
+        uint32_t epoch = (uint32_t)(atomic_load(&engine->words[i]) >> EPT_EPOCH_SHIFT);
+        if (i == page || epoch != judged) /* neighbours were mostly evicted together */
+            trusted = fault_epoch_passed(engine, epoch);
+        judged = epoch;
+        if (!trusted)
             atomic_fetch_or(&engine->words[i], EPT_DIRTY);
     }
 }
