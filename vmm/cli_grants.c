@@ -46,12 +46,12 @@ static int env_put(struct cli *cli, const char *entry)
             return 0;
         }
     }
-    list = realloc(list, (cli->env_count + 2) * sizeof(*list));
-    if (!list)
+    char **longer = realloc(list, (cli->env_count + 2) * sizeof(*list));
+    if (!longer)
         return -ENOMEM;
-    list[cli->env_count++] = (char *)entry;
-    list[cli->env_count] = NULL;
-    cli->config.envp = list;
+    longer[cli->env_count++] = (char *)entry;
+    longer[cli->env_count] = NULL;
+    cli->config.envp = longer;
     return 0;
 }
 

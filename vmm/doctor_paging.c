@@ -72,6 +72,7 @@ void doctor_check_paging(void)
     struct uffdio_api api = {.api = UFFD_API};
     const char *way;
     char missing[128] = "";
+    size_t used = 0;
 
     check_kernel();
     int fd = userfaultfd_open(&way);
@@ -86,10 +87,9 @@ void doctor_check_paging(void)
         goto close_fd;
     }
     for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
-        if (!(api.features & features[i].bit)) {
-            strcat(missing, " ");
-            strcat(missing, features[i].name);
-        }
+        if (!(api.features & features[i].bit))
+            used +=
+                (size_t)snprintf(missing + used, sizeof(missing) - used, " %s", features[i].name);
     }
     if (missing[0])
         doctor_line(DOCTOR_FAIL, "userfaultfd", "install kernel 5.19 or newer",

@@ -19,9 +19,8 @@ int install_find(const char *variable, const char *name, char *path, size_t byte
     const char *chosen = getenv(variable);
 
     if (chosen) {
-        if (strlen(chosen) >= bytes)
+        if ((size_t)snprintf(path, bytes, "%s", chosen) >= bytes)
             return -ENAMETOOLONG;
-        strcpy(path, chosen);
         return access(path, R_OK) ? -errno : 0;
     }
     ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);

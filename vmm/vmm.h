@@ -68,10 +68,10 @@ struct vcpu {
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
-    pthread_cond_t wake;         /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
-    uint64_t cookie;             /* of the guest thread to start */
-    bool ready, gone;            /* the host thread is set up; has left */
-    int start_error;             /* why it could not be set up */
+    pthread_cond_t wake; /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
+    uint64_t cookie;     /* of the guest thread to start */
+    bool ready, gone;    /* the host thread is set up; has left */
+    int start_error;     /* why it could not be set up */
     /* Written by the vCPU's own thread (relaxed load and store), read by stats.c. */
     _Atomic uint64_t exits; /* returns from KVM_RUN, for whatever reason */
     _Atomic uint64_t calls; /* hypercalls */
