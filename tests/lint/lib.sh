@@ -22,7 +22,7 @@ files() {
 }
 
 scripts() {
-    files | while read -r file; do
+    files '*' | while read -r file; do
         if head -c 40 "$file" | tr -d '\0' | grep -qE '^#!.*sh$|^# shellcheck shell='; then
             echo "$file"
         fi
