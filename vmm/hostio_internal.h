@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The door to the host, seen from inside: what hostio.c and the io_*.c files share.
+ *
+ * The program names files by guest descriptors (io_fds.c) and guest paths (io_mounts.c,
+ * io_walk.c); nothing it passes reaches the host untranslated. Its memory is touched only through
+ * guestmem_*. Descriptors and paths know nothing of KVM, so tests drive them without a guest.
+ */
+#ifndef FARVISOR_HOSTIO_INTERNAL_H
+#define FARVISOR_HOSTIO_INTERNAL_H
+
+#include "vmm/vmm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+/* ---- io_fds.c: guest descriptors ---- */
+
+/*
+ * One guest descriptor in use. Each has a host descriptor of its own (dup is a host dup), so epoll
+ * registrations and file positions behave as on Linux. Reference counted: a blocked call keeps the
+ * host descriptor open though another thread closed the guest's.
+ */
+struct io_file {
+    atomic_uint references;
+    int fd;               /* host descriptor, owned */
+    mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
+    bool whole;           /* transfers go on until complete: regular files, memory devices */
+    bool frozen;          /* comes from a read-only grant: no fchmod and the like either */
+    char *path;           /* guest path when opened by name, else NULL */
+    pthread_mutex_t seek; /* one transfer at the file position at a time */
+};
+
+struct io_slot {
+    struct io_file *file; /* NULL: free */
+    bool cloexec;         /* kept for F_GETFD only: there is no exec */
+};
+
+struct io_fds {
+    pthread_mutex_t lock;
+    struct io_slot *slots;
+    unsigned capacity;
+    unsigned lowest; /* no free slot below */
+};
+
+int io_fds_create(struct io_fds *fds);
+void io_fds_destroy(struct io_fds *fds);
+/*
+ * Takes host_fd over (closed on failure). path is copied, may be NULL. Returns a file with one
+ * reference, or NULL for lack of memory.
+ */
+struct io_file *io_file_create(int host_fd, const char *path);
+/* A file on a host dup of `file`'s descriptor; *out with one reference. 0 or -errno. */
+int io_file_dup(const struct io_file *file, struct io_file **out);
+void io_file_put(struct io_file *file);
+/* The file behind a descriptor with a new reference, or NULL. */
+struct io_file *io_fds_get(struct io_fds *fds, int fd);
+/*
+ * Puts `file` (its reference is consumed, on failure too) on the lowest free descriptor >= from.
+ * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
+ */
+int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limit, bool cloexec);
+/* As io_fds_add, but on descriptor fd, closing what was there. fd < limit is checked. */
+int io_fds_replace(struct io_fds *fds, struct io_file *file, int fd, uint64_t limit, bool cloexec);
+/* Returns what the host's close said, or -EBADF. */
+int io_fds_close(struct io_fds *fds, int fd);
+int io_fds_cloexec(struct io_fds *fds, int fd, const bool *set); /* 0/1 or -EBADF */
+/* Next used descriptor >= fd, or -1. */
+int io_fds_next(struct io_fds *fds, int fd);
+
+/* ---- io_mounts.c: the guest's view of the file system ---- */
+
+struct io_mount {
+    char *guest; /* absolute, normal form */
+    size_t guest_bytes;
+    char *host; /* where it comes from */
+    int fd;     /* O_PATH */
+    bool writable;
+    bool hidden;    /* access is refused whatever the host says */
+    bool directory; /* else a single file */
+    bool device;    /* a device node is meant to be here */
+    bool proc;      /* /proc: contents are made when opened */
+};
+
+#define IO_MOUNTS_MAX 128
+
+struct io_mounts {
+    struct io_mount *list[IO_MOUNTS_MAX]; /* longest guest path first */
+    unsigned count;
+    char *scratch; /* host directory holding root/, tmp/ and shm/; removed at the end */
+    int scratch_fd;
+    int lock_fd; /* held while we live, so that others know the scratch is in use */
+    int root_fd; /* scratch/root: what is visible outside of every grant */
+    pid_t pid;
+};
+
+int io_mounts_create(struct io_mounts *mounts, const struct run_config *config);
+void io_mounts_destroy(struct io_mounts *mounts);
+/* The mount that holds a normal-form guest path; *rest is what follows inside ("" for its root). */
+const struct io_mount *io_mounts_find(const struct io_mounts *mounts, const char *path,
+                                      const char **rest);
+/* The mount exactly at path, or NULL. */
+const struct io_mount *io_mounts_at(const struct io_mounts *mounts, const char *path);
+/* Is some mount strictly below path? */
+bool io_mounts_below(const struct io_mounts *mounts, const char *path);
+
+/* ---- io_skeleton.c: the private scratch directory under the guest's / ---- */
+int io_skeleton_create(struct io_mounts *mounts);
+void io_skeleton_destroy(struct io_mounts *mounts);
+/* Makes `path` exist in the skeleton (and its parents), so that listings show it. */
+int io_skeleton_place(struct io_mounts *mounts, const char *path, bool directory);
+int io_skeleton_link(struct io_mounts *mounts, const char *path, const char *target);
+
+/* ---- io_path.c: guest paths as text ---- */
+/* Appends or removes a component; out is in normal form but "" for the root. */
+int io_path_push(char out[PATH_MAX], size_t *bytes, const char *name, size_t name_bytes);
+void io_path_pop(char out[PATH_MAX], size_t *bytes);
+/* Moves *at to the next component, *bytes long; false at the end. */
+bool io_path_next(const char **at, size_t *bytes);
+/* Normal-form absolute path from base and path, textually. 0, -ENAMETOOLONG, or 1: has "..". */
+int io_path_join(const char *base, const char *path, char out[PATH_MAX]);
+/* openat2 inside a mount that follows no symbolic link and never leaves it. fd or -errno. */
+int io_open_beneath(int dir_fd, const char *rest, uint64_t flags, mode_t mode);
+/* Opens what lies at `rest` in a mount, its root included. fd or -errno. */
+int io_mount_open(const struct io_mount *mount, const char *rest, uint64_t flags, mode_t mode);
+
+/* ---- io_walk.c: path resolution ---- */
+
+#define IO_FOLLOW    1u /* a symbolic link in last place is followed */
+#define IO_PARENT    2u /* stop at the last component, which need not exist */
+#define IO_EMPTY     4u /* AT_EMPTY_PATH: "" means the descriptor itself */
+#define IO_LINKS_MAX 40
+
+struct io_node {
+    const struct io_mount *mount;
+    int fd;                  /* O_PATH of the object; with IO_PARENT, of its directory. Owned */
+    int alias;               /* guest descriptor that /proc/self/fd/N names, else -1 */
+    bool slash;              /* the path ended in '/': only a directory will do */
+    char name[NAME_MAX + 1]; /* IO_PARENT: last component; "" if it is "..", "/" or a mount */
+    char path[PATH_MAX];     /* normal-form guest path */
+};
+
+struct hostio;
+
+/*
+ * io_resolve - finds what `path` names in the guest's view, never leaving the grants. dir_fd is a
+ * guest descriptor or AT_FDCWD. Returns 0 (undo with io_node_done) or -errno as Linux.
+ */
+int io_resolve(struct hostio *io, int dir_fd, const char *path, unsigned flags,
+               struct io_node *node);
+void io_node_done(struct io_node *node);
+/* ---- io_proc.c: files made up for the guest ---- */
+int io_proc_create(struct hostio *io);
+/* Contents of a /proc path as a read-only host descriptor, or -ENOENT if it is not made up. */
+int io_proc_open(struct hostio *io, const char *path);
+/* Brings /proc/PID/fd in the skeleton up to date. */
+void io_proc_refresh_fds(struct hostio *io);
+void io_proc_set_exe(struct hostio *io, const char *guest_path);
+void io_proc_set_cwd(struct hostio *io, const char *guest_path);
+
+/* Bytes of the guest's memory not in use, for meminfo and sysinfo; io_info.c. */
+uint64_t io_memory_free(struct hostio *io);
+
+/* ---- io_futex.c ---- */
+struct io_futexes {
+    pthread_mutex_t lock;
+    struct io_futex_wait *waits;      /* threads asleep or about to be */
+    struct io_futex_requeue *requeue; /* requeues on their way */
+};
+
+/* ---- the whole ---- */
+struct hostio {
+    struct vm *vm;
+    const struct run_config *config;
+    struct io_fds fds;
+    struct io_mounts mounts;
+    struct io_futexes futexes;
+    pthread_mutex_t lock; /* cwd, limits */
+    char *cwd;            /* normal-form guest path */
+    char *program;        /* guest path of the program */
+    struct rlimit limits[RLIM_NLIMITS];
+    atomic_bool net_warned;
+};
+
+/* One system call being answered. */
+struct io_call {
+    struct hostio *io;
+    struct vm *vm;
+    struct vcpu *vcpu;
+    uint32_t number;
+    const uint64_t *args;
+};
+
+typedef int64_t (*io_handler)(const struct io_call *call);
+
+/* ---- hostio.c: helpers every handler uses ---- */
+static inline int io_arg_int(const struct io_call *call, unsigned index)
+{
+    return (int)(uint32_t)call->args[index];
+}
+static inline uint32_t io_arg_u32(const struct io_call *call, unsigned index)
+{
+    return (uint32_t)call->args[index];
+}
+/* A system call on the calling thread, errors as -errno. Not interruptible by a kick. */
+long io_host(long number, long a, long b, long c, long d, long e, long f);
+#define IO_HOST1(n, a)          io_host(n, (long)(a), 0, 0, 0, 0, 0)
+#define IO_HOST2(n, a, b)       io_host(n, (long)(a), (long)(b), 0, 0, 0, 0)
+#define IO_HOST3(n, a, b, c)    io_host(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define IO_HOST4(n, a, b, c, d) io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define IO_HOST5(n, a, b, c, d, e)                                                                 \
+    io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+/* -EINTR with nothing done yet: the guest kernel restarts the call. */
+static inline int64_t io_restart(int64_t result)
+{
+    return result == -EINTR ? -FV_ERESTARTSYS : result;
+}
+uint64_t io_nofile(struct hostio *io);
+/* New guest descriptor for a host descriptor, which is taken over. fd or -errno. */
+int io_install(struct hostio *io, int host_fd, const char *path, bool cloexec);
+int io_install_file(struct hostio *io, struct io_file *file, bool cloexec);
+/* The calling program's path argument. 0 or -errno. */
+int io_path_arg(const struct io_call *call, unsigned index, char path[PATH_MAX]);
+/*
+ * Resolves the path in argument `index` to the object itself; AT_* flags in `at`. `change`: the
+ * object is to be changed, -EROFS in a read-only grant. To be ended with io_node_done even on
+ * error.
+ */
+int io_object_arg(const struct io_call *call, int dir_fd, unsigned index, int at, bool change,
+                  struct io_node *node);
+/* Two host descriptors, taken over, become guest descriptors stored at `out`. 0 or -errno. */
+int io_install_pair(const struct io_call *call, const int host_fds[2], gpa_t out, bool cloexec);
+/* Is tid one of the guest's threads, or 0 or the process? */
+bool io_is_ours(const struct io_call *call, pid_t tid);
+/* /proc/self/fd/N of a host descriptor. */
+#define IO_FD_LINK_BYTES 32
+const char *io_fd_link(int host_fd, char out[IO_FD_LINK_BYTES]);
+
+/* ---- io_batch.c: pinned pieces of the program's memory ---- */
+/* A host iovec over pinned guest memory. */
+#define IO_BATCH_IOV 64
+struct io_batch {
+    struct iovec iov[IO_BATCH_IOV];
+    gpa_t gpa[IO_BATCH_IOV];
+    unsigned count;
+    uint64_t bytes;
+};
+struct io_cursor {
+    const struct iovec *spans; /* guest addresses */
+    unsigned count;
+    unsigned index;
+    uint64_t offset; /* into spans[index] */
+};
+/* Pins the next piece (<= GUESTMEM_PIN_MAX). 0 or -errno with nothing pinned. */
+int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable);
+void io_batch_unpin(struct vm *vm, struct io_batch *batch);
+void io_cursor_advance(struct io_cursor *at, uint64_t bytes);
+/* Copies and checks the program's iovec. *spans is freed by the caller unless == small. */
+#define IO_SPANS_SMALL 8
+int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[IO_SPANS_SMALL],
+                  struct iovec **spans);
+
+/* Prototypes of every handler, from the table. */
+#define IO_CALL(number, name, handler, note) int64_t handler(const struct io_call *call);
+#include "vmm/io_table.def"
+#undef IO_CALL
+
+#endif

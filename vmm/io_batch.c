@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pieces of the program's memory, pinned so that the host kernel can copy straight between a
+ * descriptor and guest memory. A piece is bounded in pages, not only in bytes: a thousand tiny
+ * spans on a thousand pages would otherwise pin more than --local may have.
+ */
+#include "vmm/hostio_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PIN_PAGES_MAX (GUESTMEM_PIN_MAX / FV_PAGE_SIZE)
+
+int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[IO_SPANS_SMALL],
+                  struct iovec **spans)
+{
+    uint64_t total = 0;
+    int error;
+
+    if (count > IOV_MAX)
+        return -EINVAL;
+    *spans = count <= IO_SPANS_SMALL ? small : malloc(count * sizeof(**spans));
+    if (!*spans)
+        return -ENOMEM;
+    error = guestmem_read(vm, *spans, gpa, count * sizeof(**spans));
+    for (uint64_t i = 0; !error && i < count; i++) {
+        if (__builtin_add_overflow(total, (*spans)[i].iov_len, &total) || total > SSIZE_MAX)
+            error = -EINVAL;
+    }
+    if (error && *spans != small)
+        free(*spans);
+    return error;
+}
+
+static uint64_t pages_of(gpa_t gpa, uint64_t bytes)
+{
+    return ((gpa % FV_PAGE_SIZE) + bytes + FV_PAGE_SIZE - 1) / FV_PAGE_SIZE;
+}
+
+/*
+ * Pins as much of [gpa, gpa + bytes) as the program may access, at least one byte's page: Linux
+ * transfers what precedes a bad address. *bytes becomes what was pinned.
+ */
+static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, void **hva)
+{
+    uint64_t good = 0;
+    int error = guestmem_pin(vm, gpa, *bytes, writable, hva);
+
+    if (error != -EFAULT || pages_of(gpa, *bytes) == 1)
+        return error;
+    while (good < *bytes) {
+        uint64_t piece = FV_PAGE_SIZE - (gpa + good) % FV_PAGE_SIZE;
+        void *page;
+
+        if (piece > *bytes - good)
+            piece = *bytes - good;
+        if (guestmem_pin(vm, gpa + good, piece, writable, &page))
+            break;
+        guestmem_unpin(vm, gpa + good, piece);
+        good += piece;
+    }
+    if (!good)
+        return -EFAULT;
+    *bytes = good;
+    return guestmem_pin(vm, gpa, good, writable, hva);
+}
+
+int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable)
+{
+    uint64_t pages_left = PIN_PAGES_MAX, skip = at->offset;
+
+    batch->count = 0;
+    batch->bytes = 0;
+    for (unsigned i = at->index; i < at->count && batch->count < IO_BATCH_IOV; i++, skip = 0) {
+        gpa_t gpa = (gpa_t)at->spans[i].iov_base + skip;
+        uint64_t wanted = at->spans[i].iov_len - skip, bytes = wanted;
+        void *hva;
+        int error;
+
+        if (!bytes)
+            continue;
+        if (!pages_left)
+            break;
+        if (pages_of(gpa, bytes) > pages_left)
+            bytes = pages_left * FV_PAGE_SIZE - gpa % FV_PAGE_SIZE;
+        wanted = bytes;
+        error = pin_prefix(vm, gpa, &bytes, writable, &hva);
+        if (error && !batch->count)
+            return error;
+        if (error)
+            break;
+        batch->iov[batch->count] = (struct iovec){.iov_base = hva, .iov_len = bytes};
+        batch->gpa[batch->count++] = gpa;
+        batch->bytes += bytes;
+        pages_left -= pages_of(gpa, bytes);
+        if (bytes < wanted)
+            break;
+    }
+    return 0;
+}
+
+void io_batch_unpin(struct vm *vm, struct io_batch *batch)
+{
+    for (unsigned i = 0; i < batch->count; i++)
+        guestmem_unpin(vm, batch->gpa[i], batch->iov[i].iov_len);
+    batch->count = 0;
+}
+
+void io_cursor_advance(struct io_cursor *at, uint64_t bytes)
+{
+    while (at->index < at->count && bytes) {
+        uint64_t left = at->spans[at->index].iov_len - at->offset;
+
+        if (bytes < left) {
+            at->offset += bytes;
+            return;
+        }
+        bytes -= left;
+        at->index++;
+        at->offset = 0;
+    }
+}

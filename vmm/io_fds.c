@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's descriptor table: numbers given out lowest first, as Linux does, each with a host
+ * descriptor of its own under it.
+ *
+ * Any vCPU thread. The table lock is never held over a host call that can block; a descriptor in
+ * use by a call in flight is kept alive by its reference count, not by the lock.
+ */
+#include "vmm/hostio_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define FIRST_SLOTS   64
+#define MEMORY_DEVICE 1 /* major number of /dev/null, zero, full, random, urandom */
+
+int io_fds_create(struct io_fds *fds)
+{
+    fds->slots = calloc(FIRST_SLOTS, sizeof(*fds->slots));
+    if (!fds->slots)
+        return -ENOMEM;
+    fds->capacity = FIRST_SLOTS;
+    fds->lowest = 0;
+    pthread_mutex_init(&fds->lock, NULL);
+    return 0;
+}
+
+void io_fds_destroy(struct io_fds *fds)
+{
+    if (!fds->slots)
+        return;
+    for (unsigned i = 0; i < fds->capacity; i++) {
+        if (fds->slots[i].file)
+            io_file_put(fds->slots[i].file);
+    }
+    free(fds->slots);
+    fds->slots = NULL;
+    pthread_mutex_destroy(&fds->lock);
+}
+
+static void file_classify(struct io_file *file)
+{
+    struct stat status;
+
+    if (fstat(file->fd, &status))
+        return;
+    file->type = status.st_mode & S_IFMT;
+    file->whole = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode) ||
+                  (S_ISCHR(status.st_mode) && major(status.st_rdev) == MEMORY_DEVICE);
+}
+
+struct io_file *io_file_create(int host_fd, const char *path)
+{
+    struct io_file *file = calloc(1, sizeof(*file));
+
+    if (file && path)
+        file->path = strdup(path);
+    if (!file || (path && !file->path)) {
+        free(file);
+        close(host_fd);
+        return NULL;
+    }
+    atomic_init(&file->references, 1);
+    file->fd = host_fd;
+    pthread_mutex_init(&file->seek, NULL);
+    file_classify(file);
+    return file;
+}
+
+int io_file_dup(const struct io_file *file, struct io_file **out)
+{
+    int host_fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 3);
+
+    if (host_fd < 0)
+        return -errno;
+    *out = io_file_create(host_fd, file->path);
+    if (!*out)
+        return -ENOMEM;
+    (*out)->frozen = file->frozen;
+    return 0;
+}
+
+/* The last reference closes; what close says goes to whoever dropped it. */
+static int file_drop(struct io_file *file)
+{
+    int error = 0;
+
+    if (atomic_fetch_sub(&file->references, 1) != 1)
+        return 0;
+    if (close(file->fd))
+        error = -errno;
+    pthread_mutex_destroy(&file->seek);
+    free(file->path);
+    free(file);
+    return error;
+}
+
+void io_file_put(struct io_file *file)
+{
+    (void)file_drop(file);
+}
+
+struct io_file *io_fds_get(struct io_fds *fds, int fd)
+{
+    struct io_file *file = NULL;
+
+    pthread_mutex_lock(&fds->lock);
+    if (fd >= 0 && (unsigned)fd < fds->capacity) {
+        file = fds->slots[fd].file;
+        if (file)
+            atomic_fetch_add(&file->references, 1);
+    }
+    pthread_mutex_unlock(&fds->lock);
+    return file;
+}
+
+/* Makes slots[0..fd] exist. Lock held. */
+static int fds_grow(struct io_fds *fds, unsigned fd)
+{
+    unsigned capacity = fds->capacity;
+    struct io_slot *slots;
+
+    if (fd < capacity)
+        return 0;
+    while (capacity <= fd)
+        capacity *= 2;
+    slots = realloc(fds->slots, capacity * sizeof(*slots));
+    if (!slots)
+        return -ENOMEM;
+    memset(slots + fds->capacity, 0, (capacity - fds->capacity) * sizeof(*slots));
+    fds->slots = slots;
+    fds->capacity = capacity;
+    return 0;
+}
+
+int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limit, bool cloexec)
+{
+    int result;
+    unsigned fd;
+
+    pthread_mutex_lock(&fds->lock);
+    fd = (unsigned)from > fds->lowest ? (unsigned)from : fds->lowest;
+    while (fd < fds->capacity && fds->slots[fd].file)
+        fd++;
+    if ((unsigned)from <= fds->lowest)
+        fds->lowest = fd;
+    result = fd < limit ? fds_grow(fds, fd) : -EMFILE;
+    if (!result) {
+        fds->slots[fd] = (struct io_slot){.file = file, .cloexec = cloexec};
+        result = (int)fd;
+    }
+    pthread_mutex_unlock(&fds->lock);
+    if (result < 0)
+        io_file_put(file);
+    return result;
+}
+
+int io_fds_replace(struct io_fds *fds, struct io_file *file, int fd, uint64_t limit, bool cloexec)
+{
+    struct io_file *old = NULL;
+    int error = -EBADF;
+
+    pthread_mutex_lock(&fds->lock);
+    if (fd >= 0 && (uint64_t)fd < limit)
+        error = fds_grow(fds, (unsigned)fd);
+    if (!error) {
+        old = fds->slots[fd].file;
+        fds->slots[fd] = (struct io_slot){.file = file, .cloexec = cloexec};
+    }
+    pthread_mutex_unlock(&fds->lock);
+    if (old)
+        io_file_put(old);
+    if (error)
+        io_file_put(file);
+    return error ? error : fd;
+}
+
+int io_fds_close(struct io_fds *fds, int fd)
+{
+    struct io_file *file = NULL;
+
+    pthread_mutex_lock(&fds->lock);
+    if (fd >= 0 && (unsigned)fd < fds->capacity) {
+        file = fds->slots[fd].file;
+        fds->slots[fd].file = NULL;
+        if (file && (unsigned)fd < fds->lowest)
+            fds->lowest = (unsigned)fd;
+    }
+    pthread_mutex_unlock(&fds->lock);
+    return file ? file_drop(file) : -EBADF;
+}
+
+int io_fds_cloexec(struct io_fds *fds, int fd, const bool *set)
+{
+    int result = -EBADF;
+
+    pthread_mutex_lock(&fds->lock);
+    if (fd >= 0 && (unsigned)fd < fds->capacity && fds->slots[fd].file) {
+        if (set)
+            fds->slots[fd].cloexec = *set;
+        result = fds->slots[fd].cloexec;
+    }
+    pthread_mutex_unlock(&fds->lock);
+    return result;
+}
+
+int io_fds_next(struct io_fds *fds, int fd)
+{
+    int result = -1;
+
+    pthread_mutex_lock(&fds->lock);
+    for (unsigned i = fd < 0 ? 0 : (unsigned)fd; i < fds->capacity && result < 0; i++) {
+        if (fds->slots[i].file)
+            result = (int)i;
+    }
+    pthread_mutex_unlock(&fds->lock);
+    return result;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The scratch directory: a real, private host directory with the guest's root skeleton (so that
+ * listings and stat of "/", "/dev", "/proc" need no special cases), its /tmp and its /dev/shm.
+ *
+ * Removed when the VMM ends. One left by a killed VMM is told by its free lock and removed by the
+ * next run. Main thread only.
+ */
+#include "vmm/hostio_internal.h"
+
+#include "support.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SCRATCH_PREFIX  "farvisor-"
+#define SCRATCH_YOUNG_S 60 /* a starting VMM may not have locked it yet */
+#define TREE_ROUNDS_MAX 1000000u
+
+/* Moves the subdirectories of top/name up into top, removes its files, then itself. */
+static void tree_flatten(int top, const char *name, unsigned *serial)
+{
+    int fd = openat(top, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *directory;
+    struct dirent *entry;
+    char moved[32];
+
+    if (fd < 0 && errno == EACCES && !fchmodat(top, name, 0700, 0))
+        fd = openat(top, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    directory = fd < 0 ? NULL : fdopendir(fd);
+    if (!directory)
+        return;
+    (void)fchmod(fd, 0700);
+    while ((entry = readdir(directory))) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        if (!unlinkat(fd, entry->d_name, 0))
+            continue;
+        snprintf(moved, sizeof(moved), ".gone-%u", (*serial)++);
+        (void)fchmodat(fd, entry->d_name, 0700, 0);
+        (void)renameat(fd, entry->d_name, top, moved);
+    }
+    closedir(directory);
+    (void)unlinkat(top, name, AT_REMOVEDIR);
+}
+
+/* Empties a directory without recursion: a guest can nest deeper than any stack. */
+static void tree_empty(int top)
+{
+    unsigned serial = 0;
+    bool more = true;
+
+    for (unsigned round = 0; more && round < TREE_ROUNDS_MAX; round++) {
+        int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *entry;
+        unsigned before = serial;
+
+        if (!directory)
+            return;
+        more = false;
+        while ((entry = readdir(directory))) {
+            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+                continue;
+            if (unlinkat(top, entry->d_name, 0))
+                tree_flatten(top, entry->d_name, &serial);
+        }
+        closedir(directory);
+        more = serial != before;
+    }
+}
+
+/* Removes base/name if it is a scratch directory of ours that nobody holds. */
+static void scratch_reap(int base, const char *name)
+{
+    int fd = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status;
+
+    if (fd < 0)
+        return;
+    if (!fstat(fd, &status) && status.st_uid == geteuid() &&
+        status.st_ctime + SCRATCH_YOUNG_S < time(NULL) && !flock(fd, LOCK_EX | LOCK_NB)) {
+        tree_empty(fd);
+        (void)unlinkat(base, name, AT_REMOVEDIR);
+    }
+    close(fd);
+}
+
+static void scratch_reap_all(const char *base)
+{
+    DIR *directory = opendir(base);
+    struct dirent *entry;
+
+    if (!directory)
+        return;
+    while ((entry = readdir(directory))) {
+        if (!strncmp(entry->d_name, SCRATCH_PREFIX, strlen(SCRATCH_PREFIX)) &&
+            strlen(entry->d_name) == strlen(SCRATCH_PREFIX "XXXXXX"))
+            scratch_reap(dirfd(directory), entry->d_name);
+    }
+    closedir(directory);
+}
+
+static int scratch_make(struct io_mounts *mounts, const char *base)
+{
+    char path[PATH_MAX];
+
+    if (snprintf(path, sizeof(path), "%s/" SCRATCH_PREFIX "XXXXXX", base) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    if (!mkdtemp(path))
+        return -errno;
+    mounts->scratch = strdup(path);
+    mounts->scratch_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!mounts->scratch || mounts->scratch_fd < 0)
+        return -ENOMEM;
+    (void)flock(mounts->scratch_fd, LOCK_EX | LOCK_NB);
+    return 0;
+}
+
+int io_skeleton_create(struct io_mounts *mounts)
+{
+    const char *base = getenv("TMPDIR");
+    int error;
+
+    mounts->root_fd = -1;
+    mounts->scratch_fd = -1;
+    mounts->scratch = NULL;
+    if (!base || base[0] != '/')
+        base = "/tmp";
+    scratch_reap_all(base);
+    error = scratch_make(mounts, base);
+    if (!error &&
+        (mkdirat(mounts->scratch_fd, "root", 0755) || mkdirat(mounts->scratch_fd, "tmp", 01777) ||
+         mkdirat(mounts->scratch_fd, "shm", 01777)))
+        error = -errno;
+    if (!error) {
+        (void)fchmodat(mounts->scratch_fd, "root", 0755, 0); /* whatever the umask is */
+        (void)fchmodat(mounts->scratch_fd, "tmp", 01777, 0);
+        (void)fchmodat(mounts->scratch_fd, "shm", 01777, 0);
+        mounts->root_fd = openat(mounts->scratch_fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        error = mounts->root_fd < 0 ? -errno : 0;
+    }
+    if (error) {
+        message_error("%s: cannot make a private directory: %s (set TMPDIR)", base,
+                      strerror(-error));
+        io_skeleton_destroy(mounts);
+    }
+    return error;
+}
+
+void io_skeleton_destroy(struct io_mounts *mounts)
+{
+    if (mounts->scratch_fd >= 0) {
+        tree_empty(mounts->scratch_fd);
+        (void)rmdir(mounts->scratch);
+        close(mounts->scratch_fd);
+    }
+    if (mounts->root_fd >= 0)
+        close(mounts->root_fd);
+    free(mounts->scratch);
+    mounts->scratch = NULL;
+    mounts->scratch_fd = -1;
+    mounts->root_fd = -1;
+}
+
+int io_skeleton_place(struct io_mounts *mounts, const char *path, bool directory)
+{
+    bool tmp = !strncmp(path, "/tmp/", 5); /* a mount of its own that shows what is mounted in it */
+    int base = tmp ? mounts->scratch_fd : mounts->root_fd;
+    char relative[PATH_MAX];
+    int fd;
+
+    if (snprintf(relative, sizeof(relative), "%s", path + (path[0] == '/')) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    if (!relative[0])
+        return 0;
+    for (char *slash = strchr(relative, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdirat(base, relative, 0755) && errno != EEXIST)
+            return -errno;
+        *slash = '/';
+    }
+    if (directory)
+        return mkdirat(base, relative, 0755) && errno != EEXIST ? -errno : 0;
+    fd = openat(base, relative, O_CREAT | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0444);
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    return 0;
+}
+
+int io_skeleton_link(struct io_mounts *mounts, const char *path, const char *target)
+{
+    (void)unlinkat(mounts->root_fd, path + 1, 0);
+    return symlinkat(target, mounts->root_fd, path + 1) ? -errno : 0;
+}
