@@ -1,0 +1,222 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The command line: what is refused is refused with one clear message and status 125, and the help
+# text, the manual and the completion script say the same as the option table. No guest runs here.
+
+. "$(dirname "$0")/lib.sh"
+CASE_TIMEOUT=20
+
+# usage PATTERN ARG...: status 125, and on standard error a line that matches, then where help is.
+usage() {
+    local pattern=$1
+    shift
+    expect_status 125 "$FARVISOR" "$@"
+    [ -s out ] && fail "standard output is the program's, but: $(head -c 200 out)"
+    head -n 1 err | grep -qE -- "^farvisor: $pattern" || fail "no message like '$pattern' but: $(cat err)"
+    [ "$(wc -l <err)" = 2 ] || fail "not two lines: $(cat err)"
+    tail -n 1 err | grep -qE "^Try 'farvisor .*--help' for the (options|commands)\.$" || fail "second line: $(cat err)"
+}
+
+# refused PATTERN OPTION...: status 125 and exactly one line that matches.
+refused() {
+    local pattern=$1
+    shift
+    expect_status 125 "$FARVISOR" run "$@" true
+    [ -s out ] && fail "standard output is the program's, but: $(head -c 200 out)"
+    expect_stderr "^farvisor: $pattern"
+}
+
+test_commands_are_refused() {
+    usage "no command given$"
+    usage "unknown command 'start'$" start
+    usage "unknown command ''$" ''
+    usage "unknown command '--bogus'$" --bogus
+    usage "run: no program given$" run
+    usage "run: no program given$" run --quiet --
+    usage "completion: the shell must be: bash$" completion
+    usage "completion: the shell must be: bash$" completion tcsh
+    usage "doctor: unexpected 'now'$" doctor now
+    usage "unknown option '--fix'$" doctor --fix
+}
+
+test_unknown_options_are_refused() {
+    usage "unknown option '--bogus'$" run --bogus true
+    usage "unknown option '--mem'$" run --mem 1G true
+    usage "unknown option '-x'$" run -x true
+    usage "unknown option '-qv'$" run -qv true
+    usage "option '--memory' needs a value: SIZE$" run --memory
+    usage "option '--quiet' takes no value, but got 'yes'$" run --quiet=yes true
+}
+
+test_option_values_are_refused() {
+    local threads="not a number from 1 to 1024$" timeout="not a duration from 100ms to 3600s"
+    for value in 0 1025 -1 4x '' 99999999999999999999; do
+        usage "--threads $value: $threads" run --threads "$value" true
+    done
+    for value in 5 0s 99ms 3601s 1h '' -1s 99999999999999s; do
+        usage "--timeout $value: $timeout" run --timeout "$value" true
+    done
+    usage "--fault-mode both: unknown mode \(exit or uffd\)$" run --fault-mode both true
+    usage "--transport tcp: unknown transport" run --transport tcp true
+    usage "--transport ofi2: unknown transport" run --transport ofi2 true
+    usage "--memserver node1: not an address" run --memserver node1 true
+    usage "--env A: not of the form NAME=VALUE$" run --env A true
+    usage "--env =x: not of the form NAME=VALUE$" run --env =x true
+    usage "--workdir tmp: not an absolute path$" run --workdir tmp true
+    usage "--stats: the file name is empty$" run --stats '' true
+}
+
+test_directories_are_refused() {
+    usage "--dir /no/such: /no/such: No such file or directory$" run --dir /no/such true
+    usage "--dir /etc/passwd: /etc/passwd: [Nn]ot a directory$" run --dir /etc/passwd true
+    usage "--dir /etc:x: not of the form" run --dir /etc:x true
+    usage "--dir :/x: not of the form" run --dir :/x true
+    usage "--dir /etc:/x:rx: not of the form" run --dir /etc:/x:rx true
+    usage "--dir : not of the form" run --dir '' true
+}
+
+test_sizes_are_refused() {
+    local form='not a size \(4096, 64K, 512M, 2G\)$'
+    for value in 512MB 1.5G -1 1g '' x 0x1000 ' 1G'; do
+        refused "--memory $value: $form" --memory "$value"
+        refused "--local $value: $form" --local "$value"
+    done
+    refused '--memory 99999T: too large: this host can address' --memory 99999T
+    refused '--memory 99999999999T: too large' --memory 99999999999T
+    refused '--memory 4M: too small to run a program \(at least 8.0 MiB\)$' --memory 4M
+    refused '--memory 16777217: not a multiple of 4096 bytes$' --memory 16777217
+    refused '--local 65M: larger than --memory, which is 64.0 MiB$' --local 65M --memory 64M
+    refused '--local 1M: too small to run a program \(at least 8.0 MiB\)$' --local 1M --memory 64M
+    refused '--local 0: too small' --local 0 --memory 64M
+    refused '--local 5%: 3.2 MiB is too small to run a program \(at least 8.0 MiB\)$' \
+        --local 5% --memory 64M
+    for value in 0% 101% % 5%% -5% 5.5% 1000000000%; do
+        refused "--local $value: not a share of --memory from 1% to 100%$" --local "$value"
+    done
+}
+
+test_statistics_file_must_be_writable() {
+    refused '--stats /no/such/file: cannot write: No such file or directory$' --stats /no/such/file
+    refused '--stats /: cannot write: Is a directory$' --stats /
+}
+
+test_version_and_help_go_to_standard_output() {
+    for words in --version --help "run --help" "run --version" "run -h" "doctor --help" \
+        "completion bash"; do
+        # shellcheck disable=SC2086 # words
+        expect_status 0 "$FARVISOR" $words
+        [ -s out ] || fail "$words printed nothing"
+        [ -s err ] && fail "$words printed on standard error: $(cat err)"
+    done
+    "$FARVISOR" --version | grep -qE '^farvisor [0-9]+\.[0-9]+\.[0-9]+$' || fail "version"
+    expect_status 125 sh -c "'$FARVISOR' --help >/dev/full"
+    expect_stderr 'cannot write to standard output: No space left on device$'
+}
+
+# The options of a help text: one "--name ARG" a line.
+help_options() {
+    "$FARVISOR" "$1" --help | sed -nE 's/^  (-[a-z], |    )(--[a-z-]+( [^ ]+)?).*/\2/p'
+}
+
+# The options a manual explains, in the same form.
+manual_options() {
+    sed -E 's/\\f[BIR]//g; s/\\-/-/g; s/\\\././g' "$REPO/man/farvisor.1" |
+        sed -nE 's/^(-[a-z], )?(--[a-z-]+( [^ ]+)?)$/\2/p'
+}
+
+test_manual_explains_every_option() {
+    help_options run | sort >help
+    [ -s help ] || fail "no options found in the help text"
+    manual_options | sort >manual
+    diff help manual >&2 || fail "help and farvisor(1) differ"
+    "$FARVISOR" run --help | grep -oE '^  -[a-z], --[a-z-]+' | sort >short_help
+    sed -E 's/\\f[BIR]//g; s/\\-/-/g' "$REPO/man/farvisor.1" |
+        grep -oE '^-[a-z], --[a-z-]+' | sed 's/^/  /' | sort >short_manual
+    diff short_help short_manual >&2 || fail "one-letter forms in help and farvisor(1) differ"
+}
+
+test_completion_knows_every_option() {
+    "$FARVISOR" completion bash >script
+    bash -n script || fail "not a script"
+    for option in $(help_options run | sed 's/ .*//'); do
+        grep -qe " $option\b" script || fail "$option is missing"
+    done
+    # shellcheck disable=SC2016,SC1091 # run by a fresh shell
+    bash -c '. ./script
+        complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _farvisor; printf "%s\n" "${COMPREPLY[@]}"; }
+        complete_words farvisor r | grep -qx run || exit 1
+        complete_words farvisor run --me | grep -qx -- --memory || exit 2
+        complete_words farvisor run --fault-mode u | grep -qx uffd || exit 3
+        complete_words farvisor run --memory 1G true --me | grep -qx -- --memory && exit 4
+        complete_words farvisor doctor --j | grep -qx -- --json || exit 5' ||
+        fail "completion gives the wrong words ($?)"
+}
+
+test_dump_config_shows_what_the_options_mean() {
+    expect_status 0 env -i PATH=/bin HOME=/h SECRET=1 LC_ALL=C "$FARVISOR" run -m 64M --local 50% \
+        --memserver h:1 --transport loopback,delay=1us --fault-mode uffd --timeout 2s --threads 3 \
+        --env A=1 --env A=2 --env PATH=/x --dir /usr:/u:rw -d /etc --workdir /w --stats s \
+        --progress --dump-config -- prog --local
+    cat >expected <<'EXPECTED'
+memory_bytes=67108864
+local_bytes=33554432
+memserver=h:1
+transport=loopback,delay=1us
+fault_mode=uffd
+timeout_ns=2000000000
+threads=3
+workdir=/w
+stats=s
+progress=yes
+dir=/usr:/u:rw
+dir=/etc:/etc:ro
+env=PATH=/x
+env=HOME=/h
+env=LC_ALL=C
+env=A=2
+argv=prog
+argv=--local
+EXPECTED
+    diff expected out >&2 || fail "configuration differs"
+    expect_status 0 "$FARVISOR" run --dump-config true
+    [ "$(grep -c '^local_bytes' out)" = 1 ] || fail "no local_bytes"
+    [ "$(sed -n 's/^local_bytes=//p' out)" = "$(sed -n 's/^memory_bytes=//p' out)" ] ||
+        fail "the default is not all local"
+}
+
+test_doctor_finds_this_host_fit() {
+    expect_status 0 "$FARVISOR" doctor
+    for topic in /dev/kvm 'host kind' 'kvm features' 'address bits' kernel userfaultfd memory \
+        'huge pages' memlock 'RDMA devices' 'guest image' memserver; do
+        grep -qE "^(ok|warn) +$topic " out || fail "no line for $topic: $(cat out)"
+    done
+    grep -qx 'This host can run guests.' out || fail "no verdict"
+}
+
+test_doctor_reports_json() {
+    expect_status 0 "$FARVISOR" doctor --json
+    python3 - <<'PYTHON' || fail "not the expected JSON"
+import json
+report = json.load(open("out"))
+assert report["fit"] is True
+assert {"verdict", "topic", "found"} <= set(report["checks"][0])
+PYTHON
+}
+
+test_doctor_names_the_remedy_and_ends_with_1() {
+    expect_status 1 env FARVISOR_GUEST=/no/image "$FARVISOR" doctor
+    grep -qE '^FAIL +guest image' out || fail "the missing image is not reported"
+    grep -qE -- '-> make all' out || fail "no remedy"
+    # A user without rights: neither /dev/kvm nor userfaultfd can be had.
+    [ "$(id -u)" = 0 ] || skip "needs root to become somebody without rights"
+    chmod 755 . && cp "$FARVISOR" ./farvisor
+    local status=0
+    setpriv --reuid 65534 --regid 65534 --clear-groups ./farvisor doctor >out 2>err || status=$?
+    [ "$status" = 1 ] || fail "exit status $status without rights: $(cat out err)"
+    grep -qE '^FAIL +/dev/kvm +no permission' out || fail "/dev/kvm: $(cat out)"
+    grep -qE '^FAIL +userfaultfd +no right' out || fail "userfaultfd: $(cat out)"
+    grep -q 'usermod -aG kvm' out || fail "no remedy for /dev/kvm"
+}
+
+system_main "$@"
