@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The paging engine against a real memserver, second stage and userfaultfd; the threads of the
+ * tests stand where vCPUs and the VMM's system calls would, using pins. Needs $MEMSERVER.
+ */
+#include "fault/fault.h"
+#include "support.h"
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FIRST        ((1ULL << 38) / EPT_PAGE_BYTES + 512)
+#define LOCAL_PAGES  2048u
+#define MEMORY_PAGES 32768u
+#define THREADS      4
+#define ROUNDS       20000
+
+static int kvm = -1, vm = -1;
+static pid_t server;
+static struct ept *ept;
+static struct rdma_node *node;
+static struct fault_engine *engine;
+static struct fault_context *context;
+static char address[128];
+
+static void server_start(void)
+{
+    int ready[2];
+    char fd[16], line[128] = "";
+    snprintf(address, sizeof(address), "unix:/tmp/check_engine.%d", (int)getpid());
+    ck_assert_int_eq(pipe(ready), 0);
+    server = fork();
+    ck_assert_int_ge(server, 0);
+    if (server == 0) {
+        close(ready[0]);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        snprintf(fd, sizeof(fd), "%d", ready[1]);
+        execl(getenv("MEMSERVER"), "memserver", "--listen", address, "--capacity", "256M",
+              "--ready-fd", fd, (char *)NULL);
+        _exit(127);
+    }
+    close(ready[1]);
+    ck_assert_int_gt(read(ready[0], line, sizeof(line) - 1), 0);
+    close(ready[0]);
+}
+
+static int extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
+{
+    (void)owner;
+    if (page < FIRST || page >= FIRST + 2 * MEMORY_PAGES)
+        return -EFAULT;
+    *first = FIRST;
+    *last = FIRST + 2 * MEMORY_PAGES;
+    *zero = true;
+    return 0;
+}
+
+static void setup(void)
+{
+    message_init("check_engine", MESSAGE_NORMAL);
+    server_start();
+    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    vm = ioctl(kvm, KVM_CREATE_VM, 0);
+    ck_assert_int_ge(vm, 0);
+    struct ept_config second = {.kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true};
+    ck_assert_int_eq(ept_create(&ept, &second), 0);
+    gpa_t gpa = FIRST << EPT_PAGE_SHIFT;
+    ck_assert_int_eq(ept_back(ept, gpa, 2ULL * MEMORY_PAGES * EPT_PAGE_BYTES), 0);
+    ck_assert_int_eq(ept_protect(ept, gpa, 16 << 20, EPT_READ | EPT_WRITE), 0);
+    struct rdma_config far = {.transport = "auto",
+                              .address = address,
+                              .name = "check_engine",
+                              .quota_bytes = 128 << 20,
+                              .timeout_ns = 5000000000u,
+                              .span_pages = ept_span(ept) >> EPT_PAGE_SHIFT};
+    ck_assert_int_eq(rdma_node_connect(&node, &far), 0);
+    struct fault_config config = {.ept = ept,
+                                  .node = node,
+                                  .memory_pages = MEMORY_PAGES,
+                                  .local_pages = LOCAL_PAGES,
+                                  .timeout_ns = 5000000000u,
+                                  .source = {.extent = extent}};
+    ck_assert_int_eq(fault_engine_create(&engine, &config), 0);
+    ck_assert_int_eq(fault_context_create(engine, &context), 0);
+}
+
+static void teardown(void)
+{
+    fault_context_destroy(context);
+    fault_engine_destroy(engine);
+    rdma_node_destroy(node);
+    ept_destroy(ept);
+    close(vm);
+    close(kvm);
+    kill(server, SIGKILL);
+    waitpid(server, NULL, 0);
+}
+
+static uint64_t *bytes_of(uint64_t page)
+{
+    return ept_hva(ept, page << EPT_PAGE_SHIFT);
+}
+
+static void page_put(struct fault_context *by, uint64_t page, uint64_t value)
+{
+    ck_assert_int_eq(fault_pin(by, page, 1, true), 0);
+    for (int i = 0; i < 512; i += 73)
+        bytes_of(page)[i] = value + (uint64_t)i;
+    fault_unpin(engine, page, 1);
+}
+
+static uint64_t page_get(struct fault_context *by, uint64_t page)
+{
+    ck_assert_int_eq(fault_pin(by, page, 1, false), 0);
+    uint64_t value = bytes_of(page)[0];
+    for (int i = 0; i < 512; i += 73)
+        ck_assert_uint_eq(bytes_of(page)[i], value ? value + (uint64_t)i : 0);
+    fault_unpin(engine, page, 1);
+    return value;
+}
+
+static struct fault_counters counters(void)
+{
+    struct fault_counters now;
+    fault_engine_counters(engine, &now);
+    return now;
+}
+
+START_TEST(first_touch_reads_zero)
+{
+    ck_assert_uint_eq(page_get(context, FIRST + 77), 0);
+    ck_assert_uint_eq(counters().demand_fetches, 0);
+    ck_assert_int_eq(fault_resolve(context, FIRST - 1, false), -EFAULT);
+}
+END_TEST
+
+START_TEST(contents_survive_eviction)
+{
+    for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, 1000 * i + 1000);
+    for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
+        ck_assert_uint_eq(page_get(context, FIRST + i), 1000 * i + 1000);
+    struct fault_counters now = counters();
+    ck_assert_uint_le(now.resident_peak_pages, LOCAL_PAGES);
+    ck_assert_uint_gt(now.evicted_pages, 3 * LOCAL_PAGES);
+    ck_assert_uint_le(ept_resident_bytes(ept), LOCAL_PAGES * EPT_PAGE_BYTES);
+}
+END_TEST
+
+START_TEST(pages_never_written_are_never_fetched)
+{
+    for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
+        ck_assert_uint_eq(page_get(context, FIRST + i), 0);
+    struct fault_counters now = counters();
+    ck_assert_uint_eq(now.written_bytes, 0);
+    ck_assert_uint_eq(now.fetched_bytes, 0);
+}
+END_TEST
+
+START_TEST(discarded_pages_read_zero_and_free_the_node)
+{
+    struct rdma_counters wire;
+    for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, 5000 * i + 5000);
+    ck_assert_int_eq(fault_discard(context, FIRST, 4 * LOCAL_PAGES), 0);
+    struct fault_counters now = counters();
+    ck_assert_uint_eq(now.existing_pages, 0);
+    ck_assert_uint_eq(now.resident_pages, 0);
+    rdma_node_counters(node, &wire);
+    ck_assert_uint_eq(wire.slabs_held, 0);
+    for (uint64_t i = 0; i < LOCAL_PAGES; i++)
+        ck_assert_uint_eq(page_get(context, FIRST + i), 0);
+}
+END_TEST
+
+START_TEST(quota_is_a_bound)
+{
+    int error = 0;
+    uint64_t i = 0;
+    for (; !error && i <= MEMORY_PAGES; i++) {
+        error = fault_pin(context, FIRST + i, 1, true);
+        if (!error) {
+            bytes_of(FIRST + i)[0] = i + 1;
+            fault_unpin(engine, FIRST + i, 1);
+        }
+    }
+    ck_assert_int_eq(error, -ENOMEM);
+    ck_assert_uint_eq(i, MEMORY_PAGES + 1);
+    ck_assert_uint_le(counters().existing_peak_pages, MEMORY_PAGES);
+}
+END_TEST
+
+START_TEST(pinned_pages_stay)
+{
+    ck_assert_int_eq(fault_pin(context, FIRST, 64, true), 0);
+    memset(bytes_of(FIRST), 0x77, 64 * EPT_PAGE_BYTES);
+    for (uint64_t i = 64; i < 6 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, i);
+    const ept_word_t *words = ept_words(ept);
+    for (uint64_t i = 0; i < 64; i++)
+        ck_assert_int_eq(ept_word_state(atomic_load(&words[FIRST + i])), EPT_LOCAL);
+    fault_unpin(engine, FIRST, 64);
+}
+END_TEST
+
+/* ---- many threads: every page belongs to one thread at a time, its value is known ---- */
+
+static atomic_uint_fast64_t truth[8 * LOCAL_PAGES];
+static pthread_mutex_t owner[256];
+static atomic_int wrong;
+
+static void storm_step(struct fault_context *by, unsigned *seed)
+{
+    uint64_t i = (uint64_t)rand_r(seed) % (8 * LOCAL_PAGES);
+    pthread_mutex_lock(&owner[i % 256]);
+    if (page_get(by, FIRST + i) != truth[i])
+        atomic_fetch_add(&wrong, 1);
+    int what = rand_r(seed) % 16;
+    if (what == 0) {
+        truth[i] = 0;
+        ck_assert_int_eq(fault_discard(by, FIRST + i, 1), 0);
+    } else if (what < 8) {
+        truth[i] = (uint64_t)rand_r(seed) + 1;
+        page_put(by, FIRST + i, truth[i]);
+    }
+    pthread_mutex_unlock(&owner[i % 256]);
+}
+
+static void *storm_main(void *argument)
+{
+    unsigned seed = (unsigned)(uintptr_t)argument + 1;
+    struct fault_context *mine;
+    ck_assert_int_eq(fault_context_create(engine, &mine), 0);
+    for (int i = 0; i < ROUNDS; i++)
+        storm_step(mine, &seed);
+    fault_context_destroy(mine);
+    return NULL;
+}
+
+START_TEST(threads_lose_nothing)
+{
+    pthread_t threads[THREADS];
+    for (size_t i = 0; i < 256; i++)
+        pthread_mutex_init(&owner[i], NULL);
+    for (uintptr_t i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, storm_main, (void *)i), 0);
+    for (size_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_int_eq(wrong, 0);
+    ck_assert_uint_le(counters().resident_peak_pages, LOCAL_PAGES);
+}
+END_TEST
+
+START_TEST(lost_node_is_an_error_not_a_hang)
+{
+    for (uint64_t i = 0; i < 2 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, i + 1);
+    kill(server, SIGKILL);
+    uint64_t start_ns = clock_now_ns();
+    int error = 0;
+    for (uint64_t i = 0; i < 8 * LOCAL_PAGES && !error; i++) {
+        error = fault_pin(context, FIRST + i, 1, true);
+        if (!error)
+            fault_unpin(engine, FIRST + i, 1);
+    }
+    ck_assert(error == -ECONNRESET || error == -ETIMEDOUT);
+    ck_assert_uint_lt(clock_now_ns() - start_ns, 10000000000u);
+    ck_assert_int_ne(fault_engine_error(engine), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("fault");
+    TCase *tests = tcase_create("engine");
+    if (access("/dev/kvm", R_OK | W_OK))
+        unit_skip("no /dev/kvm");
+    if (!getenv("MEMSERVER"))
+        unit_skip("$MEMSERVER is not set");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, first_touch_reads_zero);
+    tcase_add_test(tests, contents_survive_eviction);
+    tcase_add_test(tests, pages_never_written_are_never_fetched);
+    tcase_add_test(tests, discarded_pages_read_zero_and_free_the_node);
+    tcase_add_test(tests, quota_is_a_bound);
+    tcase_add_test(tests, pinned_pages_stay);
+    tcase_add_test(tests, threads_lose_nothing);
+    tcase_add_test(tests, lost_node_is_an_error_not_a_hang);
+    suite_add_tcase(suite, tests);
+    return unit_run(suite);
+}
