@@ -214,10 +214,21 @@ long io_host(long number, long a, long b, long c, long d, long e, long f);
 #define IO_HOST4(n, a, b, c, d) io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define IO_HOST5(n, a, b, c, d, e)                                                                 \
     io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+/*
+ * Interrupted calls, as Linux has them inside: the guest kernel restarts the call, or turns the
+ * result into EINTR if a handler ran (FV_ERESTARTSYS: if one without SA_RESTART ran). After
+ * IO_ERESTART_RESUME it calls restart_syscall, and the wait goes on to its old deadline.
+ */
+#define IO_ERESTARTNOHAND  514
+#define IO_ERESTART_RESUME 516
 /* -EINTR with nothing done yet: the guest kernel restarts the call. */
 static inline int64_t io_restart(int64_t result)
 {
     return result == -EINTR ? -FV_ERESTARTSYS : result;
+}
+static inline int64_t io_restart_nohand(int64_t result)
+{
+    return result == -EINTR ? -IO_ERESTARTNOHAND : result;
 }
 uint64_t io_nofile(struct hostio *io);
 /* New guest descriptor for a host descriptor, which is taken over. fd or -errno. */
@@ -239,6 +250,22 @@ bool io_is_ours(const struct io_call *call, pid_t tid);
 /* /proc/self/fd/N of a host descriptor. */
 #define IO_FD_LINK_BYTES 32
 const char *io_fd_link(int host_fd, char out[IO_FD_LINK_BYTES]);
+
+/* ---- io_time.c ---- */
+#define IO_NS_PER_S 1000000000ull
+/* A timed wait that restart_syscall takes up again; one a thread. */
+struct io_resume {
+    int64_t (*run)(const struct io_call *call, const struct io_resume *wait);
+    uint64_t args[6];     /* of the call */
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+};
+/* Runs the wait; if it is interrupted it is kept for restart_syscall. */
+int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait);
+/* Saturates; the deadline of a relative wait beginning now. */
+uint64_t io_deadline_ns(const struct timespec *timeout);
+/* The time left until a deadline, at least 0. */
+struct timespec io_time_left(uint64_t deadline_ns);
+bool io_timespec_valid(const struct timespec *timeout);
 
 /* ---- io_batch.c: pinned pieces of the program's memory ---- */
 /* A host iovec over pinned guest memory. */

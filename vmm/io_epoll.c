@@ -60,7 +60,7 @@ static int64_t epoll_run(const struct io_call *call, long number, long timeout)
     if (result > 0 &&
         guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0])))
         result = -EFAULT;
-    return result;
+    return io_restart_nohand(result);
 }
 
 int64_t io_epoll_wait(const struct io_call *call)

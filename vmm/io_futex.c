@@ -186,7 +186,7 @@ static long request_run(const struct request *request)
     return result;
 }
 
-static int64_t futex_wait(const struct request *request, bool relative)
+static int64_t futex_wait(const struct request *request)
 {
     struct io_futex_wait wait;
     long result;
@@ -194,9 +194,34 @@ static int64_t futex_wait(const struct request *request, bool relative)
     wait_begin(request->call->io, &wait, request->words[0]);
     result = request_run(request);
     wait_end(request->call->io, &wait);
-    if (result != -EINTR)
-        return result;
-    return relative ? -EINTR : -FV_ERESTARTSYS;
+    return result;
+}
+
+/* FUTEX_WAIT with a timeout counts from when it was first made. */
+static int64_t futex_wait_until(const struct io_call *call, const struct io_resume *wait)
+{
+    struct timespec left = io_time_left(wait->deadline_ns);
+    struct request request = {
+        .call = call,
+        .words = {wait->args[0]},
+        .operation = FUTEX_WAIT,
+        .value = (long)wait->args[2],
+        .fourth = (long)&left,
+        .sleeps = true,
+    };
+
+    return futex_wait(&request);
+}
+
+static int64_t futex_wait_relative(const struct request *request, const struct timespec *timeout)
+{
+    struct io_resume wait = {.run = futex_wait_until,
+                             .args = {request->words[0], 0, (uint64_t)request->value}};
+
+    if (!io_timespec_valid(timeout))
+        return -EINVAL;
+    wait.deadline_ns = io_deadline_ns(timeout);
+    return io_resumable_run(request->call, &wait);
 }
 
 static int64_t futex_requeue(const struct request *request)
@@ -275,9 +300,13 @@ int64_t io_futex(const struct io_call *call)
         return result;
     switch (command) {
     case FUTEX_WAIT:
+        if (call->args[3])
+            return futex_wait_relative(&request, &timeout);
+        return io_restart(futex_wait(&request));
     case FUTEX_WAIT_BITSET:
     case FUTEX_WAIT_REQUEUE_PI:
-        return futex_wait(&request, command == FUTEX_WAIT && call->args[3]);
+        result = futex_wait(&request);
+        return call->args[3] ? io_restart_nohand(result) : io_restart(result);
     case FUTEX_REQUEUE:
     case FUTEX_CMP_REQUEUE:
     case FUTEX_CMP_REQUEUE_PI:

@@ -7,30 +7,11 @@
  */
 #include "vmm/hostio_internal.h"
 
-#include "support.h"
-
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
-
-#define NS_PER_S 1000000000ull
-
-/* The time left of a wait that began at begin_ns. */
-static struct timespec time_left(const struct timespec *timeout, uint64_t begin_ns)
-{
-    uint64_t whole = (uint64_t)timeout->tv_sec * NS_PER_S + (uint64_t)timeout->tv_nsec;
-    uint64_t gone = clock_now_ns() - begin_ns;
-    uint64_t left = gone < whole ? whole - gone : 0;
-
-    return (struct timespec){(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)};
-}
-
-static bool timeout_valid(const struct timespec *timeout)
-{
-    return timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < (long)NS_PER_S;
-}
 
 /* A set of descriptors under poll, with references that keep them open. */
 struct poll_set {
@@ -115,31 +96,45 @@ out:
     return result;
 }
 
+static int64_t poll_until(const struct io_call *call, const struct io_resume *wait)
+{
+    struct timespec left = io_time_left(wait->deadline_ns);
+    struct io_call again = {call->io, call->vm, call->vcpu, call->number, wait->args};
+
+    return poll_run(&again, wait->deadline_ns == UINT64_MAX ? NULL : &left);
+}
+
 int64_t io_poll(const struct io_call *call)
 {
     int ms = io_arg_int(call, 2);
     struct timespec timeout = {ms / 1000, (long)(ms % 1000) * 1000000};
+    struct io_resume wait = {.run = poll_until,
+                             .args = {call->args[0], call->args[1]},
+                             .deadline_ns = ms < 0 ? UINT64_MAX : io_deadline_ns(&timeout)};
 
-    return poll_run(call, ms < 0 ? NULL : &timeout);
+    return io_resumable_run(call, &wait);
 }
 
 int64_t io_ppoll(const struct io_call *call)
 {
     struct timespec timeout;
-    uint64_t begin_ns = clock_now_ns();
+    uint64_t deadline_ns;
     int64_t result;
 
     if (!call->args[2])
-        return poll_run(call, NULL);
+        return io_restart_nohand(poll_run(call, NULL));
     result = guestmem_read(call->vm, &timeout, call->args[2], sizeof(timeout));
     if (result)
         return result;
-    if (!timeout_valid(&timeout))
+    if (!io_timespec_valid(&timeout))
         return -EINVAL;
+    deadline_ns = io_deadline_ns(&timeout);
     result = poll_run(call, &timeout);
-    timeout = time_left(&timeout, begin_ns);
-    (void)guestmem_write(call->vm, call->args[2], &timeout, sizeof(timeout));
-    return result;
+    timeout = io_time_left(deadline_ns);
+    /* A timeout in read-only memory cannot be told on: then the call is not restarted either. */
+    if (guestmem_write(call->vm, call->args[2], &timeout, sizeof(timeout)))
+        return result;
+    return io_restart_nohand(result);
 }
 
 /* ---- select: three bit sets in, the same three out ---- */
@@ -249,13 +244,13 @@ static int64_t select_run(const struct io_call *call, const struct timespec *tim
 
 int64_t io_select(const struct io_call *call)
 {
-    uint64_t begin_ns = clock_now_ns();
     struct timeval given;
     struct timespec timeout;
+    uint64_t deadline_ns;
     int64_t result;
 
     if (!call->args[4])
-        return select_run(call, NULL);
+        return io_restart_nohand(select_run(call, NULL));
     result = guestmem_read(call->vm, &given, call->args[4], sizeof(given));
     if (result)
         return result;
@@ -263,28 +258,32 @@ int64_t io_select(const struct io_call *call)
         return -EINVAL;
     timeout =
         (struct timespec){given.tv_sec + given.tv_usec / 1000000, given.tv_usec % 1000000 * 1000};
+    deadline_ns = io_deadline_ns(&timeout);
     result = select_run(call, &timeout);
-    timeout = time_left(&timeout, begin_ns);
+    timeout = io_time_left(deadline_ns);
     given = (struct timeval){timeout.tv_sec, timeout.tv_nsec / 1000};
-    (void)guestmem_write(call->vm, call->args[4], &given, sizeof(given));
-    return result;
+    if (guestmem_write(call->vm, call->args[4], &given, sizeof(given)))
+        return result;
+    return io_restart_nohand(result);
 }
 
 int64_t io_pselect6(const struct io_call *call)
 {
-    uint64_t begin_ns = clock_now_ns();
     struct timespec timeout;
+    uint64_t deadline_ns;
     int64_t result;
 
     if (!call->args[4])
-        return select_run(call, NULL);
+        return io_restart_nohand(select_run(call, NULL));
     result = guestmem_read(call->vm, &timeout, call->args[4], sizeof(timeout));
     if (result)
         return result;
-    if (!timeout_valid(&timeout))
+    if (!io_timespec_valid(&timeout))
         return -EINVAL;
+    deadline_ns = io_deadline_ns(&timeout);
     result = select_run(call, &timeout);
-    timeout = time_left(&timeout, begin_ns);
-    (void)guestmem_write(call->vm, call->args[4], &timeout, sizeof(timeout));
-    return result;
+    timeout = io_time_left(deadline_ns);
+    if (guestmem_write(call->vm, call->args[4], &timeout, sizeof(timeout)))
+        return result;
+    return io_restart_nohand(result);
 }

@@ -5,6 +5,8 @@
  */
 #include "vmm/hostio_internal.h"
 
+#include "support.h"
+
 #include <sys/syscall.h>
 #include <sys/times.h>
 #include <time.h>
@@ -52,22 +54,79 @@ int64_t io_clock_getres(const struct io_call *call)
     return guestmem_write(call->vm, call->args[1], &resolution, sizeof(resolution));
 }
 
-/* The rest of a relative sleep, when interrupted and asked for. */
+bool io_timespec_valid(const struct timespec *timeout)
+{
+    return timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < (long)IO_NS_PER_S;
+}
+
+uint64_t io_deadline_ns(const struct timespec *timeout)
+{
+    uint64_t ns = 0;
+
+    if (__builtin_mul_overflow((uint64_t)timeout->tv_sec, IO_NS_PER_S, &ns) ||
+        __builtin_add_overflow(ns, (uint64_t)timeout->tv_nsec, &ns) ||
+        __builtin_add_overflow(ns, clock_now_ns(), &ns))
+        return UINT64_MAX;
+    return ns;
+}
+
+struct timespec io_time_left(uint64_t deadline_ns)
+{
+    uint64_t now = clock_now_ns();
+    uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+
+    return (struct timespec){(time_t)(left / IO_NS_PER_S), (long)(left % IO_NS_PER_S)};
+}
+
+/* A guest thread is a host thread: what it may go on with is its own. */
+static _Thread_local struct io_resume resume_kept;
+
+int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait)
+{
+    int64_t result = wait->run(call, wait);
+
+    if (result != -EINTR)
+        return result;
+    resume_kept = *wait;
+    return -IO_ERESTART_RESUME;
+}
+
+int64_t io_restart_syscall(const struct io_call *call)
+{
+    struct io_resume wait = resume_kept;
+
+    return wait.run ? io_resumable_run(call, &wait) : -EINTR;
+}
+
+/* args: 0 clock, 1 where the rest goes when interrupted, or 0. */
+static int64_t sleep_relative(const struct io_call *call, const struct io_resume *wait)
+{
+    struct timespec left = io_time_left(wait->deadline_ns);
+    int64_t result =
+        vcpu_syscall(call->vcpu, SYS_clock_nanosleep, (long)wait->args[0], 0, (long)&left, 0, 0, 0);
+
+    if (result != -EINTR || !wait->args[1])
+        return result;
+    left = io_time_left(wait->deadline_ns);
+    return guestmem_write(call->vm, wait->args[1], &left, sizeof(left)) ? -EFAULT : result;
+}
+
 static int64_t sleep_run(const struct io_call *call, clockid_t clock, int flags, gpa_t request,
                          gpa_t rest)
 {
-    struct timespec wanted, left = {0};
+    struct io_resume wait = {.run = sleep_relative, .args = {(uint64_t)clock, rest}};
+    struct timespec wanted;
     int64_t result = guestmem_read(call->vm, &wanted, request, sizeof(wanted));
 
     if (result)
         return result;
-    left = wanted; /* a kick before the call began leaves all of it */
-    result = vcpu_syscall(call->vcpu, SYS_clock_nanosleep, clock, flags, (long)&wanted, (long)&left,
-                          0, 0);
-    if (result == -EINTR && rest && !(flags & TIMER_ABSTIME) &&
-        guestmem_write(call->vm, rest, &left, sizeof(left)))
-        return -EFAULT;
-    return result;
+    if (!io_timespec_valid(&wanted))
+        return -EINVAL;
+    if (flags & TIMER_ABSTIME)
+        return io_restart_nohand(
+            vcpu_syscall(call->vcpu, SYS_clock_nanosleep, clock, flags, (long)&wanted, 0, 0, 0));
+    wait.deadline_ns = io_deadline_ns(&wanted);
+    return io_resumable_run(call, &wait);
 }
 
 int64_t io_nanosleep(const struct io_call *call)
@@ -82,13 +141,6 @@ int64_t io_clock_nanosleep(const struct io_call *call)
     if (!clock_allowed(call, clock))
         return -EINVAL;
     return sleep_run(call, clock, io_arg_int(call, 1), call->args[2], call->args[3]);
-}
-
-/* The guest kernel restarts calls itself and never needs this one answered otherwise. */
-int64_t io_restart_syscall(const struct io_call *call)
-{
-    (void)call;
-    return -EINTR;
 }
 
 int64_t io_times(const struct io_call *call)
