@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The unikernel's private map: its structures, and the prototypes of each file in guest-os/.
+ *
+ * The kernel shares ring 3 and the address space with the program; its data is pinned, so only user
+ * memory can take second-stage misses, and those are invisible here. No SSE, no floating point. One
+ * kernel stack a vCPU, never re-entered: the VMM makes no upcall while rip is in kernel text.
+ */
+#ifndef GUEST_KERNEL_H
+#define GUEST_KERNEL_H
+
+#include "farvisor/abi.h"
+#include "guest-os/linux.h"
+#include "guest-os/offsets.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The program's registers at the top of the kernel stack; filled and emptied by entry.S. */
+struct frame {
+    uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8;
+    uint64_t rax, rcx, rdx, rsi, rdi;
+    int64_t orig_rax; /* system call number, or -1: not (or no longer) a call to restart */
+    uint64_t rip, cs, rflags, rsp, ss;
+};
+_Static_assert(sizeof(struct frame) == FRAME_BYTES, "entry.S builds this");
+_Static_assert(offsetof(struct fv_vcpu, kernel_stack) == VCPU_KERNEL_STACK, "offsets.h");
+_Static_assert(offsetof(struct fv_vcpu, pending) == VCPU_PENDING, "offsets.h");
+_Static_assert(offsetof(struct fv_vcpu, guest) == VCPU_USER_RSP, "offsets.h");
+
+/* A lock that spins briefly, then yields: its holder's vCPU may not be running. */
+struct lock {
+    atomic_uint held;
+};
+
+/* Signals that wait: a set, and the information of each in order of arrival. */
+struct signal_node;
+struct signal_pending {
+    uint64_t set;
+    struct signal_node *first, *last;
+};
+
+struct thread {
+    struct thread *next;  /* in process.threads or on the free list */
+    uint32_t tid;         /* 0 until known */
+    struct fv_vcpu *vcpu; /* NULL until it runs */
+    uint64_t blocked;     /* signal mask; written by the thread itself */
+    uint64_t saved_mask;  /* to restore when restore_mask is set */
+    bool restore_mask;    /* a call swapped the mask (sigsuspend, ppoll...) */
+    uint64_t waiting;     /* set rt_sigtimedwait waits for */
+    struct signal_pending pending;
+    struct linux_stack altstack;
+    uint64_t clear_tid;   /* set_tid_address */
+    uint64_t robust_list; /* set_robust_list */
+    /* For its start (thread.c). */
+    struct frame start;
+    uint64_t fs_base;
+    uint64_t parent_tid, child_tid; /* where to store the tid, or 0 */
+    atomic_uint tid_stored;
+    atomic_uint holders; /* its creator and itself: who still uses this structure */
+    uint32_t mxcsr;
+    uint16_t x87_control;
+};
+
+/* What there is once. Everything below `lock` is guarded by it. */
+struct process {
+    uint32_t pid, ppid, pgid, sid;
+    uint32_t uid, gid, euid, egid;
+    uint64_t hwcap, hwcap2;
+    uint32_t clock_ticks;
+    gpa_t address_end;
+    struct lock lock;
+    struct thread *threads;
+    uint32_t thread_count;
+    struct signal_pending pending;
+    struct linux_sigaction actions[LINUX_NSIG + 1];
+};
+extern struct process process;
+
+static inline struct fv_vcpu *vcpu_current(void)
+{
+    struct fv_vcpu *vcpu;
+    __asm__("movq %%gs:0, %0" : "=r"(vcpu));
+    return vcpu;
+}
+
+static inline struct thread *thread_current(void)
+{
+    return (struct thread *)vcpu_current()->guest[1];
+}
+
+#define FV_SHARED ((volatile struct fv_shared *)FV_SHARED_BASE)
+
+/* ---- entry.S ---- */
+extern const char guest_text_begin[], guest_text_end[];
+
+/* ---- string.c: mem*, str*; gcc and libfdt call them ---- */
+void *memcpy(void *to, const void *from, size_t bytes);
+void *memmove(void *to, const void *from, size_t bytes);
+void *memset(void *to, int value, size_t bytes);
+int memcmp(const void *a, const void *b, size_t bytes);
+void *memchr(const void *at, int value, size_t bytes);
+size_t strlen(const char *text);
+size_t strnlen(const char *text, size_t bytes);
+char *strchr(const char *text, int value);
+char *strrchr(const char *text, int value);
+unsigned long strtoul(const char *text, char **end, int base);
+
+/* ---- vmm.c: requests to the VMM, locks, warnings ---- */
+/* Any thread; may take long; the result is the VMM's. */
+int64_t vmm_call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
+                 uint64_t f);
+int64_t vmm_call1(uint32_t number, uint64_t a);
+int64_t vmm_call3(uint32_t number, uint64_t a, uint64_t b, uint64_t c);
+/* Sleeps until a kick (-EINTR) or for timeout_ms (0; negative: for ever). */
+int64_t vmm_sleep(int timeout_ms);
+_Noreturn void vmm_exit_group(uint32_t code, uint32_t signal, bool core);
+void lock_take(struct lock *lock);
+void lock_release(struct lock *lock);
+/* One line on standard error made of up to three pieces (NULL: none). */
+void warn(const char *a, const char *b, const char *c);
+
+/* ---- usercopy.S, usercopy.c: the program's memory; 0 or -EFAULT ---- */
+int usercopy_bytes(void *to, const void *from, size_t bytes);
+int usercopy_zero(void *to, size_t bytes);
+int usercopy_get32(uint32_t *to, const void *from);
+int usercopy_get64(uint64_t *to, const void *from);
+int usercopy_put32(void *to, uint32_t value);
+int usercopy_put64(void *to, uint64_t value);
+int usercopy_cmpxchg32(void *at, uint32_t *expected, uint32_t desired);
+bool user_range(gpa_t at, uint64_t bytes); /* could it be program memory? */
+int user_read(void *to, gpa_t from, size_t bytes);
+int user_write(gpa_t to, const void *from, size_t bytes);
+int user_clear(gpa_t at, size_t bytes);
+int user_get32(uint32_t *to, gpa_t from);
+int user_get64(uint64_t *to, gpa_t from);
+int user_put32(gpa_t to, uint32_t value);
+int user_put64(gpa_t to, uint64_t value);
+int user_cmpxchg32(gpa_t at, uint32_t *expected, uint32_t desired);
+
+/* ---- boot.c, devicetree.c: the start ---- */
+struct program {
+    const char *path;
+    uint32_t fd;
+    const char *argv, *envp; /* strings one after the other; envp may be NULL */
+    size_t argv_bytes, envp_bytes;
+    const uint8_t *random; /* 16 bytes */
+    uint64_t stack_bytes;
+};
+void boot_main(struct frame *frame, const void *fdt);
+/* Ends the program before it began: one line, exit status 126. */
+_Noreturn void boot_fail(const char *what, const char *why);
+/* A signal came during the start: it is looked at once the program runs. */
+void boot_defer_pending(void);
+void devicetree_read(const void *fdt, struct program *out);
+
+/* ---- load.c: ELF into memory ---- */
+struct loaded {
+    gpa_t base;  /* added to the file's addresses; for an interpreter AT_BASE */
+    gpa_t entry; /* of this file */
+    gpa_t phdr;  /* AT_PHDR */
+    uint16_t phnum;
+    gpa_t end; /* of the last segment */
+    bool executable_stack;
+    char interpreter[LINUX_PATH_MAX];
+};
+void load_program(const struct program *program, gpa_t scratch, struct loaded *out,
+                  struct loaded *interpreter);
+
+/* ---- stack.c: the main thread's stack ---- */
+gpa_t stack_map(uint64_t bytes); /* returns its top */
+void stack_make_executable(gpa_t top, uint64_t bytes);
+/* interpreter NULL: none. Returns rsp. */
+gpa_t stack_fill(const struct program *program, gpa_t top, const struct loaded *loaded,
+                 const struct loaded *interpreter);
+
+/* ---- xstate.c: FPU and vector state by XSAVE ---- */
+#define XSTATE_MAX 4096
+void xstate_init(void);
+uint32_t xstate_bytes(void);
+uint64_t xstate_features(void);
+void xstate_save(void *area);    /* area: 64-byte aligned, xstate_bytes() long */
+void xstate_restore(void *area); /* makes a foreign area harmless first */
+void xstate_reset(void);         /* as at the start of a program */
+void xstate_control_get(uint32_t *mxcsr, uint16_t *x87_control);
+void xstate_control_set(uint32_t mxcsr, uint16_t x87_control);
+
+/* ---- syscall.c: dispatch by syscalls.def ---- */
+typedef int64_t syscall_fn(struct frame *frame);
+#define GUEST(number, name, handler, note) syscall_fn handler;
+#define VMM(number, name)
+#define REFUSED(number, name, note)
+#include "guest-os/syscalls.def"
+#undef GUEST
+#undef VMM
+#undef REFUSED
+void syscall_dispatch(struct frame *frame);
+int64_t syscall_forward(struct frame *frame);                  /* as is, to the VMM */
+int64_t syscall_refuse(struct frame *frame, const char *name); /* -ENOSYS, one warning a run */
+
+/* ---- thread.c ---- */
+void thread_boot(uint32_t tid);
+void thread_main(struct frame *frame, struct thread *thread);
+struct thread *thread_find(uint32_t tid); /* process.lock held */
+
+/* ---- futex.c ---- */
+void futex_wake_one(gpa_t word);
+void futex_exit_robust_list(gpa_t head, uint32_t tid);
+
+/* ---- signal_queue.c: who gets a signal ---- */
+uint64_t signal_bit(unsigned signal);
+/*
+ * tid 0: to the process. A siginfo's signal 0 only asks. Returns 0, -ESRCH, or -EAGAIN (queue
+ * full). Any thread, lock not held.
+ */
+int signal_send(uint32_t tid, const struct linux_siginfo *info);
+/* Takes the next one of `set` for the calling thread; 0: none. */
+unsigned signal_take(uint64_t set, struct linux_siginfo *info);
+uint64_t signal_waiting_set(void); /* pending for this thread or the process */
+void signal_set_blocked(uint64_t mask);
+/* The calling thread is gone: others must see to the process's signals it might have taken. */
+void signal_reassign(void);
+/* Forgets what is queued there of `set`. process.lock held. */
+void signal_discard(struct signal_pending *pending, uint64_t set);
+
+/* ---- signal_deliver.c: on the way back to the program ---- */
+void signal_deliver_pending(struct frame *frame);
+/* A fault of the program itself: its handler, or the end. */
+void signal_force(struct frame *frame, struct linux_siginfo *info, const struct fv_trap *trap);
+void upcall_dispatch(struct frame *frame);
+
+/* ---- signal_frame.c: Linux's rt_sigframe ---- */
+int signal_frame_push(struct frame *frame, const struct linux_siginfo *info,
+                      const struct linux_sigaction *action, const struct fv_trap *trap);
+uint32_t signal_frame_bytes(void); /* AT_MINSIGSTKSZ */
+
+/* ---- events.c: fv_shared.events ---- */
+void events_drain(void);
+
+/* ---- timer.c ---- */
+void timer_expired(uint32_t id, uint64_t overruns);
+
+#endif

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which signals wait where, and who is to take them. Signals go to a thread or to the process; a
+ * process's signal is taken by any thread that does not block it. All under process.lock, except
+ * the kick that makes a thread look.
+ */
+#include "guest-os/kernel.h"
+
+struct signal_node {
+    struct signal_node *next;
+    struct linux_siginfo info;
+};
+
+/* As many may be queued at once; Linux's limit (RLIMIT_SIGPENDING) is of this order. */
+#define QUEUE_MAX 2048
+
+static struct signal_node nodes[QUEUE_MAX];
+static struct signal_node *free_nodes;
+static unsigned fresh_nodes; /* nodes[fresh_nodes...] were never used */
+
+uint64_t signal_bit(unsigned signal)
+{
+    return 1ULL << (signal - 1);
+}
+
+static struct signal_node *node_take(void)
+{
+    struct signal_node *node = free_nodes;
+    if (node != NULL)
+        free_nodes = node->next;
+    else if (fresh_nodes < QUEUE_MAX)
+        node = &nodes[fresh_nodes++];
+    return node;
+}
+
+static void node_release(struct signal_node *node)
+{
+    node->next = free_nodes;
+    free_nodes = node;
+}
+
+/* Ignored by request or by default, so that it need not wait at all. */
+static bool is_ignored(unsigned signal)
+{
+    uint64_t handler = process.actions[signal].handler;
+    if (handler != LINUX_SIG_DFL)
+        return handler == LINUX_SIG_IGN;
+    return signal == LINUX_SIGCHLD || signal == LINUX_SIGURG || signal == LINUX_SIGWINCH ||
+           signal == LINUX_SIGCONT;
+}
+
+static bool wants(const struct thread *thread, unsigned signal)
+{
+    return (thread->blocked & signal_bit(signal)) == 0 ||
+           (thread->waiting & signal_bit(signal)) != 0;
+}
+
+static bool blocks(const struct thread *thread, unsigned signal)
+{
+    return ((thread->blocked | thread->waiting) & signal_bit(signal)) != 0;
+}
+
+/* The thread that will take a process's signal: the main one if it can, as Linux prefers. */
+static struct thread *choose(unsigned signal)
+{
+    struct thread *found = NULL;
+    for (struct thread *thread = process.threads; thread != NULL; thread = thread->next) {
+        if (!wants(thread, signal))
+            continue;
+        if (thread->tid == process.pid)
+            return thread;
+        if (found == NULL || thread == thread_current())
+            found = thread;
+    }
+    return found;
+}
+
+static int enqueue(struct signal_pending *pending, const struct linux_siginfo *info)
+{
+    uint64_t bit = signal_bit((unsigned)info->signal);
+    if (info->signal < LINUX_SIGRTMIN && (pending->set & bit) != 0)
+        return 0; /* standard signals do not queue */
+    struct signal_node *node = node_take();
+    if (node == NULL) {
+        /* Linux, too, keeps a standard signal without its information when the queue is full. */
+        if (info->signal >= LINUX_SIGRTMIN)
+            return -LINUX_EAGAIN;
+        pending->set |= bit;
+        return 0;
+    }
+    node->info = *info;
+    node->next = NULL;
+    if (pending->last != NULL)
+        pending->last->next = node;
+    else
+        pending->first = node;
+    pending->last = node;
+    pending->set |= bit;
+    return 0;
+}
+
+/* Makes the thread look at its signals. Returns its tid if that takes a kick. */
+static uint32_t notify(struct thread *thread)
+{
+    if (thread == NULL || thread->vcpu == NULL)
+        return 0; /* one that has not started yet looks when it does */
+    uint32_t before =
+        __atomic_exchange_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_ACQ_REL);
+    return before == 0 && thread != thread_current() ? thread->tid : 0;
+}
+
+/* Lock held. *kick: whom to kick afterwards, or 0. */
+static int send_locked(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
+{
+    unsigned signal = (unsigned)info->signal;
+    struct thread *taker = NULL;
+    if (tid != 0 && (taker = thread_find(tid)) == NULL)
+        return -LINUX_ESRCH;
+    if (signal == 0)
+        return 0;
+    struct signal_pending *pending = taker != NULL ? &taker->pending : &process.pending;
+    if (taker == NULL)
+        taker = choose(signal);
+    if (is_ignored(signal) && taker != NULL && !blocks(taker, signal))
+        return 0;
+    int result = enqueue(pending, info);
+    if (result == 0 && taker != NULL && wants(taker, signal))
+        *kick = notify(taker);
+    return result;
+}
+
+int signal_send(uint32_t tid, const struct linux_siginfo *info)
+{
+    uint32_t kick = 0;
+    if (info->signal == LINUX_SIGKILL)
+        vmm_exit_group(0, LINUX_SIGKILL, false);
+    lock_take(&process.lock);
+    int result = send_locked(tid, info, &kick);
+    lock_release(&process.lock);
+    if (kick != 0)
+        vmm_call1(FV_CALL_KICK, kick);
+    return result;
+}
+
+/* Removes the first entry of this signal; pending->set keeps the bit if there is another. */
+static bool dequeue(struct signal_pending *pending, unsigned signal, struct linux_siginfo *info)
+{
+    struct signal_node *previous = NULL, *found = NULL;
+    bool more = false;
+    for (struct signal_node *node = pending->first; node != NULL; node = node->next) {
+        if (node->info.signal != (int32_t)signal) {
+            if (found == NULL)
+                previous = node;
+        } else if (found == NULL) {
+            found = node;
+        } else {
+            more = true;
+        }
+    }
+    if (!more)
+        pending->set &= ~signal_bit(signal);
+    if (found == NULL)
+        return false;
+    if (previous != NULL)
+        previous->next = found->next;
+    else
+        pending->first = found->next;
+    if (pending->last == found)
+        pending->last = previous;
+    *info = found->info;
+    node_release(found);
+    return true;
+}
+
+unsigned signal_take(uint64_t set, struct linux_siginfo *info)
+{
+    struct thread *thread = thread_current();
+    unsigned signal = 0;
+    lock_take(&process.lock);
+    struct signal_pending *pending = &thread->pending;
+    if ((pending->set & set) == 0)
+        pending = &process.pending;
+    if ((pending->set & set) != 0) {
+        signal = (unsigned)__builtin_ctzll(pending->set & set) + 1;
+        memset(info, 0, sizeof(*info));
+        info->signal = (int32_t)signal; /* all there is, if the queue was full */
+        dequeue(pending, signal, info);
+    }
+    lock_release(&process.lock);
+    return signal;
+}
+
+uint64_t signal_waiting_set(void)
+{
+    lock_take(&process.lock);
+    uint64_t set = thread_current()->pending.set | process.pending.set;
+    lock_release(&process.lock);
+    return set;
+}
+
+void signal_set_blocked(uint64_t mask)
+{
+    struct thread *thread = thread_current();
+    mask &= ~(signal_bit(LINUX_SIGKILL) | signal_bit(LINUX_SIGSTOP));
+    lock_take(&process.lock);
+    thread->blocked = mask;
+    if (((thread->pending.set | process.pending.set) & ~mask) != 0)
+        __atomic_store_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
+    lock_release(&process.lock);
+}
+
+void signal_discard(struct signal_pending *pending, uint64_t set)
+{
+    struct linux_siginfo unused;
+    for (unsigned signal = 1; signal <= LINUX_NSIG; signal++)
+        while ((pending->set & set & signal_bit(signal)) != 0)
+            dequeue(pending, signal, &unused);
+}
+
+void signal_reassign(void)
+{
+    for (unsigned signal = 1; signal <= LINUX_NSIG; signal++) {
+        lock_take(&process.lock);
+        bool waits = (process.pending.set & signal_bit(signal)) != 0;
+        uint32_t kick = waits ? notify(choose(signal)) : 0;
+        bool none = process.pending.set == 0;
+        lock_release(&process.lock);
+        if (kick != 0)
+            vmm_call1(FV_CALL_KICK, kick);
+        if (none)
+            break;
+    }
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * System call dispatch. syscalls.def is the one list of what is answered where; numbers that are
+ * not in it do not exist here, as numbers beyond a kernel's table do not on Linux.
+ */
+#include "guest-os/kernel.h"
+
+#define SYSCALLS_MAX 512
+
+struct entry {
+    const char *name;
+    syscall_fn *handler;
+};
+
+static int64_t refuse(struct frame *frame);
+
+static const struct entry entries[SYSCALLS_MAX] = {
+#define GUEST(number, name, handler, note) [number] = {#name, handler},
+#define VMM(number, name)                  [number] = {#name, syscall_forward},
+#define REFUSED(number, name, note)        [number] = {#name, refuse},
+#include "guest-os/syscalls.def"
+#undef GUEST
+#undef VMM
+#undef REFUSED
+};
+
+int64_t syscall_forward(struct frame *frame)
+{
+    return vmm_call((uint32_t)frame->orig_rax, frame->rdi, frame->rsi, frame->rdx, frame->r10,
+                    frame->r8, frame->r9);
+}
+
+int64_t syscall_refuse(struct frame *frame, const char *name)
+{
+    static atomic_uint warned[SYSCALLS_MAX];
+    if (atomic_exchange(&warned[frame->orig_rax], 1) == 0)
+        warn(name, ": the program asked for what a guest does not have", " (it was told ENOSYS)");
+    return -LINUX_ENOSYS;
+}
+
+static int64_t refuse(struct frame *frame)
+{
+    return syscall_refuse(frame, entries[frame->orig_rax].name);
+}
+
+/* Writing where nobody reads: Linux raises SIGPIPE before the call returns. */
+int64_t sys_write_signalling(struct frame *frame)
+{
+    int64_t result = syscall_forward(frame);
+    if (result == -LINUX_EPIPE) {
+        struct linux_siginfo info = {.signal = LINUX_SIGPIPE,
+                                     .code = LINUX_SI_USER,
+                                     .sent.pid = process.pid,
+                                     .sent.uid = process.uid};
+        signal_send(thread_current()->tid, &info);
+    }
+    return result;
+}
+
+#define MSG_NOSIGNAL 0x4000
+
+int64_t sys_sendto(struct frame *frame)
+{
+    return (frame->r10 & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
+}
+
+int64_t sys_sendmsg(struct frame *frame)
+{
+    return (frame->rdx & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
+}
+
+void syscall_dispatch(struct frame *frame)
+{
+    uint64_t number = (uint64_t)frame->orig_rax;
+    int64_t result = -LINUX_ENOSYS;
+    if (number < SYSCALLS_MAX && entries[number].handler != NULL) {
+        result = entries[number].handler(frame);
+    } else {
+        frame->orig_rax = -1;
+    }
+    frame->rax = (uint64_t)result;
+    /* Whether it starts again is decided where signals are delivered. */
+    if (result <= -LINUX_ERESTARTSYS && result >= -LINUX_ERESTART_RESTARTBLOCK)
+        __atomic_store_n(&vcpu_current()->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Interval timers and POSIX timers. The VMM keeps the time (FV_CALL_TIMER_*) and reports expiry as
+ * an event; here an expiry becomes a signal. Timers 0..2 are the three of setitimer.
+ */
+#include "guest-os/kernel.h"
+
+#define TIMER_FIRST_POSIX 3
+#define USER_TIMER_BASE   TIMER_FIRST_POSIX /* program's id 0 is our id 3 */
+
+#define CLOCK_MONOTONIC          1
+#define CLOCK_PROCESS_CPUTIME_ID 2
+#define CLOCK_MAX                12
+
+#define SIGEV_SIGNAL    0
+#define SIGEV_NONE      1
+#define SIGEV_THREAD_ID 4
+
+#define NS_PER_US 1000
+#define US_MAX    999999
+
+struct linux_sigevent {
+    uint64_t value;
+    int32_t signal;
+    int32_t notify;
+    uint32_t tid;
+    uint32_t pad[11];
+};
+_Static_assert(sizeof(struct linux_sigevent) == 64, "struct sigevent");
+
+struct timer {
+    bool used;
+    int32_t clock;
+    struct linux_sigevent event;
+    int32_t overrun; /* of the last delivered expiry */
+};
+
+static struct timer timers[FV_TIMER_MAX]; /* guarded by process.lock */
+
+static const struct {
+    int32_t clock;
+    int32_t signal;
+} itimers[TIMER_FIRST_POSIX] = {
+    {CLOCK_MONOTONIC, LINUX_SIGALRM},
+    {CLOCK_PROCESS_CPUTIME_ID, LINUX_SIGVTALRM},
+    {CLOCK_PROCESS_CPUTIME_ID, LINUX_SIGPROF},
+};
+
+void timer_expired(uint32_t id, uint64_t overruns)
+{
+    struct linux_siginfo info = {0};
+    uint32_t tid = 0;
+    if (id < TIMER_FIRST_POSIX) {
+        info.signal = itimers[id].signal;
+        info.code = LINUX_SI_KERNEL;
+        signal_send(0, &info);
+        return;
+    }
+    if (id >= FV_TIMER_MAX)
+        return;
+    lock_take(&process.lock);
+    struct timer *timer = &timers[id];
+    bool send = timer->used && timer->event.notify != SIGEV_NONE;
+    if (send) {
+        timer->overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
+        info.signal = timer->event.signal;
+        info.code = LINUX_SI_TIMER;
+        info.timer.id = (int32_t)(id - USER_TIMER_BASE);
+        info.timer.overrun = timer->overrun;
+        info.timer.value = timer->event.value;
+        if (timer->event.notify == SIGEV_THREAD_ID)
+            tid = timer->event.tid;
+    }
+    lock_release(&process.lock);
+    if (send)
+        signal_send(tid, &info);
+}
+
+static void value_to_spec(const struct linux_itimerval *from, struct linux_itimerspec *to)
+{
+    to->interval.seconds = from->interval.seconds;
+    to->interval.nanoseconds = from->interval.microseconds * NS_PER_US;
+    to->value.seconds = from->value.seconds;
+    to->value.nanoseconds = from->value.microseconds * NS_PER_US;
+}
+
+/* Rounded up: a timer that still runs must not read as 0. */
+static void value_from_spec(const struct linux_itimerspec *from, struct linux_itimerval *to)
+{
+    to->interval.seconds = from->interval.seconds;
+    to->interval.microseconds = (from->interval.nanoseconds + NS_PER_US - 1) / NS_PER_US;
+    to->value.seconds = from->value.seconds;
+    to->value.microseconds = (from->value.nanoseconds + NS_PER_US - 1) / NS_PER_US;
+}
+
+static bool timeval_valid(const struct linux_timeval *time)
+{
+    return time->seconds >= 0 && time->microseconds >= 0 && time->microseconds <= US_MAX;
+}
+
+static int64_t itimer_set(unsigned which, const struct linux_itimerspec *new,
+                          struct linux_itimerspec *old)
+{
+    return vmm_call(FV_CALL_TIMER_SET, which, (uint64_t)itimers[which].clock, 0, (uint64_t) new,
+                    (uint64_t)old, 0);
+}
+
+int64_t sys_setitimer(struct frame *frame)
+{
+    struct linux_itimerval value = {0};
+    struct linux_itimerspec new, old = {0};
+    if (frame->rdi >= TIMER_FIRST_POSIX)
+        return -LINUX_EINVAL;
+    if (frame->rsi != 0 && user_read(&value, frame->rsi, sizeof(value)) != 0)
+        return -LINUX_EFAULT;
+    if (!timeval_valid(&value.interval) || !timeval_valid(&value.value))
+        return -LINUX_EINVAL;
+    value_to_spec(&value, &new);
+    int64_t result = itimer_set((unsigned)frame->rdi, &new, &old);
+    if (result == 0 && frame->rdx != 0) {
+        value_from_spec(&old, &value);
+        result = user_write(frame->rdx, &value, sizeof(value));
+    }
+    return result;
+}
+
+int64_t sys_getitimer(struct frame *frame)
+{
+    struct linux_itimerspec now = {0};
+    struct linux_itimerval value;
+    if (frame->rdi >= TIMER_FIRST_POSIX)
+        return -LINUX_EINVAL;
+    /* One that was never set reads as zero. */
+    vmm_call3(FV_CALL_TIMER_GET, frame->rdi, (uint64_t)&now, 0);
+    value_from_spec(&now, &value);
+    return user_write(frame->rsi, &value, sizeof(value));
+}
+
+int64_t sys_alarm(struct frame *frame)
+{
+    struct linux_itimerspec new = {.value.seconds = (uint32_t)frame->rdi}, old = {0};
+    int64_t result = itimer_set(0, &new, &old);
+    if (result != 0)
+        return result;
+    /* As Linux: round to the nearest second, but never to zero while it runs. */
+    int64_t seconds = old.value.seconds;
+    if (old.value.nanoseconds >= 500000000 || (seconds == 0 && old.value.nanoseconds > 0))
+        seconds++;
+    return seconds;
+}
+
+/* Index into timers, or -EINVAL. */
+static int64_t timer_index(uint64_t user_id)
+{
+    uint64_t id = (uint32_t)user_id + (uint64_t)USER_TIMER_BASE;
+    return id < FV_TIMER_MAX && timers[id].used ? (int64_t)id : -LINUX_EINVAL;
+}
+
+static bool event_valid(const struct linux_sigevent *event)
+{
+    if (event->notify == SIGEV_NONE)
+        return true;
+    return (event->notify == SIGEV_SIGNAL || event->notify == SIGEV_THREAD_ID) &&
+           event->signal >= 1 && event->signal <= LINUX_NSIG;
+}
+
+int64_t sys_timer_create(struct frame *frame)
+{
+    struct linux_sigevent event = {.signal = LINUX_SIGALRM};
+    if ((int32_t)frame->rdi > CLOCK_MAX)
+        return -LINUX_EINVAL;
+    if (frame->rsi != 0 && user_read(&event, frame->rsi, sizeof(event)) != 0)
+        return -LINUX_EFAULT;
+    if (!event_valid(&event))
+        return -LINUX_EINVAL;
+    lock_take(&process.lock);
+    uint32_t id = USER_TIMER_BASE;
+    while (id < FV_TIMER_MAX && timers[id].used)
+        id++;
+    bool found = id < FV_TIMER_MAX;
+    if (event.notify == SIGEV_THREAD_ID && thread_find(event.tid) == NULL) {
+        lock_release(&process.lock);
+        return -LINUX_EINVAL;
+    }
+    if (found) {
+        if (frame->rsi == 0)
+            event.value = id - USER_TIMER_BASE;
+        timers[id] = (struct timer){.used = true, .clock = (int32_t)frame->rdi, .event = event};
+    }
+    lock_release(&process.lock);
+    if (!found)
+        return -LINUX_EAGAIN;
+    return user_put32(frame->rdx, id - USER_TIMER_BASE);
+}
+
+int64_t sys_timer_settime(struct frame *frame)
+{
+    struct linux_itimerspec new, old = {0};
+    int64_t id = timer_index(frame->rdi);
+    if (id < 0)
+        return id;
+    if (user_read(&new, frame->rdx, sizeof(new)) != 0)
+        return -LINUX_EFAULT;
+    int64_t result = vmm_call(FV_CALL_TIMER_SET, (uint64_t)id, (uint64_t)timers[id].clock,
+                              frame->rsi, (uint64_t) & new, (uint64_t)&old, 0);
+    if (result == 0 && frame->r10 != 0)
+        result = user_write(frame->r10, &old, sizeof(old));
+    return result;
+}
+
+int64_t sys_timer_gettime(struct frame *frame)
+{
+    struct linux_itimerspec now = {0};
+    int64_t id = timer_index(frame->rdi);
+    if (id < 0)
+        return id;
+    vmm_call3(FV_CALL_TIMER_GET, (uint64_t)id, (uint64_t)&now, 0);
+    return user_write(frame->rsi, &now, sizeof(now));
+}
+
+int64_t sys_timer_getoverrun(struct frame *frame)
+{
+    int64_t id = timer_index(frame->rdi);
+    return id < 0 ? id : timers[id].overrun;
+}
+
+int64_t sys_timer_delete(struct frame *frame)
+{
+    struct linux_itimerspec stop = {0};
+    int64_t id = timer_index(frame->rdi);
+    if (id < 0)
+        return id;
+    vmm_call(FV_CALL_TIMER_SET, (uint64_t)id, (uint64_t)timers[id].clock, 0, (uint64_t)&stop, 0, 0);
+    lock_take(&process.lock);
+    timers[id].used = false;
+    lock_release(&process.lock);
+    return 0;
+}
