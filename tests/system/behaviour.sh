@@ -1,0 +1,108 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Small guests, one behaviour each: what Linux promises a program holds in a guest, with all memory
+# here and with far less than it uses, in both fault modes.
+CASE_TIMEOUT=${CASE_TIMEOUT:-90}
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# guest NAME [ARG...]: with all memory here, and with 16 MiB of it in both modes.
+guest() {
+    local name=$1 mode
+    shift
+    expect_status 0 far --memory 256M -- "$GUESTS/$name" "$@"
+    grep -qx "$name: ok" out || fail "at 100 % local: $(cat out)"
+    for mode in exit uffd; do
+        expect_status 0 far --memory 256M --local 16M --fault-mode $mode -- "$GUESTS/$name" "$@"
+        grep -qx "$name: ok" out || fail "at 16M local, $mode: $(cat out)"
+    done
+}
+
+for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
+    timers condvars futex_raw robust_mutex threads_many brk mmap_file mmap_space mprotect heap \
+    pipes polling clocks identity efault files recursion; do
+    eval "test_$name() { guest $name; }"
+done
+
+# These get a region larger than what may be here.
+test_mremap() { guest mremap 24; }
+test_madvise() { guest madvise 48; }
+test_string_ops() { guest string_ops 24; }
+test_vector_gather() { guest vector_gather 64; }
+
+test_fork_refused() {
+    expect_status 0 far -- "$GUESTS/fork_refused"
+    expect_stderr 'fork'
+}
+
+test_arguments_and_environment() {
+    export GUEST_INHERITED=yes
+    expect_status 0 far --env GUEST_ADDED='a b=c' -- "$GUESTS/arguments" one 'two words' '' --env $'new\nline'
+    printf '%s\n' 'argv[0]=(path)' 'argv[1]=one' 'argv[2]=two words' 'argv[3]=' 'argv[4]=--env' \
+        $'argv[5]=new\nline' | cmp - <(grep -v ^GUEST_ out) || fail "arguments differ: $(cat out)"
+    grep -qx 'GUEST_ADDED=a b=c' out || fail "--env had no effect"
+}
+
+test_exit_codes() {
+    local code
+    for code in 0 1 7 125 255; do
+        expect_status $code far -- "$GUESTS/exits" $code
+    done
+    expect_status 9 far -- "$GUESTS/exit_from_thread"
+}
+
+test_death_by_signal() {
+    local number
+    for number in 1 2 3 6 9 10 13 14 15; do
+        expect_status $((128 + number)) far --quiet -- "$GUESTS/exits" signal $number
+    done
+    expect_status 134 far --quiet -- "$GUESTS/exits" abort
+}
+
+test_crash_report() {
+    expect_status 139 far -- "$GUESTS/exits" segv
+    local word
+    for word in SIGSEGV 0x123450 wild_store main rsp; do
+        grep -qi $word err || fail "no $word in the report: $(cat err)"
+    done
+}
+
+# outside SIGNAL STATUS [ARG]: a signal to farvisor reaches the program.
+outside() {
+    # A shell starts background jobs with SIGINT ignored; a terminal does not.
+    env --default-signal=INT "$FARVISOR" run -- "$GUESTS/wait_signal" ${3:+"$3"} >out 2>err &
+    local pid=$! status
+    at_exit "kill -KILL $pid 2>/dev/null"
+    wait_until 10 grep -q ready out || fail "the guest did not start: $(cat err)"
+    kill -"$1" $pid
+    wait $pid
+    status=$?
+    [ $status = "$2" ] || fail "SIG$1: status $status, not $2: $(cat err)"
+}
+
+test_signals_from_outside() {
+    outside TERM 55
+    outside INT 42
+    outside TERM 143 die
+}
+
+test_working_directory() {
+    mkdir place && echo here >place/file
+    expect_status 0 far --workdir "$PWD/place" -- /bin/cat file
+    [ "$(cat out)" = here ] || fail "output: $(cat out)"
+    (cd place && far -- /bin/pwd >../out 2>../err) || fail "pwd: $(cat err)"
+    [ "$(cat out)" = "$PWD/place" ] || fail "pwd: $(cat out)"
+}
+
+test_standard_streams() {
+    printf 'through the guest\n' | far -- /bin/cat >out 2>err || fail "cat: $(cat err)"
+    [ "$(cat out)" = 'through the guest' ] || fail "output: $(cat out)"
+    far -- /bin/cat </dev/null >out || fail 'cat at end of file'
+    [ ! -s out ] || fail 'output out of nothing'
+    # A reader that goes away kills the writer, as everywhere.
+    far --quiet -- /usr/bin/yes 2>err | head -n 1 >out
+    [ "${PIPESTATUS[0]}" = 141 ] || fail "yes ended with ${PIPESTATUS[0]}, not SIGPIPE"
+}
+
+system_main "$@"

@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Failure is bounded and clear: memory servers that die, freeze, fill up or are talked to by someone
+# strange, and guests that vanish.
+CASE_TIMEOUT=60
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# start_busy OPTION...: a guest that uses four times its local memory until stopped; BUSY_PID.
+start_busy() {
+    "$FARVISOR" run --memory 160M --local 32M "$@" -- "$GUESTS/busy_writer" 128 120 >busy.out 2>busy.err &
+    BUSY_PID=$!
+    at_exit "kill -KILL $BUSY_PID 2>/dev/null"
+    wait_until 20 grep -q running busy.out || fail "the guest did not get going: $(cat busy.err)"
+}
+
+busy_ended() {
+    ! kill -0 "$BUSY_PID" 2>/dev/null
+}
+
+# expect_busy_ends SECONDS: by itself, in time, with 125 and one line that matches PATTERN.
+expect_busy_ends() {
+    local started=$SECONDS status
+    wait_until "$1" busy_ended || fail "still running $1 s later"
+    wait "$BUSY_PID"
+    status=$?
+    [ $status = 125 ] || fail "exit status $status, not 125: $(cat busy.err)"
+    [ "$(grep -c . busy.err)" = 1 ] || fail "not one line: $(cat busy.err)"
+    grep -qE "$2" busy.err || fail "message: $(cat busy.err)"
+    echo "ended after $((SECONDS - started)) s"
+}
+
+# bytes_in_use: what the server says it holds for guests.
+bytes_in_use() {
+    "$MEMSERVER" --status "$MEMSERVER_ADDR" >status.out 2>&1 || return 1
+    grep -iE 'in use' status.out | head -n 1
+}
+
+nothing_in_use() {
+    bytes_in_use >in_use && grep -qE '(^|[^0-9.])0( B| bytes|$|[^0-9.])' in_use
+}
+
+lost() {
+    start_memserver --capacity 1G
+    local mode=$1
+    shift
+    start_busy --fault-mode "$mode" --transport "$1" --memserver "$MEMSERVER_ADDR"
+    kill -"$2" "$MEMSERVER_PID"
+    expect_busy_ends 10 'memory (node|server)|memserver'
+}
+
+test_server_killed_ofi_exit() { lost exit ofi KILL; }
+test_server_killed_ofi_uffd() { lost uffd ofi KILL; }
+test_server_stopped_ofi_exit() { lost exit ofi STOP; }
+test_server_stopped_ofi_uffd() { lost uffd ofi STOP; }
+
+loopback_lost() {
+    start_memserver --listen "unix:$PWD/socket" --capacity 1G
+    start_busy --fault-mode exit --transport loopback --memserver "unix:$PWD/socket"
+    kill -"$1" "$MEMSERVER_PID"
+    expect_busy_ends 10 'memory (node|server)|memserver'
+}
+
+test_server_killed_loopback() { loopback_lost KILL; }
+test_server_stopped_loopback() { loopback_lost STOP; }
+
+test_timeout_is_settable() {
+    start_memserver --capacity 1G
+    start_busy --timeout 1s --transport ofi --memserver "$MEMSERVER_ADDR"
+    kill -STOP "$MEMSERVER_PID"
+    expect_busy_ends 4 'memory (node|server)|memserver'
+}
+
+test_server_term_drains() {
+    start_memserver --capacity 1G
+    start_busy --transport ofi --memserver "$MEMSERVER_ADDR"
+    kill -TERM "$MEMSERVER_PID"
+    wait_until 30 busy_ended || wait_until 1 true
+    kill -KILL "$BUSY_PID" 2>/dev/null
+    server_gone() { ! kill -0 "$MEMSERVER_PID" 2>/dev/null; }
+    wait_until 10 server_gone || fail 'still there although its last guest is gone'
+}
+
+# A guest that vanishes gives its memory back.
+test_guest_killed() {
+    start_memserver --capacity 1G
+    start_busy --transport ofi --memserver "$MEMSERVER_ADDR"
+    bytes_in_use >in_use || fail "no status: $(cat status.out)"
+    ! nothing_in_use || fail "nothing in use although a guest runs: $(cat status.out)"
+    kill -KILL "$BUSY_PID"
+    wait_until 5 nothing_in_use || fail "5 s later: $(cat status.out)"
+}
+
+test_guest_killed_loopback() {
+    start_memserver --listen "unix:$PWD/socket" --capacity 1G
+    MEMSERVER_ADDR=unix:$PWD/socket
+    start_busy --transport loopback --memserver "$MEMSERVER_ADDR"
+    ! nothing_in_use || fail "nothing in use although a guest runs: $(cat status.out)"
+    kill -KILL "$BUSY_PID"
+    wait_until 5 nothing_in_use || fail "5 s later: $(cat status.out)"
+}
+
+# The embedded server ends with its guest, whatever happens to that.
+test_embedded_server_ends_with_guest() {
+    start_busy --transport loopback
+    local children
+    children=$(pgrep -P "$BUSY_PID" | tr '\n' ' ')
+    kill -KILL "$BUSY_PID"
+    children_gone() {
+        local child
+        for child in $children; do
+            ! kill -0 "$child" 2>/dev/null || return 1
+        done
+    }
+    wait_until 5 children_gone || fail "left behind: $children"
+}
+
+# Bytes that are no protocol at all, half messages, and connections that say nothing.
+garbage() {
+    local host=${MEMSERVER_ADDR%:*} port=${MEMSERVER_ADDR##*:} i
+    for i in 1 2 3 4 5 6 7 8; do
+        head -c $((i * 7001)) /dev/urandom >"/dev/tcp/$host/$port" 2>/dev/null
+    done
+    exec 5<>"/dev/tcp/$host/$port"
+    sleep 5
+}
+
+test_twenty_guests_one_hostile() {
+    start_memserver --capacity 2G
+    local i pids=() wrong=0
+    seq 1 160000 | shuf --random-source=<(yes) >input
+    sort -n input >want
+    garbage 2>/dev/null &
+    at_exit "kill -KILL $! 2>/dev/null"
+    for i in $(seq 1 19); do
+        far --quiet --memory 64M --local 8M --transport ofi --memserver "$MEMSERVER_ADDR" \
+            --fault-mode "$([ $((i % 2)) = 0 ] && echo exit || echo uffd)" -- \
+            sort -n --parallel=2 -S 24M input >"out.$i" 2>"err.$i" &
+        pids+=($!)
+    done
+    for i in $(seq 1 19); do
+        wait "${pids[$((i - 1))]}" && cmp -s want "out.$i" && continue
+        wrong=$((wrong + 1))
+        head -c 200 "err.$i" >&2
+    done
+    [ $wrong = 0 ] || fail "$wrong of 19 guests went wrong"
+    wait_until 5 nothing_in_use || fail "memory left behind: $(cat status.out)"
+}
+
+test_capacity_exhausted() {
+    start_memserver --capacity 64M
+    expect_status 125 far --memory 512M --local 32M --transport ofi --memserver "$MEMSERVER_ADDR" -- \
+        "$GUESTS/busy_writer" 256 30
+    expect_stderr 'capacity|full|space'
+    wait_until 5 nothing_in_use || fail "memory left behind: $(cat status.out)"
+}
+
+# Two guests that fit one at a time: the second is told, the first is not hurt.
+test_capacity_shared() {
+    start_memserver --capacity 200M
+    start_busy --transport ofi --memserver "$MEMSERVER_ADDR"
+    far --memory 160M --local 32M --transport ofi --memserver "$MEMSERVER_ADDR" -- \
+        "$GUESTS/busy_writer" 128 20 >out 2>err
+    [ $? = 125 ] || fail "the second guest: $(cat err)"
+    kill -0 "$BUSY_PID" 2>/dev/null || fail "the first guest was hurt: $(cat busy.err)"
+}
+
+# More memory than --memory allows is the program's own problem: malloc fails or it is killed.
+test_quota_reached() {
+    far --memory 64M --local 16M --transport loopback -- "$GUESTS/busy_writer" 128 20 >out 2>err
+    local status=$?
+    case $status in 0 | 124) fail "status $status" ;; esac
+    [ -s err ] || fail 'no message'
+}
+
+system_main "$@"

@@ -1,0 +1,160 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Harness of the system tests. A test file sources this, defines functions named test_*, and ends
+# with `system_main "$@"`. Each case runs in a shell of its own, in a fresh temporary directory,
+# under a timeout that ends all its processes; its last word on standard error is the reason when
+# it fails. Prints one line a case (ok, FAIL, skip) and a summary, and runs alone:
+#
+#   tests/system/failures.sh [--full] [CASE...]
+#
+# Environment: BUILD (default build), FARVISOR, MEMSERVER, FULL=1 (as --full: the long forms).
+
+SYSTEM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+REPO=$(cd "$SYSTEM_DIR/../.." && pwd)
+BUILD=${BUILD:-build}
+case $BUILD in /*) ;; *) BUILD=$REPO/$BUILD ;; esac
+FARVISOR=${FARVISOR:-$BUILD/farvisor}
+MEMSERVER=${MEMSERVER:-$BUILD/memserver}
+export GUESTS=$BUILD/tests/guests
+FULL=${FULL:-}
+CASE_TIMEOUT=${CASE_TIMEOUT:-60} # seconds; a file may set another before system_main
+export BUILD FARVISOR MEMSERVER FULL
+
+# ---- for cases ----
+
+# fail REASON: the case failed.
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+# skip REASON: something the case needs is not here.
+skip() {
+    echo "$*" >&2
+    exit 77
+}
+
+# requires PROGRAM...: skips the case unless all are installed.
+requires() {
+    local program
+    for program in "$@"; do
+        command -v "$program" >/dev/null || skip "$program is not installed"
+    done
+}
+
+# at_exit COMMAND: run when the case ends, in whatever way; the last one first.
+AT_EXIT=
+at_exit() {
+    AT_EXIT="$1; $AT_EXIT"
+    # shellcheck disable=SC2064 # the commands as they are now
+    trap "$AT_EXIT" EXIT
+}
+
+# start_memserver [OPTION...]: one that ends with the case, its address in MEMSERVER_ADDR.
+start_memserver() {
+    local ready
+    ready=$(mktemp -u ready.XXXXXX) && mkfifo "$ready"
+    local listen=(--listen 127.0.0.1:0)
+    [[ " $* " == *" --listen "* ]] && listen=()
+    "$MEMSERVER" "${listen[@]}" --ready-fd 9 "$@" 9>"$ready" 2>memserver.err &
+    MEMSERVER_PID=$!
+    export MEMSERVER_ADDR
+    at_exit "kill -KILL $MEMSERVER_PID 2>/dev/null"
+    read -r -t 10 MEMSERVER_ADDR <"$ready" || fail "memserver did not start: $(cat memserver.err)"
+    rm -f "$ready"
+}
+
+# far OPTION... -- PROGRAM...: farvisor run. Its own limit is below the case's, so that a hang is
+# this run's failure and not the case's.
+far() {
+    timeout --foreground -k 2 "${FAR_TIMEOUT:-$((CASE_TIMEOUT - 5))}" "$FARVISOR" run "$@"
+}
+
+# expect_status N COMMAND...: runs it with output to files out and err.
+expect_status() {
+    local want=$1 got
+    shift
+    "$@" >out 2>err
+    got=$?
+    [ "$got" = "$want" ] || fail "exit status $got, not $want: $* ($(head -c 300 err))"
+}
+
+# expect_stderr PATTERN: the last expect_status printed one line that matches the pattern.
+expect_stderr() {
+    grep -qE -- "$1" err || fail "no message like '$1' but: $(head -c 300 err)"
+    [ "$(grep -c . err)" = 1 ] || fail "more than one line: $(head -c 500 err)"
+}
+
+# stat_of FILE KEY...: a number of a --stats report, e.g. stat_of stats paging faults.
+stat_of() {
+    python3 -c '
+import json, sys
+value = json.load(open(sys.argv[1]))
+for key in sys.argv[2:]:
+    value = value[key]
+print(value)' "$@"
+}
+
+# wait_until SECONDS COMMAND...: polls until it succeeds.
+wait_until() {
+    local limit=$((SECONDS + $1 + 1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$limit" ] || return 1
+        sleep 0.1
+    done
+}
+
+# ---- the runner ----
+
+# Runs one case of this file in a fresh directory; ends with the case's status.
+system_case() {
+    local directory
+    directory=$(mktemp -d "${TMPDIR:-/tmp}/farvisor-test.XXXXXX") || exit 1
+    at_exit "rm -rf '$directory'"
+    cd "$directory" || exit 1
+    "$1"
+    exit $?
+}
+
+system_report() {
+    local name=$1 status=$2 seconds=$3 output=$4 reason
+    reason=$(printf '%s' "$output" | tail -n 3 | tr '\n' ' ')
+    case $status in
+    0) echo "ok    $name (${seconds} s)" ;;
+    77) echo "skip  $name - $reason" ;;
+    124 | 137) echo "FAIL  $name - took longer than its time limit; last words: $reason" ;;
+    *) echo "FAIL  $name - $reason" ;;
+    esac
+}
+
+system_main() {
+    local cases=() passed=0 failed=0 skipped=0 name output status started
+    if [ "${1:-}" = --case ]; then
+        system_case "$2"
+    fi
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --full) export FULL=1 ;;
+        *) cases+=("test_${1#test_}") ;;
+        esac
+        shift
+    done
+    if [ ${#cases[@]} = 0 ]; then
+        mapfile -t cases < <(declare -F | sed -n 's/^declare -f \(test_.*\)/\1/p')
+    fi
+    for name in "${cases[@]}"; do
+        started=$SECONDS
+        output=$(timeout -k 5 "$CASE_TIMEOUT" bash "$0" --case "$name" 2>&1 </dev/null)
+        status=$?
+        case $status in
+        0) passed=$((passed + 1)) ;;
+        77) skipped=$((skipped + 1)) ;;
+        *) failed=$((failed + 1)) ;;
+        esac
+        system_report "$(basename "$0" .sh) ${name#test_}" "$status" $((SECONDS - started)) "$output"
+    done
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ]
+}

@@ -1,0 +1,295 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Unmodified programs give the same output and status in a guest as natively: with all of their
+# memory here and with a quarter of it, over loopback and ofi, in both fault modes. `make check`
+# runs three of the eight combinations for each program, so that all programs together meet all;
+# --full runs all eight, with larger inputs.
+
+CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 1500 || echo 120)
+export CASE_TIMEOUT
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+PYTHON=/usr/bin/python3
+export LC_ALL=C
+
+# text MIB: a file of reproducible text, made once for all cases.
+text() {
+    local file=$BUILD/tests/data/text-$1
+    mkdir -p "${file%/*}"
+    [ -s "$file" ] || { "$PYTHON" "$SYSTEM_DIR/data/make_text.py" "$1" >"$file.$$" && mv "$file.$$" "$file"; }
+    ln -f "$file" "$2" 2>/dev/null || cp "$file" "$2"
+}
+
+# large FULL QUICK: the size that suits the mode.
+large() {
+    if [ "$FULL" ]; then echo "$1"; else echo "$2"; fi
+}
+
+same() {
+    cat
+}
+
+# run_one LOCAL TRANSPORT MODE COMMAND...: one run in a guest, compared with the native one.
+run_one() {
+    local local_share=$1 transport=$2 mode=$3 peak limit
+    shift 3
+    local options=(--quiet --memory "$MEMORY" --local "$local_share" --fault-mode "$mode" --stats stats)
+    case $transport in
+    ofi) options+=(--transport ofi --memserver "$OFI_ADDR") ;;
+    loopback) options+=(--transport loopback) ;;
+    esac
+    far "${options[@]}" -- "$@" <"$INPUT" >far.out 2>far.err
+    echo $? >far.status
+    local where="at $local_share local, $transport, $mode"
+    cmp -s native.status far.status ||
+        fail "$where: status $(cat far.status), natively $(cat native.status): $(head -c 300 far.err)"
+    "$FILTER" <far.out | cmp -s - native.out || fail "$where: output differs: $(head -c 300 far.err)"
+    "$FILTER" <far.err | cmp -s - native.err || fail "$where: messages differ: $(head -c 300 far.err)"
+    [ "$local_share" = 100% ] && return
+    peak=$(($(stat_of stats paging resident_peak_pages) * 4096))
+    limit=$(stat_of stats local_bytes)
+    [ "$peak" -le "$limit" ] || fail "$where: $peak bytes resident, allowed $limit"
+    [ ! "$PRESSURE" ] || [ "$(stat_of stats paging evicted_pages)" -gt 0 ] || fail "$where: nothing was evicted"
+}
+
+# matrix COMMAND...: natively, then in guests. MEMORY, INPUT, FILTER and PRESSURE may be set.
+MEMORY=128M INPUT=/dev/null FILTER=same PRESSURE=
+matrix() {
+    "$@" <"$INPUT" >raw.out 2>raw.err
+    echo $? >native.status
+    "$FILTER" <raw.out >native.out
+    "$FILTER" <raw.err >native.err
+    start_memserver --capacity 8G
+    OFI_ADDR=$MEMSERVER_ADDR
+    if [ "$FULL" ]; then
+        local share transport mode
+        for share in 100% 25%; do
+            for transport in loopback ofi; do
+                for mode in exit uffd; do
+                    run_one $share $transport $mode "$@"
+                done
+            done
+        done
+        return
+    fi
+    # One of the two diagonals of {loopback, ofi} x {exit, uffd}, by the program's name.
+    if [ $(($(printf '%s' "$(basename "$1")" | cksum | cut -d' ' -f1) % 2)) = 0 ]; then
+        run_one 100% loopback exit "$@"
+        run_one 25% loopback exit "$@"
+        run_one 25% ofi uffd "$@"
+    else
+        run_one 100% ofi uffd "$@"
+        run_one 25% ofi exit "$@"
+        run_one 25% loopback uffd "$@"
+    fi
+}
+
+test_sort() {
+    text 32 input
+    MEMORY=112M PRESSURE=1
+    matrix sort --parallel=2 -S 100M input
+}
+
+[ ! "$FULL" ] || test_sort_1g() {
+    text 1024 input
+    sort --parallel=2 -S 3G input | sha256sum >native.sum
+    local transport mode
+    start_memserver --capacity 8G
+    for transport in loopback ofi; do
+        for mode in exit uffd; do
+            local options=(--memory 4G --local 256M --transport "$transport" --fault-mode "$mode")
+            [ "$transport" = ofi ] && options+=(--memserver "$MEMSERVER_ADDR")
+            far "${options[@]}" -- sort --parallel=2 -S 3G input | sha256sum >far.sum
+            cmp -s native.sum far.sum || fail "sorting 1 GiB over $transport, $mode: output differs"
+        done
+    done
+}
+
+test_python() {
+    requires "$PYTHON"
+    cp "$SYSTEM_DIR/data/work.py" .
+    MEMORY=$(large 768M 128M) PRESSURE=1
+    matrix "$PYTHON" work.py "$(large 300 56)"
+}
+
+test_sqlite() {
+    requires sqlite3
+    sed "s/ROWS/$(large 1100000 130000)/" "$SYSTEM_DIR/data/work.sql" >work.sql
+    MEMORY=$(large 1G 112M) INPUT=work.sql PRESSURE=1
+    matrix sqlite3 :memory:
+}
+
+test_xz() {
+    requires xz
+    text "$(large 64 8)" input
+    MEMORY=$(large 512M 96M) PRESSURE=1
+    matrix xz -T2 -2 --block-size=4MiB -c input
+}
+
+# Figures differ from run to run; which algorithms were measured does not.
+without_numbers() {
+    sed -E 's/[0-9]+([.][0-9]+)?k?/N/g; s/  +/ /g'
+}
+
+test_openssl_speed() {
+    requires openssl
+    FILTER=without_numbers
+    matrix openssl speed -seconds 1 -bytes 1024 -evp sha256
+}
+
+test_openssl_digest() {
+    requires openssl
+    text 8 input
+    matrix openssl enc -aes-256-ctr -pbkdf2 -S 0102030405060708 -pass pass:far -in input
+}
+
+# shellcheck disable=SC2016 # awk's own variables, here and below
+AWK_PROGRAM='{ for (i = 2; i < NF; i++) n[$i]++; sum += $1 }
+END { for (w in n) if (n[w] > max) { max = n[w]; best = w } print NR, sum, best, max, length(n) }'
+
+test_gawk() {
+    requires gawk
+    text 8 input
+    MEMORY=64M
+    matrix gawk "$AWK_PROGRAM" input
+}
+
+test_mawk() {
+    requires mawk
+    text 4 input
+    MEMORY=64M
+    # shellcheck disable=SC2016
+    matrix mawk '{ for (i = 1; i <= NF; i++) n[$i NR % 3]++ } END { print NR, length(n) }' input
+}
+
+test_memtester() {
+    requires memtester
+    # All tests take minutes at a quarter of the memory; these four touch every page many times.
+    [ "$FULL" ] || export MEMTESTER_TEST_MASK=0x107
+    MEMORY=$(large 320M 48M) PRESSURE=1
+    matrix memtester "$(large 256M 32M)" 1
+}
+
+test_bc() {
+    requires bc
+    echo 'scale=1200; 4*a(1); e(1); for (i = 1; i < 40; i++) 2^(i*i)' >input
+    INPUT=input MEMORY=64M
+    matrix bc -lq
+}
+
+test_static_glibc() {
+    MEMORY=64M
+    matrix "$GUESTS/static_hello" argument
+}
+
+test_static_pie() {
+    MEMORY=64M
+    matrix "$GUESTS/staticpie_hello" argument
+}
+
+test_cxx_exceptions() {
+    MEMORY=64M
+    matrix "$GUESTS/cxx_exceptions"
+}
+
+test_openmp() {
+    MEMORY=$(large 512M 96M) PRESSURE=1
+    matrix "$GUESTS/openmp_sum" "$(large 400 80)"
+}
+
+test_grep() {
+    text 8 input
+    matrix grep -nE '^[0-9]*7 .*(ab|cd)[a-f]+ .*9$' input
+}
+
+test_sed() {
+    text 4 input
+    matrix sed -nE 's/^([0-9]+) ([a-z]+) (.*)/\2-\1/; /a.*z/p' input
+}
+
+test_tar() {
+    mkdir tree && cp -r "$SYSTEM_DIR" "$REPO/tests/guests" tree
+    matrix tar --sort=name --numeric-owner -cf - tree
+}
+
+test_gzip() {
+    text 8 input
+    matrix gzip -6nc input
+}
+
+test_zstd() {
+    requires zstd
+    text 16 input
+    MEMORY=256M
+    matrix zstd -q -T2 -9 -c input
+}
+
+test_bzip2() {
+    requires bzip2
+    text 3 input
+    MEMORY=64M
+    matrix bzip2 -c input
+}
+
+test_lz4() {
+    requires lz4
+    text 8 input
+    matrix lz4 -q -c input
+}
+
+test_sha256sum() {
+    text 16 input
+    MEMORY=64M
+    matrix sha256sum input
+}
+
+test_find() {
+    mkdir -p tree/{a,b}/{c,d}/e && touch tree/{a,b}/{c,d}/e/file{1..40}
+    MEMORY=64M
+    matrix find tree -type f -name '*[37]' -printf '%p %s %m\n'
+}
+
+test_ls() {
+    mkdir tree && touch -d '2020-01-02 03:04:05' tree/file{1..200}
+    MEMORY=64M
+    matrix ls -lnR --time-style=full-iso tree
+}
+
+test_jq() {
+    requires jq
+    "$PYTHON" -c 'import json; print(json.dumps([{"n": i, "s": str(i) * 4} for i in range(60000)]))' >input
+    matrix jq '[.[] | select(.n % 7 == 0) | {k: .s, v: (.n * 2)}] | length, .[100], (map(.v) | add)' input
+}
+
+test_perl() {
+    requires perl
+    text 4 input
+    # shellcheck disable=SC2016 # Perl's own variables
+    matrix perl -ne 'for (split) { $n{$_}++ } END { print join(" ", map { "$_$n{$_}" } (sort { $n{$b} <=> $n{$a} || $a cmp $b } keys %n)[0..9]), "\n" }' input
+}
+
+# A compiler proper: the largest program here, and it forks nothing.
+test_cc1() {
+    local cc1
+    cc1=$(gcc -print-prog-name=cc1)
+    [ -x "$cc1" ] || skip "no C compiler proper"
+    gcc -E -I"$REPO/tests/guests" -D_GNU_SOURCE "$REPO/tests/guests/storm_ops.c" -o input.i
+    MEMORY=192M
+    matrix "$cc1" -quiet -O2 -fpreprocessed input.i -o -
+}
+
+test_diff() {
+    text 4 one
+    sed '500s/a/b/; 9000d; 20000a new' one >two
+    MEMORY=64M
+    matrix diff one two
+}
+
+test_factor() {
+    MEMORY=64M
+    matrix factor 18446744073709551557 1000000016000000063 1000000000100000000002379
+}
+
+system_main "$@"

@@ -1,0 +1,37 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs the system tests, file after file: the real programs on the real KVM.
+# Usage: tests/system/run.sh [--full] [FILE...]     e.g. tests/system/run.sh failures
+# Without --full the matrix is thinned out and the storm is short, so that `make check` stays quick.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+
+passed=0 failed=0 skipped=0 options=() files=()
+for argument in "$@"; do
+    case $argument in
+    --full) options+=(--full) ;;
+    *) files+=("$(basename "$argument" .sh).sh") ;;
+    esac
+done
+if [ ${#files[@]} = 0 ]; then
+    for file in *.sh; do
+        [ "$file" = lib.sh ] || [ "$file" = run.sh ] || files+=("$file")
+    done
+fi
+for file in "${files[@]}"; do
+    output=$(mktemp)
+    bash "$file" "${options[@]}" | tee "$output" | sed '$d'
+    summary=$(tail -n 1 "$output")
+    rm -f "$output"
+    if [[ $summary =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        passed=$((passed + BASH_REMATCH[1]))
+        failed=$((failed + BASH_REMATCH[2]))
+        skipped=$((skipped + BASH_REMATCH[3]))
+    else
+        echo "FAIL  $file - ended before its summary"
+        failed=$((failed + 1))
+    fi
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
