@@ -106,8 +106,11 @@ struct vm {
 
 /* ---- machine.c: one guest from start to end ---- */
 int vm_run(const struct run_config *config); /* returns the exit status of `farvisor run` */
-/* First caller decides the status; every vCPU is kicked out. Any thread. */
-void vm_end(struct vm *vm, int exit_status);
+/*
+ * First caller decides the status; every vCPU is kicked out. Any thread, no locks of vm held.
+ * Returns whether this call decided: then the caller may say why, in the run's one last line.
+ */
+bool vm_end(struct vm *vm, int exit_status);
 
 /* ---- vcpu.c: vCPU creation, registers, the run loop, threads ---- */
 struct vcpu *vcpu_self(void); /* the calling thread's, or NULL */

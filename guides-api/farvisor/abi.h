@@ -134,7 +134,7 @@ struct fv_call {
 struct fv_trap {
     uint32_t vector;     /* OUT: x86 exception number */
     uint32_t error_code; /* OUT: as the CPU pushes it */
-    gpa_t address;       /* OUT: faulting address (#PF: CR2), else rip */
+    gpa_t address;       /* OUT: si_addr: CR2 for #PF, rip or 0 for others, as Linux */
     uint32_t signal;     /* OUT: the signal Linux would raise */
     int32_t code;        /* OUT: its si_code */
 };

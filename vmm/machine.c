@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One guest from start to end: builds the machine in the order its parts need each other, runs the
+ * program's main thread on ours, and takes everything down in reverse. The end is bounded: a thread
+ * that does not come out in time is left to the process's own end.
+ */
+#include "vmm/machine.h"
+
+#include "fault/fault.h"
+#include "rdma/rdma.h"
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+struct machine {
+    struct vm vm;
+    struct embedded *embedded;
+    struct program program;
+};
+
+static struct machine machine; /* one a process, as its pid is the program's */
+
+bool vm_end(struct vm *vm, int exit_status)
+{
+    pthread_mutex_lock(&vm->vcpu_lock);
+    bool first = !atomic_load(&vm->ending);
+    if (first) {
+        vm->exit_status = exit_status;
+        atomic_store(&vm->ending, 1);
+    }
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    if (first) {
+        events_watch_end(vm);
+        vcpu_stop_all(vm);
+    }
+    return first;
+}
+
+static int kvm_failed(const char *what)
+{
+    int error = -errno;
+    message_error("/dev/kvm: %s: %s (see 'farvisor doctor')", what, strerror(errno));
+    return error;
+}
+
+static int kvm_open(struct vm *vm)
+{
+    vm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (vm->kvm_fd < 0)
+        return kvm_failed("open");
+    int version = ioctl(vm->kvm_fd, KVM_GET_API_VERSION, 0);
+    if (version != KVM_API_VERSION) {
+        message_error("/dev/kvm: version %d of its interface, not %d", version, KVM_API_VERSION);
+        return -ENOTSUP;
+    }
+    int sync = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
+    int needed = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    if (sync < 0 || (sync & needed) != needed ||
+        ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0) {
+        message_error("/dev/kvm: too old: synchronous registers and immediate exit are missing");
+        return -ENOTSUP;
+    }
+    int run_bytes = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (run_bytes < 0)
+        return kvm_failed("vcpu mapping size");
+    vm->run_bytes = (size_t)run_bytes;
+    vm->vm_fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+    if (vm->vm_fd < 0)
+        return kvm_failed("create a virtual machine");
+    vm->cpuid = vcpu_cpuid_query(vm->kvm_fd);
+    return vm->cpuid ? 0 : kvm_failed("supported CPU features");
+}
+
+static bool is_paged(const struct vm *vm)
+{
+    return vm->config->local_bytes < vm->config->memory_bytes;
+}
+
+static int memory_create(struct vm *vm)
+{
+    struct ept_config config = {
+        .kvm_fd = vm->kvm_fd,
+        .vm_fd = vm->vm_fd,
+        .paged = is_paged(vm),
+        .exit_mode = vm->config->fault_mode == FAULT_MODE_EXIT,
+    };
+    int error = ept_create(&vm->ept, &config);
+    if (!error)
+        error = image_load(vm);
+    if (!error)
+        error = system_tables_create(vm);
+    if (!error)
+        error = ept_map_kernel(vm->ept, FV_SHARED_BASE, FV_PAGE_SIZE, EPT_READ | EPT_WRITE, true);
+    if (!error)
+        vm->shared = ept_hva(vm->ept, FV_SHARED_BASE);
+    return error;
+}
+
+/* The memory node, where --local does not hold everything. */
+static int node_connect(struct machine *m)
+{
+    const struct run_config *config = m->vm.config;
+    struct rdma_config node = {
+        .transport = config->transport ? config->transport : "auto",
+        .address = config->memserver,
+        .name = m->program.path,
+        .quota_bytes = config->memory_bytes,
+        .span_pages = ept_span(m->vm.ept) >> EPT_PAGE_SHIFT,
+        .timeout_ns = config->timeout_ns,
+    };
+    if (!is_paged(&m->vm))
+        return 0;
+    int error = 0;
+    if (!node.address)
+        error = embedded_start(&m->embedded, config->memory_bytes, &node.address);
+    if (!error)
+        error = rdma_node_connect(&m->vm.node, &node);
+    embedded_connected(m->embedded);
+    return error;
+}
+
+static int paging_create(struct vm *vm)
+{
+    int error = mm_create(&vm->mm, vm);
+    struct fault_config config = {
+        .ept = vm->ept,
+        .node = vm->node,
+        .memory_pages = vm->config->memory_bytes / EPT_PAGE_BYTES,
+        .local_pages = vm->config->local_bytes / EPT_PAGE_BYTES,
+        .timeout_ns = vm->config->timeout_ns,
+        .source = {.extent = mm_source_extent, .read = mm_source_read, .owner = vm->mm},
+    };
+    if (!error)
+        error = fault_engine_create(&vm->engine, &config);
+    if (!error && vm->config->fault_mode == FAULT_MODE_UFFD)
+        error = fault_events_start(vm->engine);
+    return error;
+}
+
+/* Returns 0 or an exit status, after one message. */
+static int machine_build(struct machine *m)
+{
+    struct vm *vm = &m->vm;
+    if (kvm_open(vm) || memory_create(vm) || hostio_create(&vm->io, vm))
+        return EXIT_FARVISOR;
+    int status = program_open(vm, &m->program);
+    if (status)
+        return status;
+    if (node_connect(m) || paging_create(vm) || timers_create(&vm->timers) ||
+        devicetree_place(vm, &m->program) || vcpu_first_create(vm) || events_start(vm) ||
+        sandbox_enter(vm))
+        return EXIT_FARVISOR;
+    return 0;
+}
+
+static void machine_destroy(struct machine *m)
+{
+    struct vm *vm = &m->vm;
+    events_stop(vm);
+    vcpu_destroy_all(vm);
+    timers_destroy(vm->timers);
+    if (vm->engine)
+        fault_engine_destroy(vm->engine);
+    if (vm->mm)
+        mm_destroy(vm->mm);
+    rdma_node_destroy(vm->node);
+    embedded_stop(m->embedded);
+    program_close(&m->program);
+    if (vm->io)
+        hostio_destroy(vm->io);
+    free(vm->cpuid);
+    if (vm->vm_fd >= 0)
+        close(vm->vm_fd);
+    ept_destroy(vm->ept);
+    if (vm->kvm_fd >= 0)
+        close(vm->kvm_fd);
+}
+
+static int machine_execute(struct machine *m)
+{
+    struct vm *vm = &m->vm;
+    if (vm->config->progress)
+        stats_progress_start(vm);
+    vcpu_first_run(vm);
+    if (vm->config->progress)
+        stats_progress_stop(vm);
+    bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
+    if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))
+        vm->exit_status = EXIT_FARVISOR;
+    if (!all)
+        _exit(vm->exit_status);
+    return vm->exit_status;
+}
+
+int vm_run(const struct run_config *config)
+{
+    struct vm *vm = &machine.vm;
+    vm->config = config;
+    vm->kvm_fd = vm->vm_fd = -1;
+    vm->pid = getpid();
+    vm->started_ns = clock_now_ns();
+    pthread_mutex_init(&vm->vcpu_lock, NULL);
+    pthread_cond_init(&vm->vcpu_wake, NULL);
+    int error = events_block_signals();
+    if (!error)
+        error = vcpu_signals_init();
+    if (error)
+        message_error("host: signal set-up: %s", strerror(-error));
+    int status = error ? EXIT_FARVISOR : machine_build(&machine);
+    if (!status)
+        status = machine_execute(&machine);
+    machine_destroy(&machine);
+    return status;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files that run the machine share among themselves: image, device tree, system tables,
+ * vCPUs, traps, events, clock. The rest of vmm/ sees vmm.h only.
+ */
+#ifndef FARVISOR_MACHINE_H
+#define FARVISOR_MACHINE_H
+
+#include "vmm/vmm.h"
+
+/* Host signals that never reach the program: the kick of a vCPU and the expiry of a timer. */
+#define MACHINE_SIGNAL_KICK  (SIGRTMAX - 1)
+#define MACHINE_SIGNAL_TIMER SIGRTMAX
+
+/* How long the end of a guest waits for its threads, and how long it may take in all. */
+#define MACHINE_JOIN_NS 2000000000ULL
+#define MACHINE_END_NS  4000000000ULL
+
+/* ---- program.c: is it a program this machine can run? ---- */
+struct program {
+    int guest_fd;
+    char *path;  /* absolute, as the program sees it; owned */
+    char **argv; /* what it is started with; owned */
+};
+/* Finds and checks config->argv[0]. Returns 0, or an exit status (125..127) after one message. */
+int program_open(struct vm *vm, struct program *out);
+void program_close(struct program *program); /* what was allocated; the descriptor is the guest's */
+void program_arguments_free(struct program *program);
+/* The ELF checks alone, on the file's first bytes: NULL, or what is wrong with it. */
+const char *program_check_header(const void *header, size_t bytes);
+
+/* ---- script.c ---- */
+/*
+ * Does fd begin with a #! line? Returns 0: no; 1: *interpreter (malloc'ed) is to be run instead and
+ * the program's arguments were rewritten; -ENOEXEC: nothing in it; -ENOMEM.
+ */
+int script_follow(int fd, const char *script, struct program *program, char **interpreter);
+
+/* ---- image.c: the guest kernel ---- */
+/* Finds, checks and places the guest image; fills vm->image. 0 or -errno after one message. */
+int image_load(struct vm *vm);
+
+/* ---- devicetree.c: what the guest is told at the start ---- */
+/* Writes the device tree at FV_FDT_BASE. 0 or -errno after one message. */
+int devicetree_place(struct vm *vm, const struct program *program);
+
+/* ---- system_tables.c: GDT, IDT, TSS; what only ring 0 sees ---- */
+int system_tables_create(struct vm *vm);
+/* Fills vCPU `index`'s page (GDT, TSS, trap stack). */
+int system_tables_vcpu(struct vm *vm, uint32_t index);
+void system_tables_load(uint32_t index, struct kvm_sregs *sregs);
+/* Code and stack segments of ring 3 alone, as after a return from a trap. */
+void system_tables_ring3(struct kvm_sregs *sregs);
+gpa_t system_trap_stack_top(uint32_t index);
+gpa_t system_trap_stack_bottom(uint32_t index);
+
+/* ---- vcpu_setup.c: one KVM vCPU ---- */
+/* CPUID as this host supports it, asked once. Returns malloc'ed memory or NULL. */
+struct kvm_cpuid2 *vcpu_cpuid_query(int kvm_fd);
+int vcpu_open(struct vcpu *vcpu); /* KVM_CREATE_VCPU and everything that stays; 0 or -errno */
+void vcpu_close(struct vcpu *vcpu);
+/* Registers for a fresh start in the guest kernel, ring 3. 0 or -errno. */
+int vcpu_reset(struct vcpu *vcpu, gpa_t rip, uint64_t argument);
+
+/* ---- vcpu.c: threads ---- */
+int vcpu_signals_init(void); /* the kick's handler */
+int vcpu_first_create(struct vm *vm);
+void vcpu_first_run(struct vm *vm); /* on the main thread, until the guest's main thread ends */
+/* The machine ends: wakes whoever runs, waits or is parked. */
+void vcpu_stop_all(struct vm *vm);
+int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie); /* tid or -errno */
+bool vcpu_join_all(struct vm *vm, uint64_t timeout_ns);           /* false: some did not come */
+void vcpu_destroy_all(struct vm *vm);
+
+/* ---- run.c: the run loop ---- */
+void vcpu_loop(struct vcpu *vcpu); /* until the guest thread or the machine ends */
+/* A defect of the guest kernel or a host that cannot go on: one line, then the end with 125. */
+void vcpu_fatal(struct vcpu *vcpu, const char *what);
+
+/* ---- trap.c: exceptions and upcalls ---- */
+void trap_handle(struct vcpu *vcpu); /* a vector stub knocked at FV_PORT_TRAP */
+/* The program did something wrong that has no x86 exception: upcall with this signal. */
+void trap_raise(struct vcpu *vcpu, const struct kvm_regs *at, const struct fv_trap *trap);
+/* After a kick: tells the guest kernel of pending events unless it will look by itself. */
+void trap_deliver_pending(struct vcpu *vcpu);
+bool trap_in_kernel(const struct vm *vm, gpa_t rip);
+
+/* ---- exceptions.c: which signal an exception is ---- */
+struct exception_state {
+    uint32_t vector;
+    uint32_t error_code;
+    gpa_t rip;
+    uint64_t dr6;
+    uint16_t x87_status, x87_control;
+    uint32_t mxcsr;
+};
+void exception_to_trap(const struct exception_state *state, struct fv_trap *out);
+
+/* ---- events.c ---- */
+struct events;
+int events_start(struct vm *vm);
+/* The end was decided: from now on the events thread sees to it that it comes. Any thread. */
+void events_watch_end(struct vm *vm);
+void events_stop(struct vm *vm);
+int events_block_signals(void); /* before any thread is made */
+
+/* ---- timers.c: FV_CALL_TIMER_* on the host's POSIX timers ---- */
+struct timers;
+int timers_create(struct timers **out);
+void timers_destroy(struct timers *timers);
+int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6]);
+int64_t timers_get(struct vcpu *vcpu, const uint64_t args[6]);
+
+/* ---- embedded.c ---- */
+/* The node is connected: the socket's name can go. Accepts NULL. */
+void embedded_connected(struct embedded *embedded);
+
+/* ---- clock.c ---- */
+struct clock_state {
+    uint64_t tsc, mono_ns;           /* the guest's point of the last refresh */
+    uint64_t host_tsc, host_mono_ns; /* what the host said then */
+    uint64_t mult;
+    int64_t real_offset_ns, boot_offset_ns, tai_offset_ns; /* from CLOCK_MONOTONIC */
+};
+void clock_start(struct vm *vm, struct clock_state *state);
+void clock_refresh(struct vm *vm, struct clock_state *state);
+
+/* ---- interruptible.S ---- */
+long interruptible_syscall(const atomic_int *kicked, long number, long a, long b, long c, long d,
+                           long e, long f);
+extern const char interruptible_begin[], interruptible_end[], interruptible_cancel[];
+
+/* ---- address.c, for its tests: vector registers come from a callback ---- */
+typedef int (*address_vectors_fn)(void *owner, uint8_t xsave[], size_t bytes);
+#define ADDRESS_XSAVE_BYTES 4096
+int address_decode_with(const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                        const uint8_t *code, size_t bytes, address_vectors_fn vectors, void *owner,
+                        struct access out[ACCESS_MAX]);
+
+#endif

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest threads as host threads: creation when the program first needs one, reuse of those whose
+ * guest thread ended, kicks, and the interruptible system call. The guest's main thread lives on
+ * our main thread, so its thread id equals the process id as programs expect.
+ *
+ * A parked host thread waits on its own `wake`; vcpu_lock guards `in_use`, `cookie` and the table.
+ */
+#include "vmm/machine.h"
+
+#include "fault/fault.h"
+#include "support.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+/* Deep enough for the paging engine and libc's resolver; touched pages only count. */
+#define VCPU_STACK_BYTES (256u << 10)
+
+static __thread struct vcpu *self;
+
+struct vcpu *vcpu_self(void)
+{
+    return self;
+}
+
+struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid)
+{
+    uint32_t count = atomic_load(&vm->vcpu_count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct vcpu *vcpu = vm->vcpus[i];
+        if (vcpu->tid == tid && atomic_load(&vcpu->in_use))
+            return vcpu;
+    }
+    return NULL;
+}
+
+/*
+ * Runs on the kicked thread. KVM_RUN not yet entered returns at once; a system call not yet made is
+ * turned away; one under way returns EINTR because this handler ran (no SA_RESTART).
+ */
+static void kick_handler(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)info;
+    if (!self)
+        return;
+    self->run->immediate_exit = 1;
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    uintptr_t rip = (uintptr_t)registers[REG_RIP];
+    if (rip >= (uintptr_t)interruptible_begin && rip < (uintptr_t)interruptible_end)
+        registers[REG_RIP] = (greg_t)(uintptr_t)interruptible_cancel;
+}
+
+int vcpu_signals_init(void)
+{
+    struct sigaction action = {.sa_sigaction = kick_handler, .sa_flags = SA_SIGINFO};
+    sigfillset(&action.sa_mask);
+    return sigaction(MACHINE_SIGNAL_KICK, &action, NULL) < 0 ? -errno : 0;
+}
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+    int saved = errno;
+    atomic_store(&vcpu->kicked, 1);
+    syscall(SYS_tgkill, vcpu->vm->pid, vcpu->tid, MACHINE_SIGNAL_KICK);
+    errno = saved;
+}
+
+void vcpu_stop_all(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->vcpu_lock);
+    uint32_t count = atomic_load(&vm->vcpu_count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (atomic_load(&vm->vcpus[i]->in_use))
+            vcpu_kick(vm->vcpus[i]);
+        pthread_cond_signal(&vm->vcpus[i]->wake);
+    }
+    pthread_cond_broadcast(&vm->vcpu_wake);
+    pthread_mutex_unlock(&vm->vcpu_lock);
+}
+
+long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f)
+{
+    return interruptible_syscall(&vcpu->kicked, number, a, b, c, d, e, f);
+}
+
+/* Caller holds vcpu_lock. The vCPU joins the table only once it is ready to be found there. */
+static struct vcpu *vcpu_alloc(struct vm *vm)
+{
+    struct vcpu *vcpu = calloc(1, sizeof(*vcpu));
+    if (!vcpu)
+        return NULL;
+    vcpu->vm = vm;
+    vcpu->index = atomic_load(&vm->vcpu_count);
+    vcpu->fd = -1;
+    pthread_cond_init(&vcpu->wake, NULL);
+    return vcpu;
+}
+
+static void vcpu_free(struct vcpu *vcpu)
+{
+    pthread_cond_destroy(&vcpu->wake);
+    free(vcpu);
+}
+
+static int vcpu_prepare(struct vcpu *vcpu)
+{
+    vcpu->tid = (pid_t)syscall(SYS_gettid);
+    vcpu->thread = pthread_self();
+    int error = vcpu_open(vcpu);
+    if (!error && vcpu->vm->engine)
+        error = fault_context_create(vcpu->vm->engine, &vcpu->fault);
+    if (error)
+        return error;
+    self = vcpu;
+    return 0;
+}
+
+static void vcpu_publish(struct vcpu *vcpu)
+{
+    vcpu->vm->vcpus[vcpu->index] = vcpu;
+    atomic_store(&vcpu->vm->vcpu_count, vcpu->index + 1);
+}
+
+int vcpu_first_create(struct vm *vm)
+{
+    struct vcpu *vcpu = vcpu_alloc(vm);
+    if (!vcpu)
+        return -ENOMEM;
+    vcpu_publish(vcpu); /* nobody else is there yet; the owner frees it on failure too */
+    int error = vcpu_prepare(vcpu);
+    if (!error)
+        error = vcpu_reset(vcpu, vm->image.entry, FV_FDT_BASE);
+    atomic_store(&vcpu->in_use, !error);
+    return error;
+}
+
+void vcpu_first_run(struct vm *vm)
+{
+    struct vcpu *vcpu = vm->vcpus[0];
+    vcpu_loop(vcpu);
+    atomic_store(&vcpu->in_use, false);
+    /* pthread_exit in main: the others go on. */
+    pthread_mutex_lock(&vm->vcpu_lock);
+    while (!atomic_load(&vm->ending))
+        pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
+    pthread_mutex_unlock(&vm->vcpu_lock);
+}
+
+/* Waits for a guest thread to run. Caller holds vcpu_lock. false: the machine ends. */
+static bool vcpu_park(struct vcpu *vcpu)
+{
+    while (!atomic_load(&vcpu->in_use) && !atomic_load(&vcpu->vm->ending))
+        pthread_cond_wait(&vcpu->wake, &vcpu->vm->vcpu_lock);
+    return !atomic_load(&vcpu->vm->ending);
+}
+
+static void *vcpu_thread(void *argument)
+{
+    struct vcpu *vcpu = argument;
+    struct vm *vm = vcpu->vm;
+    int error = vcpu_prepare(vcpu);
+    pthread_mutex_lock(&vm->vcpu_lock);
+    vcpu->start_error = error;
+    vcpu->ready = true;
+    pthread_cond_broadcast(&vm->vcpu_wake);
+    while (!error && vcpu_park(vcpu)) {
+        uint64_t cookie = vcpu->cookie;
+        pthread_mutex_unlock(&vm->vcpu_lock);
+        error = vcpu_reset(vcpu, vm->image.thread_entry, cookie);
+        if (error)
+            vcpu_fatal(vcpu, "registers of a new thread were refused by KVM");
+        else
+            vcpu_loop(vcpu);
+        pthread_mutex_lock(&vm->vcpu_lock);
+        atomic_store(&vcpu->in_use, false);
+    }
+    vcpu->gone = true;
+    pthread_cond_broadcast(&vm->vcpu_wake);
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    return NULL;
+}
+
+/* Caller holds vcpu_lock, which is dropped while the thread starts. */
+static int vcpu_spawn(struct vm *vm, struct vcpu **out)
+{
+    if (atomic_load(&vm->vcpu_count) >= vm->config->threads_max || vm->spawning)
+        return -EAGAIN;
+    struct vcpu *vcpu = vcpu_alloc(vm);
+    if (!vcpu)
+        return -ENOMEM;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, VCPU_STACK_BYTES);
+    int error = -pthread_create(&vcpu->thread, &attributes, vcpu_thread, vcpu);
+    pthread_attr_destroy(&attributes);
+    if (error) {
+        vcpu_free(vcpu);
+        return error;
+    }
+    vm->spawning = true; /* its index is taken */
+    while (!vcpu->ready)
+        pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
+    vm->spawning = false;
+    pthread_cond_broadcast(&vm->vcpu_wake);
+    if (vcpu->start_error) {
+        error = vcpu->start_error;
+        pthread_t thread = vcpu->thread;
+        pthread_mutex_unlock(&vm->vcpu_lock);
+        pthread_join(thread, NULL);
+        pthread_mutex_lock(&vm->vcpu_lock);
+        vcpu_free(vcpu);
+        return error == -ENOMEM ? -ENOMEM : -EAGAIN;
+    }
+    vcpu_publish(vcpu);
+    *out = vcpu;
+    return 0;
+}
+
+/* Index 0 stays with the program's main thread: its thread id is the process id. */
+static struct vcpu *vcpu_find_idle(struct vm *vm)
+{
+    uint32_t count = atomic_load(&vm->vcpu_count);
+    for (uint32_t i = 1; i < count; i++) {
+        if (!atomic_load(&vm->vcpus[i]->in_use))
+            return vm->vcpus[i];
+    }
+    return NULL;
+}
+
+/* A new thread inherits its parent's processors; a reused one still has its predecessor's. */
+static void vcpu_inherit_affinity(const struct vcpu *vcpu)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0)
+        (void)sched_setaffinity(vcpu->tid, sizeof(set), &set);
+}
+
+int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie)
+{
+    struct vm *vm = parent->vm;
+    struct vcpu *vcpu;
+    int error = 0;
+    pthread_mutex_lock(&vm->vcpu_lock);
+    while ((vcpu = vcpu_find_idle(vm)) == NULL && vm->spawning && !atomic_load(&vm->ending))
+        pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
+    if (vcpu)
+        vcpu_inherit_affinity(vcpu);
+    else
+        error = vcpu_spawn(vm, &vcpu);
+    if (!error) {
+        vcpu->cookie = cookie;
+        atomic_store(&vcpu->in_use, true);
+        pthread_cond_signal(&vcpu->wake);
+    }
+    int64_t result = error ? error : vcpu->tid;
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    return result;
+}
+
+bool vcpu_join_all(struct vm *vm, uint64_t timeout_ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    uint64_t deadline = (uint64_t)until.tv_nsec + timeout_ns;
+    until.tv_sec += (time_t)(deadline / 1000000000);
+    until.tv_nsec = (long)(deadline % 1000000000);
+    pthread_mutex_lock(&vm->vcpu_lock);
+    uint32_t count = atomic_load(&vm->vcpu_count);
+    bool all = true;
+    for (uint32_t i = 1; i < count && all; i++) {
+        while (!vm->vcpus[i]->gone && all)
+            all = pthread_cond_timedwait(&vm->vcpu_wake, &vm->vcpu_lock, &until) != ETIMEDOUT;
+    }
+    all = all && !vm->spawning;
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    for (uint32_t i = 1; i < count && all; i++)
+        pthread_join(vm->vcpus[i]->thread, NULL);
+    return all;
+}
+
+void vcpu_destroy_all(struct vm *vm)
+{
+    uint32_t count = atomic_load(&vm->vcpu_count);
+    self = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        if (vm->vcpus[i]->fault)
+            fault_context_destroy(vm->vcpus[i]->fault);
+        vcpu_close(vm->vcpus[i]);
+        vcpu_free(vm->vcpus[i]);
+        vm->vcpus[i] = NULL;
+    }
+    atomic_store(&vm->vcpu_count, 0);
+}
