@@ -72,12 +72,12 @@ void xstate_restore(void *area)
 
 void xstate_reset(void)
 {
-    _Alignas(64) uint8_t area[LEGACY_BYTES + HEADER_BYTES];
-    memset(area, 0, sizeof(area));
+    /* xstate_bv zero gives every component its first state. The rest of the area is not used, but
+     * the CPU may check that all of it can be read (AMD's does). */
+    _Alignas(64) uint8_t area[XSTATE_MAX];
+    memset(area, 0, LEGACY_BYTES + HEADER_BYTES);
     uint32_t mxcsr = MXCSR_DEFAULT;
     memcpy(area + MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
-    /* xstate_bv is zero: every component takes its first state, nothing beyond the header is read.
-     */
     xstate_restore(area);
 }
 
