@@ -80,16 +80,29 @@ static int check_object(const struct opening *opening)
     return 0;
 }
 
-/* /proc/self/fd/N: a new open of what N has open, no wider than N came. */
+/*
+ * /proc/self/fd/N: a new open of what N has open, no wider than N came. Standard streams may lie
+ * where the sandbox lets nothing be opened any more; a duplicate serves as well.
+ */
 static int64_t open_alias(const struct opening *opening)
 {
     struct io_file *file = io_fds_get(&opening->call->io->fds, opening->node.alias);
-    bool frozen = file && file->frozen;
+    struct io_file *copy;
+    int64_t result;
 
     if (!file)
         return -ENOENT;
+    if (file->frozen && opens_to_write(opening->flags))
+        result = -EROFS;
+    else
+        result = reopen(opening);
+    if (result == -EACCES && !file->path) {
+        result = io_file_dup(file, &copy);
+        if (!result)
+            result = io_install_file(opening->call->io, copy, opening->flags & O_CLOEXEC);
+    }
     io_file_put(file);
-    return frozen && opens_to_write(opening->flags) ? -EROFS : reopen(opening);
+    return result;
 }
 
 static int64_t open_object(struct opening *opening)

@@ -13,7 +13,7 @@
 int io_open_beneath(int dir_fd, const char *rest, uint64_t flags, mode_t mode)
 {
     struct open_how how = {
-        .flags = flags | O_CLOEXEC | O_NOCTTY,
+        .flags = flags | O_CLOEXEC,
         .mode = mode,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The second lock on the door: should a guest ever take over the VMM, the host kernel itself holds
+ * it to what the guest was granted. Landlock bounds the files that can be opened from now on,
+ * seccomp (sandbox_filter.c) the system calls, no_new_privs rules out set-user-id programs.
+ *
+ * Called by the main thread before the guest runs; threads made later inherit it all. What the
+ * host kernel does not offer is left out with a line under --verbose.
+ */
+#include "vmm/hostio_internal.h"
+#include "vmm/sandbox_internal.h"
+
+#include "support.h"
+
+#include <linux/landlock.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Rights newer than the oldest headers we build with. */
+#ifndef LANDLOCK_ACCESS_FS_TRUNCATE
+#define LANDLOCK_ACCESS_FS_TRUNCATE (1ULL << 14)
+#endif
+#ifndef LANDLOCK_ACCESS_FS_IOCTL_DEV
+#define LANDLOCK_ACCESS_FS_IOCTL_DEV (1ULL << 15)
+#endif
+
+#define RIGHTS_V1   ((1ULL << 13) - 1)
+#define RIGHTS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define RIGHTS_RUN  (RIGHTS_READ | LANDLOCK_ACCESS_FS_EXECUTE)
+#define RIGHTS_FILE                                                                                \
+    (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_EXECUTE |   \
+     LANDLOCK_ACCESS_FS_TRUNCATE | LANDLOCK_ACCESS_FS_IOCTL_DEV)
+
+/* What the VMM and its libraries themselves read: their own process, devices' descriptions. */
+static const char *const own_read[] = {"/proc", "/sys"};
+
+/* Every right the host's Landlock knows; 0: none at all. */
+static uint64_t rights_known(void)
+{
+    long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    uint64_t rights = RIGHTS_V1;
+
+    if (abi < 1)
+        return 0;
+    if (abi >= 2)
+        rights |= LANDLOCK_ACCESS_FS_REFER;
+    if (abi >= 3)
+        rights |= LANDLOCK_ACCESS_FS_TRUNCATE;
+    if (abi >= 5)
+        rights |= LANDLOCK_ACCESS_FS_IOCTL_DEV;
+    return rights;
+}
+
+static int rule_add(int ruleset, int fd, uint64_t rights)
+{
+    struct landlock_path_beneath_attr rule = {.allowed_access = rights, .parent_fd = fd};
+
+    if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0))
+        return -errno;
+    return 0;
+}
+
+static int rule_add_path(int ruleset, const char *path, uint64_t rights)
+{
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    int error;
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    error = rule_add(ruleset, fd, rights);
+    close(fd);
+    return error;
+}
+
+/* The guest's grants. */
+static int rules_for_mounts(int ruleset, const struct io_mounts *mounts, uint64_t known)
+{
+    int error = 0;
+
+    for (unsigned i = 0; !error && i < mounts->count; i++) {
+        const struct io_mount *mount = mounts->list[i];
+        uint64_t rights = mount->writable ? known : RIGHTS_RUN;
+
+        if (!mount->directory)
+            rights &= RIGHTS_FILE;
+        if (!mount->hidden)
+            error = rule_add(ruleset, mount->fd, rights & known);
+    }
+    return error;
+}
+
+/* The VMM's own needs: its scratch directory and its removal, and what libraries look up. */
+static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t known)
+{
+    char parent[PATH_MAX];
+    char *slash;
+    int error = rule_add(ruleset, mounts->scratch_fd, known);
+
+    for (size_t i = 0; !error && i < sizeof(own_read) / sizeof(own_read[0]); i++)
+        error = rule_add_path(ruleset, own_read[i], RIGHTS_READ);
+    if (error)
+        return error;
+    snprintf(parent, sizeof(parent), "%s", mounts->scratch);
+    slash = strrchr(parent, '/');
+    *slash = '\0';
+    return rule_add_path(ruleset, parent[0] ? parent : "/", LANDLOCK_ACCESS_FS_REMOVE_DIR);
+}
+
+static int landlock_enter(const struct hostio *io)
+{
+    uint64_t known = rights_known();
+    struct landlock_ruleset_attr attr = {.handled_access_fs = known};
+    int error, ruleset;
+
+    if (!known) {
+        message_info("sandbox: this host has no Landlock: files are guarded by the VMM alone");
+        return 0;
+    }
+    ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+    if (ruleset < 0)
+        return -errno;
+    error = rules_for_mounts(ruleset, &io->mounts, known);
+    if (!error)
+        error = rules_for_vmm(ruleset, &io->mounts, known);
+    if (!error && syscall(SYS_landlock_restrict_self, ruleset, 0))
+        error = -errno;
+    close(ruleset);
+    return error;
+}
+
+int sandbox_enter(struct vm *vm)
+{
+    int error;
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) {
+        message_error("sandbox: no_new_privs: %s", strerror(errno));
+        return -errno;
+    }
+    error = landlock_enter(vm->io);
+    if (error) {
+        message_error("sandbox: Landlock: %s", strerror(-error));
+        return error;
+    }
+    error = sandbox_filter_load();
+    if (error == -EINVAL) {
+        message_info("sandbox: this host has no seccomp filters: system calls are not bounded");
+        return 0;
+    }
+    if (error)
+        message_error("sandbox: seccomp: %s", strerror(-error));
+    return error;
+}

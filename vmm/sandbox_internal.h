@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between sandbox.c and sandbox_filter.c.
+ */
+#ifndef FARVISOR_SANDBOX_INTERNAL_H
+#define FARVISOR_SANDBOX_INTERNAL_H
+
+/* Installs the system call filter on every thread. 0; -EINVAL: none on this host; -errno. */
+int sandbox_filter_load(void);
+
+#endif
