@@ -34,6 +34,7 @@ FV_CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-omit-frame-pointer \
     -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion \
     $(if $(WERROR),-Werror) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 DEPFLAGS = -MMD -MP -MF $@.d
+LDFLAGS ?= -Wl,--as-needed
 LIBS := -lZydis -lfdt -lfabric -ldw -lelf -lseccomp -ljansson -lpthread -lm
 CHECK_LIBS := -lcheck -lsubunit -lrt -lm -pthread
 

@@ -59,9 +59,6 @@ static void report_no_userfaultfd(int error)
     if (error == ENOSYS)
         doctor_line(DOCTOR_FAIL, "userfaultfd", "install a kernel with CONFIG_USERFAULTFD=y",
                     "this kernel has none");
-    else if (access("/dev/userfaultfd", F_OK) == 0)
-        doctor_line(DOCTOR_FAIL, "userfaultfd", "sudo setfacl -m \"u:$USER:rw\" /dev/userfaultfd",
-                    "no right to use it: %s", strerror(error));
     else
         doctor_line(DOCTOR_FAIL, "userfaultfd", "sudo sysctl vm.unprivileged_userfaultfd=1",
                     "no right to use it: %s", strerror(error));
