@@ -107,9 +107,9 @@ static int give_up(struct vcpu *vcpu, gpa_t rip, const uint8_t *code, int bytes)
     char text[3 * CODE_MAX + 1] = "";
     for (int i = 0; i < bytes; i++)
         snprintf(text + 3 * i, 4, " %02x", code[i]);
-    message_error("vcpu %u: second-stage miss at rip 0x%llx: no missing page found (code%s)",
-                  vcpu->index, (unsigned long long)rip, text);
-    vm_end(vcpu->vm, EXIT_FARVISOR);
+    if (vm_end(vcpu->vm, EXIT_FARVISOR))
+        message_error("vcpu %u: second-stage miss at rip 0x%llx: no missing page found (code%s)",
+                      vcpu->index, (unsigned long long)rip, text);
     return -EFAULT;
 }
 
@@ -118,15 +118,15 @@ static int fatal(struct vcpu *vcpu, gpa_t rip, int error)
 {
     const struct run_config *config = vcpu->vm->config;
     char quota[32];
-    if (error == -ENOMEM) {
+    bool memory = error == -ENOMEM;
+    if (!vm_end(vcpu->vm, memory ? EXIT_SIGNAL_BASE + SIGKILL : EXIT_FARVISOR))
+        return error;
+    if (memory)
         message_error("guest: out of memory at rip 0x%llx: all %s are in use (see --memory)",
                       (unsigned long long)rip,
                       format_bytes(config->memory_bytes, quota, sizeof(quota)));
-        vm_end(vcpu->vm, EXIT_SIGNAL_BASE + SIGKILL);
-    } else {
+    else
         message_error("guest: far memory: %s", strerror(-error));
-        vm_end(vcpu->vm, EXIT_FARVISOR);
-    }
     return error;
 }
 
