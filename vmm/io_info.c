@@ -53,18 +53,6 @@ int64_t io_uname(const struct io_call *call)
 
 /* ---- identity: the VMM's own, since host files are opened with it ---- */
 
-int64_t io_getid(const struct io_call *call)
-{
-    return IO_HOST1(call->number, 0);
-}
-
-int64_t io_getpgid(const struct io_call *call)
-{
-    if (!io_is_ours(call, io_arg_int(call, 0)))
-        return -ESRCH;
-    return IO_HOST1(call->number, 0);
-}
-
 static int64_t ids_write(const struct io_call *call, uint32_t real, uint32_t effective,
                          uint32_t saved)
 {
