@@ -130,14 +130,14 @@ static bool page_fault(struct vcpu *vcpu, const struct trap_frame *frame, struct
 static void exception_details(struct vcpu *vcpu, struct exception_state *state)
 {
     struct kvm_debugregs debug;
-    struct kvm_fpu fpu;
+    struct kvm_xsave area; /* not KVM_GET_FPU: it leaves MXCSR out */
     if (state->vector == VECTOR_DEBUG && ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug) == 0)
         state->dr6 = debug.dr6;
     if ((state->vector == VECTOR_X87 || state->vector == VECTOR_SIMD) &&
-        ioctl(vcpu->fd, KVM_GET_FPU, &fpu) == 0) {
-        state->x87_control = fpu.fcw;
-        state->x87_status = fpu.fsw;
-        state->mxcsr = fpu.mxcsr;
+        ioctl(vcpu->fd, KVM_GET_XSAVE, &area) == 0) {
+        state->x87_control = (uint16_t)area.region[0];
+        state->x87_status = (uint16_t)(area.region[0] >> 16);
+        state->mxcsr = area.region[6];
     }
 }
 

@@ -29,6 +29,10 @@
 #define MSR_LSTAR        0xc0000082u
 #define MSR_SYSCALL_MASK 0xc0000084u
 #define STAR_BITS        (0x23ULL << 48 | (uint64_t)FV_CS_KERNEL << 32)
+/* Places in the XSAVE area, in 32-bit words (SDM vol. 1, 13.4). */
+#define XSAVE_FCW_WORD   0
+#define XSAVE_MXCSR_WORD 6
+#define XSAVE_STATE_WORD 128
 #define CPUID_ENTRIES    256u
 
 struct kvm_cpuid2 *vcpu_cpuid_query(int kvm_fd)
@@ -144,6 +148,19 @@ static int sregs_set(struct vcpu *vcpu)
     return ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0 ? -errno : 0;
 }
 
+/*
+ * A new thread starts with clean vector registers, also where an old one lived before. Not
+ * KVM_SET_FPU: it leaves MXCSR alone.
+ */
+static int vectors_clear(struct vcpu *vcpu)
+{
+    struct kvm_xsave area = {{0}};
+    area.region[XSAVE_FCW_WORD] = 0x37f;
+    area.region[XSAVE_MXCSR_WORD] = 0x1f80;
+    area.region[XSAVE_STATE_WORD] = 3; /* x87 and SSE as given here, the rest as after a reset */
+    return ioctl(vcpu->fd, KVM_SET_XSAVE, &area) < 0 ? -errno : 0;
+}
+
 int vcpu_reset(struct vcpu *vcpu, gpa_t rip, uint64_t argument)
 {
     struct kvm_regs regs = {
@@ -152,8 +169,6 @@ int vcpu_reset(struct vcpu *vcpu, gpa_t rip, uint64_t argument)
         .rdi = argument,
         .rflags = RFLAGS_RING3,
     };
-    /* A new thread starts with clean vector registers, also where an old one lived before. */
-    struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
     struct fv_vcpu *page = vcpu->page;
     memset(page, 0, sizeof(*page));
     page->self = page_gpa(vcpu->index);
@@ -162,8 +177,8 @@ int vcpu_reset(struct vcpu *vcpu, gpa_t rip, uint64_t argument)
     page->kernel_stack = kernel_stack(vcpu->index);
     vcpu->run->kvm_dirty_regs = 0;
     int error = sregs_set(vcpu);
-    if (!error && ioctl(vcpu->fd, KVM_SET_FPU, &fpu) < 0)
-        error = -errno;
+    if (!error)
+        error = vectors_clear(vcpu);
     if (!error && ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
         error = -errno;
     return error;
