@@ -65,7 +65,7 @@ calls() {
     local name cost
     for _ in $(seq 1 $RUNS); do
         "$GUESTS/clocks" --costs | while read -r name cost; do echo "$cost" >>"native.$name"; done
-        "$FARVISOR" run -- "$GUESTS/clocks" --costs | while read -r name cost; do echo "$cost" >>"far.$name"; done
+        "$FARVISOR" run "${SEE_GUESTS[@]}" -- "$GUESTS/clocks" --costs | while read -r name cost; do echo "$cost" >>"far.$name"; done
     done
     echo '| call | native | in a guest |'
     echo '|---|---|---|'
@@ -104,7 +104,7 @@ cpu_bound() {
 touch_run() {
     local local_mib=$1 transport=$2 mode=$3
     shift 3
-    local options=(--memory 320M --local "${local_mib}M" --fault-mode "$mode" --stats stats)
+    local options=(--dir "${TOUCH%/*}:ro" --memory 320M --local "${local_mib}M" --fault-mode "$mode" --stats stats)
     case $transport in
     ofi) options+=(--transport ofi --memserver "$MEMSERVER_ADDR") ;;
     *) options+=(--transport "$transport") ;;

@@ -20,7 +20,7 @@ bounded() {
     local local_mib=$1 mode=$2 pid shmem anon peak
     shift 2
     start_memserver --capacity 2G
-    "$FARVISOR" run --memory 512M --local "${local_mib}M" --transport ofi --memserver "$MEMSERVER_ADDR" \
+    "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 512M --local "${local_mib}M" --transport ofi --memserver "$MEMSERVER_ADDR" \
         --fault-mode "$mode" --stats stats -- "$@" >out 2>err &
     pid=$!
     at_exit "kill -KILL $pid 2>/dev/null"

@@ -9,7 +9,7 @@ CASE_TIMEOUT=60
 
 # start_busy OPTION...: a guest that uses four times its local memory until stopped; BUSY_PID.
 start_busy() {
-    "$FARVISOR" run --memory 160M --local 32M "$@" -- "$GUESTS/busy_writer" 128 120 >busy.out 2>busy.err &
+    "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 160M --local 32M "$@" -- "$GUESTS/busy_writer" 128 120 >busy.out 2>busy.err &
     BUSY_PID=$!
     at_exit "kill -KILL $BUSY_PID 2>/dev/null"
     wait_until 20 grep -q running busy.out || fail "the guest did not get going: $(cat busy.err)"

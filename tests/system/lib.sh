@@ -65,10 +65,14 @@ start_memserver() {
     rm -f "$ready"
 }
 
+# What every guest here gets to see beside its current directory and the system's: our own guests.
+SEE_GUESTS=(--dir "$GUESTS:ro")
+
 # far OPTION... -- PROGRAM...: farvisor run. Its own limit is below the case's, so that a hang is
 # this run's failure and not the case's.
 far() {
-    timeout --foreground -k 2 "${FAR_TIMEOUT:-$((CASE_TIMEOUT - 5))}" "$FARVISOR" run "$@"
+    timeout --foreground -k 2 "${FAR_TIMEOUT:-$((CASE_TIMEOUT - 5))}" \
+        "$FARVISOR" run "${SEE_GUESTS[@]}" "$@"
 }
 
 # expect_status N COMMAND...: runs it with output to files out and err.

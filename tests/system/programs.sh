@@ -35,7 +35,9 @@ same() {
 run_one() {
     local local_share=$1 transport=$2 mode=$3 peak limit
     shift 3
-    local options=(--quiet --memory "$MEMORY" --local "$local_share" --fault-mode "$mode" --stats stats)
+    # A guest has an environment of its own.
+    local options=(--quiet --env LC_ALL=C --env "MEMTESTER_TEST_MASK=${MEMTESTER_TEST_MASK:-0}"
+        --memory "$MEMORY" --local "$local_share" --fault-mode "$mode" --stats stats)
     case $transport in
     ofi) options+=(--transport ofi --memserver "$OFI_ADDR") ;;
     loopback) options+=(--transport loopback) ;;
