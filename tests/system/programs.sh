@@ -12,7 +12,7 @@ export CASE_TIMEOUT
 . "$(dirname "$0")/lib.sh"
 
 PYTHON=/usr/bin/python3
-export LC_ALL=C
+export LC_ALL=C MEMTESTER_TEST_MASK=0
 
 # text MIB: a file of reproducible text, made once for all cases.
 text() {
@@ -36,7 +36,7 @@ run_one() {
     local local_share=$1 transport=$2 mode=$3 peak limit
     shift 3
     # A guest has an environment of its own.
-    local options=(--quiet --env LC_ALL=C --env "MEMTESTER_TEST_MASK=${MEMTESTER_TEST_MASK:-0}"
+    local options=(--quiet --env LC_ALL=C --env "MEMTESTER_TEST_MASK=$MEMTESTER_TEST_MASK"
         --memory "$MEMORY" --local "$local_share" --fault-mode "$mode" --stats stats)
     case $transport in
     ofi) options+=(--transport ofi --memserver "$OFI_ADDR") ;;
@@ -112,14 +112,14 @@ test_sort() {
 test_python() {
     requires "$PYTHON"
     cp "$SYSTEM_DIR/data/work.py" .
-    MEMORY=$(large 768M 128M) PRESSURE=1
+    MEMORY=$(large 512M 128M) PRESSURE=1
     matrix "$PYTHON" work.py "$(large 300 56)"
 }
 
 test_sqlite() {
     requires sqlite3
     sed "s/ROWS/$(large 1100000 130000)/" "$SYSTEM_DIR/data/work.sql" >work.sql
-    MEMORY=$(large 1G 112M) INPUT=work.sql PRESSURE=1
+    MEMORY=$(large 768M 112M) INPUT=work.sql PRESSURE=1
     matrix sqlite3 :memory:
 }
 
@@ -169,7 +169,7 @@ test_mawk() {
 test_memtester() {
     requires memtester
     # All tests take minutes at a quarter of the memory; these four touch every page many times.
-    [ "$FULL" ] || export MEMTESTER_TEST_MASK=0x107
+    [ "$FULL" ] || MEMTESTER_TEST_MASK=0x107
     MEMORY=$(large 320M 48M) PRESSURE=1
     matrix memtester "$(large 256M 32M)" 1
 }
