@@ -163,7 +163,11 @@ check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS)
 .PHONY: lint
 lint: deps ## formatting, static analysis, layering, sizes, manuals, scripts
 	$(SUBMAKE) all
-	@$(TEST_ENV) JOBS=$(JOBS) KERNEL_LINT_FLAGS='$(KERNEL_LINT_FLAGS)' tests/lint/run.sh $(LINTS)
+	@$(TEST_ENV) JOBS=$(JOBS) tests/lint/run.sh $(LINTS)
+
+.PHONY: docs
+docs: ## make the generated documents anew (docs/syscalls.md)
+	$(Q)awk -f docs/gen-syscalls.awk vmm/io_table.def guest-os/syscalls.def > docs/syscalls.md
 
 .PHONY: bench bench-run
 bench: deps ## measure (BENCH_OPTIONS=--quick for a short form)
