@@ -82,7 +82,8 @@ static uint64_t segment_base(const struct decoder *decoder, ZydisRegister segmen
 static gpa_t effective_address(const struct decoder *decoder, const ZydisDecodedOperand *operand,
                                uint64_t index)
 {
-    uint64_t at = register_value(decoder, operand->mem.base) + index * operand->mem.scale;
+    uint64_t at = register_value(decoder, operand->mem.base) +
+                  index * (operand->mem.scale ? operand->mem.scale : 1);
     if (operand->mem.disp.has_displacement)
         at += (uint64_t)operand->mem.disp.value;
     if (decoder->insn.address_width == 32)
@@ -329,6 +330,8 @@ static int operand_access(struct decoder *decoder, const ZydisDecodedOperand *op
     if (operand->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
         return vector_accesses(decoder, operand);
     uint64_t index = register_value(decoder, operand->mem.index);
+    if (decoder->insn.mnemonic == ZYDIS_MNEMONIC_XLAT)
+        index = register_value(decoder, ZYDIS_REGISTER_AL); /* Zydis lists it as an operand only */
     gpa_t gpa = effective_address(decoder, operand, index);
     gpa = stack_adjust(decoder, operand, gpa);
     gpa += (uint64_t)bit_displacement(decoder, operand);
