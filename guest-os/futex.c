@@ -56,17 +56,28 @@ void futex_wake_one(gpa_t word)
  */
 #define ROBUST_MAX 2048
 
-static int word_died(gpa_t word, uint32_t tid, bool pending)
+/* One futex with priority inheritance: its sleepers queue in the host kernel, which picks the heir.
+ */
+static int priority_word_died(gpa_t word, uint32_t value)
+{
+    if ((value & LINUX_FUTEX_WAITERS) != 0)
+        return (int)vmm_call3(LINUX_SYS_FUTEX, word, LINUX_FUTEX_UNLOCK_PI, 0);
+    return user_cmpxchg32(word, &value, LINUX_FUTEX_OWNER_DIED);
+}
+
+static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
 {
     uint32_t value;
     if (word % sizeof(value) != 0 || user_get32(&value, word) != 0)
         return -LINUX_EFAULT;
     /* It died between unlocking and waking: somebody must still be woken. */
-    if (pending && value == 0) {
+    if (pending && value == 0 && !priority) {
         futex_wake_one(word);
         return 0;
     }
     while ((value & LINUX_FUTEX_TID_MASK) == tid) {
+        if (priority)
+            return priority_word_died(word, value);
         uint32_t seen = value;
         uint32_t next = (value & LINUX_FUTEX_WAITERS) | LINUX_FUTEX_OWNER_DIED;
         if (user_cmpxchg32(word, &seen, next) != 0)
@@ -81,24 +92,25 @@ static int word_died(gpa_t word, uint32_t tid, bool pending)
     return 0;
 }
 
+#define PRIORITY_BIT 1ULL /* in a list pointer: this futex has priority inheritance */
+
 void futex_exit_robust_list(gpa_t head, uint32_t tid)
 {
     uint64_t entry, offset, pending;
     if (head == 0 || user_get64(&entry, head) != 0 || user_get64(&offset, head + 8) != 0 ||
         user_get64(&pending, head + 16) != 0)
         return;
-    /* Bit 0 marks a priority-inheritance futex, which the host's exit of the thread looks after. */
-    for (unsigned i = 0; entry != head && i < ROBUST_MAX; i++) {
+    for (unsigned i = 0; (entry & ~PRIORITY_BIT) != head && i < ROBUST_MAX; i++) {
         uint64_t next;
-        bool priority = (entry & 1) != 0;
-        gpa_t at = entry & ~1ULL;
+        gpa_t at = entry & ~PRIORITY_BIT;
         bool failed = user_get64(&next, at) != 0;
-        if (at != (pending & ~1ULL) && !priority && word_died(at + offset, tid, false) != 0)
+        if (at != (pending & ~PRIORITY_BIT) &&
+            word_died(at + offset, tid, (entry & PRIORITY_BIT) != 0, false) != 0)
             return;
         if (failed)
             return;
         entry = next;
     }
-    if (pending != 0 && (pending & 1) == 0)
-        word_died(pending + offset, tid, true);
+    if (pending != 0)
+        word_died((pending & ~PRIORITY_BIT) + offset, tid, (pending & PRIORITY_BIT) != 0, true);
 }

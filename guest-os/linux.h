@@ -211,6 +211,7 @@ struct linux_clone_args {
 /* Futexes. */
 #define LINUX_FUTEX_WAIT           0
 #define LINUX_FUTEX_WAKE           1
+#define LINUX_FUTEX_UNLOCK_PI      7
 #define LINUX_FUTEX_WAIT_BITSET    9
 #define LINUX_FUTEX_WAKE_BITSET    10
 #define LINUX_FUTEX_PRIVATE        128
