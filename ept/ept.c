@@ -11,6 +11,7 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -152,10 +153,16 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
     return true;
 }
 
+/*
+ * Paged memory is a shared mapping of the memfd: its pages can be unmapped without being lost, and
+ * punched out. Unpaged memory is ordinary private memory, which may have huge pages.
+ */
 static int slot_back(struct ept *ept, gpa_t gpa)
 {
-    void *at = mmap(ept->base + gpa, EPT_SLOT_BYTES, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ept->memory_fd, (off_t)gpa);
+    int flags =
+        MAP_FIXED | MAP_NORESERVE | (ept->config.paged ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+    void *at = mmap(ept->base + gpa, EPT_SLOT_BYTES, PROT_READ | PROT_WRITE, flags,
+                    ept->config.paged ? ept->memory_fd : -1, ept->config.paged ? (off_t)gpa : 0);
     if (at == MAP_FAILED)
         return -errno;
     if (ept->config.paged) {
@@ -191,5 +198,14 @@ int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes)
 uint64_t ept_resident_bytes(const struct ept *ept)
 {
     struct stat st;
-    return fstat(ept->memory_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+    unsigned long long total, resident = 0;
+    if (ept->config.paged)
+        return fstat(ept->memory_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+    FILE *statm = fopen("/proc/self/statm", "re");
+    if (statm) {
+        if (fscanf(statm, "%llu %llu", &total, &resident) != 2)
+            resident = 0;
+        fclose(statm);
+    }
+    return resident * EPT_PAGE_BYTES;
 }

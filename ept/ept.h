@@ -46,6 +46,8 @@
 #define EPT_READ  1u
 #define EPT_WRITE 2u
 #define EPT_EXEC  4u
+/* ept_protect only: keep the D bit true even where nothing is paged (pages of a shared file). */
+#define EPT_TRACKED 8u
 
 /* Ranges up to this get their leaf tables at once; larger ones 2 MiB at a time, when touched. */
 #define EPT_EAGER_BYTES (32ULL << 20)
@@ -74,7 +76,7 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa);
 /* Makes [gpa, gpa + bytes) backed by memslots; must precede any guest access. 0 or -errno. */
 int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes);
 
-/* Bytes of host memory behind the program's pages, asked of the host kernel. */
+/* Bytes of host memory behind the program's pages (paged) or of the whole process (not paged). */
 uint64_t ept_resident_bytes(const struct ept *ept);
 
 /* ---- tables.c: the guest's page tables ---- */

@@ -24,7 +24,6 @@ struct ept {
 
     pthread_mutex_t table_lock;
     uint64_t table_next; /* next free table in the pool */
-    uint64_t leaf_bits;  /* A (and D where nothing is tracked) of new leaf entries */
 };
 
 /* ---- tables.c ---- */

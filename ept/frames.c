@@ -17,6 +17,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 #define WANTED_FEATURES                                                                            \
     (UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
@@ -142,11 +146,36 @@ int ept_unmap(struct ept *ept, uint64_t page, uint64_t pages)
 int ept_drop(struct ept *ept, uint64_t page, uint64_t pages)
 {
     int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    if (!ept->config.paged) /* private memory: unmapped is gone */
+        return ept_unmap(ept, page, pages);
     while (fallocate(ept->memory_fd, mode, (off_t)(page << EPT_PAGE_SHIFT),
                      (off_t)(pages << EPT_PAGE_SHIFT)) < 0)
         if (errno != EINTR)
             return -errno;
     return 0;
+}
+
+/*
+ * The flush is the MMU notifier's, which takes a range out of the second stage and out of every TLB
+ * when the host's own mapping changes. Shared pages are unmapped and come back by a fault inside
+ * the host kernel; private ones, which that would lose, are read-only for a moment.
+ */
+int ept_flush(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    void *at = ept->base + (page << EPT_PAGE_SHIFT);
+    size_t bytes = pages << EPT_PAGE_SHIFT;
+    if (ept->config.paged)
+        return ept_unmap(ept, page, pages);
+    if (mprotect(at, bytes, PROT_READ) < 0 || mprotect(at, bytes, PROT_READ | PROT_WRITE) < 0)
+        return -errno;
+    return 0;
+}
+
+void ept_populate(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    void *at = ept->base + (page << EPT_PAGE_SHIFT);
+    madvise(at, pages << EPT_PAGE_SHIFT, MADV_HUGEPAGE);
+    madvise(at, pages << EPT_PAGE_SHIFT, MADV_POPULATE_WRITE);
 }
 
 int ept_event_fd(const struct ept *ept)

@@ -75,7 +75,7 @@ static pte_t *leaf_make(struct ept *ept, gpa_t gpa)
 
 static uint64_t rights_of(unsigned access)
 {
-    if (access == EPT_NONE)
+    if (!(access & (EPT_READ | EPT_WRITE | EPT_EXEC)))
         return 0;
     return PTE_PRESENT | PTE_USER | (access & EPT_WRITE ? PTE_WRITE : 0) |
            (access & EPT_EXEC ? 0 : PTE_NX);
@@ -110,7 +110,6 @@ static bool entry_set(pte_t *entry, gpa_t gpa, uint64_t rights, uint64_t new_bit
 int ept_tables_create(struct ept *ept)
 {
     ept->table_next = 1; /* the root */
-    ept->leaf_bits = PTE_ACCESSED | (ept->config.paged ? 0 : PTE_DIRTY);
     return 0;
 }
 
@@ -148,15 +147,16 @@ static int leaf_protect(struct ept *ept, gpa_t gpa, gpa_t end, unsigned access, 
 {
     pte_t *leaf = leaf_find(ept, gpa);
     if (!leaf) {
-        if (!make || access == EPT_NONE)
+        if (!make || !rights_of(access))
             return 0;
         leaf = leaf_make(ept, gpa);
         if (!leaf)
             return -ENOMEM;
     }
     uint64_t rights = rights_of(access);
+    uint64_t bits = PTE_ACCESSED | (ept->config.paged || access & EPT_TRACKED ? 0 : PTE_DIRTY);
     for (; gpa < end; gpa += EPT_PAGE_BYTES)
-        *flush |= entry_set(&leaf[gpa >> 12 & 511], gpa, rights, ept->leaf_bits);
+        *flush |= entry_set(&leaf[gpa >> 12 & 511], gpa, rights, bits);
     return 0;
 }
 
@@ -171,16 +171,14 @@ int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access)
         if (next > end)
             next = end;
         bool leaf_flush = false;
-        error = leaf_protect(ept, at, next, access, make, &leaf_flush);
+        /* Unpaged, a whole block waits for its first touch: mm.c then has it filled at once. */
+        bool whole = !ept->config.paged && next - at == LEAF_BYTES && bytes > LEAF_BYTES;
+        error = leaf_protect(ept, at, next, access, make && !whole, &leaf_flush);
         flush |= leaf_flush;
     }
     pthread_mutex_unlock(&ept->table_lock);
-    /*
-     * Unmapping the host's pages is the flush: the MMU notifier takes them out of the second stage
-     * and out of every TLB; pages stay resident and come back by a fault inside the host kernel.
-     */
     if (flush)
-        ept_unmap(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT);
+        ept_flush(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT);
     return error;
 }
 

@@ -16,6 +16,7 @@
 struct mm_file {
     atomic_uint users;
     int fd;
+    bool writable;          /* opened for writing too */
     uint64_t device, inode; /* for /proc/self/maps */
     char *path;
 };
@@ -24,6 +25,7 @@ struct mapping {
     gpa_t start, end;
     unsigned access;       /* EPT_* */
     bool shared;           /* writes belong into the file */
+    bool stack;            /* touched at one end only: no reason to fill it ahead */
     struct mm_file *file;  /* NULL: anonymous */
     uint64_t offset_bytes; /* of start, in the file */
     const char *label;     /* "[heap]", "[stack]" or NULL */
@@ -58,6 +60,9 @@ struct mm_file *mm_file_get(struct mm_file *file);
 void mm_file_put(struct mm_file *file);
 /* The calling thread's handle on the paging engine. */
 struct fault_context *mm_context(struct mm *mm);
+
+/* What ept_protect is to be told for a mapping. */
+unsigned mm_table_access(const struct mapping *mapping);
 
 /* ---- mm_place.c ---- */
 /* A free range of `bytes` (page multiple), `room` free bytes after it wished; 0 if there is none.

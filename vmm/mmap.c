@@ -76,7 +76,7 @@ int mm_map_range(struct mm *mm, const struct mapping *mapping)
     pthread_rwlock_wrlock(&mm->table);
     error = mm_insert(mm, mapping);
     if (!error)
-        error = ept_protect(mm->vm->ept, mapping->start, bytes, mapping->access);
+        error = ept_protect(mm->vm->ept, mapping->start, bytes, mm_table_access(mapping));
     pthread_rwlock_unlock(&mm->table);
     return error;
 }
@@ -109,7 +109,7 @@ int mm_sync_range(struct mm *mm, gpa_t start, gpa_t end)
     /* Only `change` holders edit the array, so it can be read here without the table lock. */
     for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end && !error; i++) {
         const struct mapping *map = &mm->maps[i];
-        if (!map->shared || !map->file)
+        if (!map->shared || !map->file || !map->file->writable)
             continue;
         uint64_t page = (map->start > start ? map->start : start) >> EPT_PAGE_SHIFT;
         uint64_t last = (map->end < end ? map->end : end) >> EPT_PAGE_SHIFT;
@@ -150,6 +150,7 @@ static int file_open(struct mm *mm, const uint64_t args[6], struct mm_file **out
     ssize_t bytes = readlink(link, path, sizeof(path) - 1);
     *file = (struct mm_file){.users = 1,
                              .fd = fd,
+                             .writable = (flags & O_ACCMODE) == O_RDWR,
                              .device = st.st_dev,
                              .inode = st.st_ino,
                              .path = bytes > 0 ? strndup(path, (size_t)bytes) : NULL};
@@ -211,6 +212,7 @@ static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
             .end = (gpa_t)at + bytes,
             .access = access_of(args[2]),
             .shared = file && type != MAP_PRIVATE,
+            .stack = args[3] & (MAP_STACK | MAP_GROWSDOWN),
             .file = file,
             .offset_bytes = file ? args[5] : 0,
             .label = args[3] & MAP_GROWSDOWN ? "[stack]" : NULL,
@@ -253,7 +255,7 @@ static int64_t mm_mprotect(struct mm *mm, const uint64_t args[6])
     for (size_t i = mm_index(mm, start); !error && i < mm->count && mm->maps[i].start < end; i++) {
         struct mapping *map = &mm->maps[i];
         map->access = access;
-        error = ept_protect(mm->vm->ept, map->start, map->end - map->start, access);
+        error = ept_protect(mm->vm->ept, map->start, map->end - map->start, mm_table_access(map));
     }
     mm_merge_around(mm, start, end);
     pthread_rwlock_unlock(&mm->table);
