@@ -142,10 +142,7 @@ static int enter_workdir(struct hostio *io)
     io_node_done(&node);
     free(io->cwd);
     io->cwd = strdup(node.path);
-    if (!io->cwd)
-        return -ENOMEM;
-    io_proc_set_cwd(io, io->cwd);
-    return 0;
+    return io->cwd ? 0 : -ENOMEM;
 }
 
 int hostio_create(struct hostio **out, struct vm *vm)
@@ -170,9 +167,7 @@ int hostio_create(struct hostio **out, struct vm *vm)
     error = io_mounts_create(&io->mounts, io->config);
     if (error)
         goto destroy_fds;
-    error = io_proc_create(io);
-    if (!error)
-        error = enter_workdir(io);
+    error = enter_workdir(io);
     if (error)
         goto destroy_mounts;
     *out = io;

@@ -88,13 +88,18 @@ struct io_mount {
 
 #define IO_MOUNTS_MAX 128
 
+/* A private host directory, removed at the end; locked while we live. */
+struct io_scratch {
+    char *path;
+    int fd;
+};
+
 struct io_mounts {
     struct io_mount *list[IO_MOUNTS_MAX]; /* longest guest path first */
     unsigned count;
-    char *scratch; /* host directory holding root/, tmp/ and shm/; removed at the end */
-    int scratch_fd;
-    int lock_fd; /* held while we live, so that others know the scratch is in use */
-    int root_fd; /* scratch/root: what is visible outside of every grant */
+    struct io_scratch disk;   /* holds tmp/ */
+    struct io_scratch memory; /* holds root/ and shm/ */
+    int root_fd;              /* root/: what is visible outside of every grant */
     pid_t pid;
 };
 
@@ -108,7 +113,7 @@ const struct io_mount *io_mounts_at(const struct io_mounts *mounts, const char *
 /* Is some mount strictly below path? */
 bool io_mounts_below(const struct io_mounts *mounts, const char *path);
 
-/* ---- io_skeleton.c: the private scratch directory under the guest's / ---- */
+/* ---- io_skeleton.c: the private directories under the guest's / ---- */
 int io_skeleton_create(struct io_mounts *mounts);
 void io_skeleton_destroy(struct io_mounts *mounts);
 /* Makes `path` exist in the skeleton (and its parents), so that listings show it. */
@@ -154,13 +159,13 @@ int io_resolve(struct hostio *io, int dir_fd, const char *path, unsigned flags,
                struct io_node *node);
 void io_node_done(struct io_node *node);
 /* ---- io_proc.c: files made up for the guest ---- */
-int io_proc_create(struct hostio *io);
+/* Makes the names of the guest's /proc, once, when somebody looks there. */
+void io_proc_fill(struct hostio *io);
 /* Contents of a /proc path as a read-only host descriptor, or -ENOENT if it is not made up. */
 int io_proc_open(struct hostio *io, const char *path);
 /* Brings /proc/PID/fd in the skeleton up to date. */
 void io_proc_refresh_fds(struct hostio *io);
-void io_proc_set_exe(struct hostio *io, const char *guest_path);
-void io_proc_set_cwd(struct hostio *io, const char *guest_path);
+void io_proc_set_cwd(struct hostio *io, const char *guest_path); /* io->lock held */
 
 /* Bytes of the guest's memory not in use, for meminfo and sysinfo; io_info.c. */
 uint64_t io_memory_free(struct hostio *io);
@@ -179,9 +184,11 @@ struct hostio {
     struct io_fds fds;
     struct io_mounts mounts;
     struct io_futexes futexes;
-    pthread_mutex_t lock; /* cwd, limits */
+    pthread_mutex_t lock; /* cwd, limits, the making of /proc */
     char *cwd;            /* normal-form guest path */
     char *program;        /* guest path of the program */
+    atomic_bool proc_filled;
+    char comm[16]; /* the program's name, cut as Linux cuts it */
     struct rlimit limits[RLIM_NLIMITS];
     atomic_bool net_warned;
 };

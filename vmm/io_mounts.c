@@ -160,23 +160,34 @@ static int mounts_add_defaults(struct io_mounts *mounts)
 
 static int mounts_add_scratch(struct io_mounts *mounts)
 {
-    static const struct {
+    const struct {
+        const struct io_scratch *scratch;
         const char *name, *guest;
         enum mount_kind kind;
     } parts[] = {
-        {"root", "/", MOUNT_READ_ONLY},        {"root/proc", "/proc", MOUNT_PROC},
-        {"tmp", "/tmp", MOUNT_READ_WRITE},     {"tmp", "/var/tmp", MOUNT_READ_WRITE},
-        {"shm", "/dev/shm", MOUNT_READ_WRITE},
+        {&mounts->memory, "root", "/", MOUNT_READ_ONLY},
+        {&mounts->memory, "root/proc", "/proc", MOUNT_PROC},
+        {&mounts->memory, "shm", "/dev/shm", MOUNT_READ_WRITE},
+        {&mounts->disk, "tmp", "/tmp", MOUNT_READ_WRITE},
+        {&mounts->disk, "tmp", "/var/tmp", MOUNT_READ_WRITE},
+    };
+    static const char *const links[][2] = {
+        {"/dev/fd", "/proc/self/fd"},
+        {"/dev/stdin", "/proc/self/fd/0"},
+        {"/dev/stdout", "/proc/self/fd/1"},
+        {"/dev/stderr", "/proc/self/fd/2"},
     };
     char host[PATH_MAX];
     int error = 0;
 
     for (size_t i = 0; !error && i < sizeof(parts) / sizeof(parts[0]); i++) {
         error = io_skeleton_place(mounts, parts[i].guest, true);
-        snprintf(host, sizeof(host), "%s/%s", mounts->scratch, parts[i].name);
+        snprintf(host, sizeof(host), "%s/%s", parts[i].scratch->path, parts[i].name);
         if (!error)
             error = mounts_add(mounts, host, parts[i].guest, parts[i].kind);
     }
+    for (size_t i = 0; !error && i < sizeof(links) / sizeof(links[0]); i++)
+        error = io_skeleton_link(mounts, links[i][0], links[i][1]);
     return error;
 }
 
@@ -224,7 +235,7 @@ int io_mounts_create(struct io_mounts *mounts, const struct run_config *config)
     if (!error)
         error = mounts_add_defaults(mounts);
     if (error) {
-        message_error("%s: cannot set up the guest's file system: %s", mounts->scratch,
+        message_error("%s: cannot set up the guest's file system: %s", mounts->memory.path,
                       strerror(-error));
         goto destroy;
     }

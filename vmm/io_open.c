@@ -184,7 +184,7 @@ static int64_t open_creating(struct opening *opening, int dir_fd, const char *pa
         (void)io_fds_close(&opening->call->io->fds, (int)result);
         return -EEXIST;
     }
-    return result == -ENOENT ? -EROFS : result;
+    return result == -ENOENT && !node->mount->proc ? -EROFS : result;
 }
 
 static int64_t open_path(const struct io_call *call, int dir_fd, unsigned index, uint64_t flags,

@@ -29,6 +29,7 @@ static int poll_set_create(struct poll_set *set, unsigned count)
         return 0;
     free(set->list);
     free(set->files);
+    *set = (struct poll_set){0};
     return -ENOMEM;
 }
 
@@ -221,7 +222,7 @@ static int64_t select_run(const struct io_call *call, const struct timespec *tim
 {
     int count = io_arg_int(call, 0);
     uint64_t limit = io_nofile(call->io);
-    struct select_sets sets;
+    struct select_sets sets = {0};
     struct poll_set set = {0};
     int64_t result;
 

@@ -65,9 +65,7 @@ static void write_environ(struct hostio *io, FILE *out)
 
 static void write_comm(struct hostio *io, FILE *out)
 {
-    const char *name = io->program ? strrchr(io->program, '/') : NULL;
-
-    fprintf(out, "%.15s\n", name ? name + 1 : "");
+    fprintf(out, "%s\n", io->comm);
 }
 
 /* The host's, under the program's name. */
@@ -173,35 +171,40 @@ static void entry_path(const struct hostio *io, size_t index, char out[PATH_MAX]
         snprintf(out, PATH_MAX, "/proc/%s", entries[index].path);
 }
 
-int io_proc_create(struct hostio *io)
+static void own_link(struct hostio *io, const char *name, const char *target)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)io->mounts.pid, name);
+    (void)io_skeleton_link(&io->mounts, path, target);
+}
+
+/* A name that cannot be made is missing in the guest's /proc; nothing else depends on it. */
+void io_proc_fill(struct hostio *io)
 {
     char path[PATH_MAX], pid[16];
-    int error = 0;
 
-    snprintf(pid, sizeof(pid), "%d", (int)io->mounts.pid);
-    for (size_t i = 0; !error && i < ENTRY_COUNT; i++) {
-        entry_path(io, i, path);
-        error = io_skeleton_place(&io->mounts, path, false);
+    if (atomic_load(&io->proc_filled))
+        return;
+    pthread_mutex_lock(&io->lock);
+    if (!atomic_load(&io->proc_filled)) {
+        for (size_t i = 0; i < ENTRY_COUNT; i++) {
+            entry_path(io, i, path);
+            (void)io_skeleton_place(&io->mounts, path, false);
+        }
+        snprintf(pid, sizeof(pid), "%d", (int)io->mounts.pid);
+        snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+        (void)io_skeleton_place(&io->mounts, path, true);
+        (void)io_skeleton_link(&io->mounts, "/proc/self", pid);
+        (void)io_skeleton_link(&io->mounts, "/proc/thread-self", pid);
+        (void)io_skeleton_link(&io->mounts, "/proc/mounts", "self/mounts");
+        own_link(io, "root", "/");
+        own_link(io, "cwd", io->cwd);
+        if (io->program)
+            own_link(io, "exe", io->program);
+        atomic_store(&io->proc_filled, true);
     }
-    snprintf(path, sizeof(path), "/proc/%s/fd", pid);
-    if (!error)
-        error = io_skeleton_place(&io->mounts, path, true);
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/proc/self", pid);
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/proc/thread-self", pid);
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/proc/mounts", "self/mounts");
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/dev/fd", "/proc/self/fd");
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/dev/stdin", "/proc/self/fd/0");
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/dev/stdout", "/proc/self/fd/1");
-    if (!error)
-        error = io_skeleton_link(&io->mounts, "/dev/stderr", "/proc/self/fd/2");
-    snprintf(path, sizeof(path), "/proc/%s/root", pid);
-    return error ? error : io_skeleton_link(&io->mounts, path, "/");
+    pthread_mutex_unlock(&io->lock);
 }
 
 /* A read-only descriptor on what `write` (or the host's file) says now. */
@@ -285,18 +288,8 @@ void io_proc_refresh_fds(struct hostio *io)
     closedir(directory);
 }
 
-void io_proc_set_exe(struct hostio *io, const char *guest_path)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "/proc/%d/exe", (int)io->mounts.pid);
-    (void)io_skeleton_link(&io->mounts, path, guest_path);
-}
-
 void io_proc_set_cwd(struct hostio *io, const char *guest_path)
 {
-    char path[64];
-
-    snprintf(path, sizeof(path), "/proc/%d/cwd", (int)io->mounts.pid);
-    (void)io_skeleton_link(&io->mounts, path, guest_path);
+    if (atomic_load(&io->proc_filled))
+        own_link(io, "cwd", guest_path);
 }

@@ -86,6 +86,9 @@ int hostio_open_program(struct hostio *io, const char *name, char **path)
         return fd;
     free(io->program);
     io->program = strdup(*path);
-    io_proc_set_exe(io, *path);
+    /* Of a script, the first name asked for stays, as Linux has it. */
+    if (!io->comm[0])
+        snprintf(io->comm, sizeof(io->comm), "%s",
+                 strrchr(name, '/') ? strrchr(name, '/') + 1 : name);
     return fd;
 }

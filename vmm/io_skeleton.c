@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The scratch directory: a real, private host directory with the guest's root skeleton (so that
- * listings and stat of "/", "/dev", "/proc" need no special cases), its /tmp and its /dev/shm.
+ * The guest's bare root: a real, private host directory with the skeleton of "/" (so that listings
+ * and stat of "/", "/dev", "/proc" need no special cases) and its /dev/shm, in memory where the
+ * host offers that, and its /tmp, on disk where it may grow.
  *
  * Removed when the VMM ends. One left by a killed VMM is told by its free lock and removed by the
- * next run. Main thread only.
+ * next run. Main thread, but for place and link, which any thread may call.
  */
 #include "vmm/hostio_internal.h"
 
 #include "support.h"
 
 #include <dirent.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,6 +57,7 @@ static void tree_empty(int top)
     unsigned serial = 0;
     bool more = true;
 
+    /* Each round moves what lay deeper up to the top, until a round finds nothing to move. */
     for (unsigned round = 0; more && round < TREE_ROUNDS_MAX; round++) {
         int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *directory = fd < 0 ? NULL : fdopendir(fd);
@@ -62,7 +66,6 @@ static void tree_empty(int top)
 
         if (!directory)
             return;
-        more = false;
         while ((entry = readdir(directory))) {
             if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
                 continue;
@@ -105,72 +108,100 @@ static void scratch_reap_all(const char *base)
     closedir(directory);
 }
 
-static int scratch_make(struct io_mounts *mounts, const char *base)
+/* One message on failure. */
+static int scratch_create(struct io_scratch *scratch, const char *base)
 {
     char path[PATH_MAX];
+    int error = 0;
 
+    scratch_reap_all(base);
     if (snprintf(path, sizeof(path), "%s/" SCRATCH_PREFIX "XXXXXX", base) >= (int)sizeof(path))
-        return -ENAMETOOLONG;
-    if (!mkdtemp(path))
+        error = -ENAMETOOLONG;
+    else if (!mkdtemp(path))
+        error = -errno;
+    if (!error) {
+        scratch->path = strdup(path);
+        scratch->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        error = !scratch->path ? -ENOMEM : scratch->fd < 0 ? -errno : 0;
+    }
+    if (error)
+        message_error("%s: cannot make a private directory: %s (set TMPDIR)", base,
+                      strerror(-error));
+    else
+        (void)flock(scratch->fd, LOCK_EX | LOCK_NB);
+    return error;
+}
+
+static void scratch_destroy(struct io_scratch *scratch)
+{
+    if (scratch->fd >= 0) {
+        tree_empty(scratch->fd);
+        (void)rmdir(scratch->path);
+        close(scratch->fd);
+    }
+    free(scratch->path);
+    *scratch = (struct io_scratch){.fd = -1};
+}
+
+/* A directory in the scratch with exactly this mode, whatever the umask is. */
+static int scratch_mkdir(const struct io_scratch *scratch, const char *name, mode_t mode)
+{
+    if (mkdirat(scratch->fd, name, mode) || fchmodat(scratch->fd, name, mode, 0))
         return -errno;
-    mounts->scratch = strdup(path);
-    mounts->scratch_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (!mounts->scratch || mounts->scratch_fd < 0)
-        return -ENOMEM;
-    (void)flock(mounts->scratch_fd, LOCK_EX | LOCK_NB);
     return 0;
+}
+
+static bool is_in_memory(const char *path)
+{
+    struct statfs status;
+
+    return !statfs(path, &status) && status.f_type == TMPFS_MAGIC && !access(path, W_OK | X_OK);
 }
 
 int io_skeleton_create(struct io_mounts *mounts)
 {
-    const char *base = getenv("TMPDIR");
+    const char *disk = getenv("TMPDIR");
     int error;
 
     mounts->root_fd = -1;
-    mounts->scratch_fd = -1;
-    mounts->scratch = NULL;
-    if (!base || base[0] != '/')
-        base = "/tmp";
-    scratch_reap_all(base);
-    error = scratch_make(mounts, base);
-    if (!error &&
-        (mkdirat(mounts->scratch_fd, "root", 0755) || mkdirat(mounts->scratch_fd, "tmp", 01777) ||
-         mkdirat(mounts->scratch_fd, "shm", 01777)))
-        error = -errno;
+    mounts->disk = mounts->memory = (struct io_scratch){.fd = -1};
+    if (!disk || disk[0] != '/')
+        disk = "/tmp";
+    error = scratch_create(&mounts->disk, disk);
+    if (!error)
+        error = scratch_create(&mounts->memory, is_in_memory("/dev/shm") ? "/dev/shm" : disk);
+    if (error)
+        goto destroy; /* it said why */
+    error = scratch_mkdir(&mounts->disk, "tmp", 01777);
+    if (!error)
+        error = scratch_mkdir(&mounts->memory, "root", 0755);
+    if (!error)
+        error = scratch_mkdir(&mounts->memory, "shm", 01777);
     if (!error) {
-        (void)fchmodat(mounts->scratch_fd, "root", 0755, 0); /* whatever the umask is */
-        (void)fchmodat(mounts->scratch_fd, "tmp", 01777, 0);
-        (void)fchmodat(mounts->scratch_fd, "shm", 01777, 0);
-        mounts->root_fd = openat(mounts->scratch_fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        mounts->root_fd = openat(mounts->memory.fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
         error = mounts->root_fd < 0 ? -errno : 0;
     }
-    if (error) {
-        message_error("%s: cannot make a private directory: %s (set TMPDIR)", base,
-                      strerror(-error));
-        io_skeleton_destroy(mounts);
-    }
+    if (!error)
+        return 0;
+    message_error("%s: %s", mounts->memory.path, strerror(-error));
+destroy:
+    io_skeleton_destroy(mounts);
     return error;
 }
 
 void io_skeleton_destroy(struct io_mounts *mounts)
 {
-    if (mounts->scratch_fd >= 0) {
-        tree_empty(mounts->scratch_fd);
-        (void)rmdir(mounts->scratch);
-        close(mounts->scratch_fd);
-    }
+    scratch_destroy(&mounts->disk);
+    scratch_destroy(&mounts->memory);
     if (mounts->root_fd >= 0)
         close(mounts->root_fd);
-    free(mounts->scratch);
-    mounts->scratch = NULL;
-    mounts->scratch_fd = -1;
     mounts->root_fd = -1;
 }
 
 int io_skeleton_place(struct io_mounts *mounts, const char *path, bool directory)
 {
     bool tmp = !strncmp(path, "/tmp/", 5); /* a mount of its own that shows what is mounted in it */
-    int base = tmp ? mounts->scratch_fd : mounts->root_fd;
+    int base = tmp ? mounts->disk.fd : mounts->root_fd;
     char relative[PATH_MAX];
     int fd;
 

@@ -45,6 +45,8 @@ static int walk_reopen(struct walk *walk)
     node->mount = io_mounts_find(&walk->io->mounts, walk->done ? node->path : "/", &rest);
     if (node->mount->hidden)
         return -EACCES;
+    if (node->mount->proc)
+        io_proc_fill(walk->io);
     fd = io_mount_open(node->mount, rest, O_PATH, 0);
     if (fd < 0)
         return fd == -ELOOP ? -ENOENT : fd; /* it was a directory a moment ago: renamed */
@@ -126,6 +128,8 @@ static int walk_enter(struct walk *walk, const char *name, const char *after, bo
 
     if (mount && mount->hidden)
         return -EACCES;
+    if (mount && mount->proc)
+        io_proc_fill(walk->io);
     if (node->mount->proc && !strcmp(name, "fd"))
         io_proc_refresh_fds(walk->io);
     fd = walk_open(walk, name, mount, last);

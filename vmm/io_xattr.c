@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Extended attributes: the path forms on /proc/self/fd names serve all. Only user attributes may
- * be changed; the others mean something to the host's security.
+ * Extended attributes: the path forms on /proc/self/fd names serve all. Only user attributes and
+ * access lists may be changed; the others mean something to the host's security.
  */
 #include "vmm/hostio_internal.h"
 
@@ -130,13 +130,18 @@ int64_t io_flistxattr(const struct io_call *call)
     return result;
 }
 
+static bool name_changeable(const char *name)
+{
+    return !strncmp(name, "user.", 5) || !strncmp(name, "system.posix_acl_", 17);
+}
+
 static int64_t xattr_set(const struct io_call *call, struct xattr_target *target)
 {
     char name[XATTR_NAME_MAX + 1];
     void *value = NULL;
     int64_t result = xattr_name(call, name);
 
-    if (!result && strncmp(name, "user.", 5))
+    if (!result && !name_changeable(name))
         result = -EPERM;
     if (!result && call->args[3] > XATTR_SIZE_MAX)
         result = -E2BIG;
@@ -172,6 +177,8 @@ static int64_t xattr_remove(const struct io_call *call, struct xattr_target *tar
     char name[XATTR_NAME_MAX + 1];
     int64_t result = xattr_name(call, name);
 
+    if (!result && !name_changeable(name))
+        result = -EPERM;
     if (!result)
         result = IO_HOST2(SYS_removexattr, target->link, name);
     xattr_done(target);

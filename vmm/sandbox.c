@@ -91,21 +91,30 @@ static int rules_for_mounts(int ruleset, const struct io_mounts *mounts, uint64_
     return error;
 }
 
-/* The VMM's own needs: its scratch directory and its removal, and what libraries look up. */
-static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t known)
+/* A scratch directory and its removal, which is a right on the directory it lies in. */
+static int rules_for_scratch(int ruleset, const struct io_scratch *scratch, uint64_t known)
 {
     char parent[PATH_MAX];
     char *slash;
-    int error = rule_add(ruleset, mounts->scratch_fd, known);
+    int error = rule_add(ruleset, scratch->fd, known);
 
-    for (size_t i = 0; !error && i < sizeof(own_read) / sizeof(own_read[0]); i++)
-        error = rule_add_path(ruleset, own_read[i], RIGHTS_READ);
     if (error)
         return error;
-    snprintf(parent, sizeof(parent), "%s", mounts->scratch);
+    snprintf(parent, sizeof(parent), "%s", scratch->path);
     slash = strrchr(parent, '/');
     *slash = '\0';
     return rule_add_path(ruleset, parent[0] ? parent : "/", LANDLOCK_ACCESS_FS_REMOVE_DIR);
+}
+
+static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t known)
+{
+    int error = rules_for_scratch(ruleset, &mounts->disk, known);
+
+    if (!error)
+        error = rules_for_scratch(ruleset, &mounts->memory, known);
+    for (size_t i = 0; !error && i < sizeof(own_read) / sizeof(own_read[0]); i++)
+        error = rule_add_path(ruleset, own_read[i], RIGHTS_READ);
+    return error;
 }
 
 static int landlock_enter(const struct hostio *io)

@@ -189,6 +189,8 @@ static const int allowed[] = {
     SCMP_SYS(getitimer),
     SCMP_SYS(wait4),
     SCMP_SYS(waitid),
+    SCMP_SYS(pidfd_open),
+    SCMP_SYS(pidfd_send_signal),
     SCMP_SYS(prctl),
     SCMP_SYS(arch_prctl),
     /* scheduling, limits, facts */

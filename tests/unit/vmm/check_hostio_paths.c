@@ -267,9 +267,9 @@ END_TEST
 START_TEST(scratch_is_removed_however_deep)
 {
     char scratch[PATH_MAX];
-    int fd = open(io->mounts.scratch, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(io->mounts.disk.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    snprintf(scratch, sizeof(scratch), "%s", io->mounts.scratch);
+    snprintf(scratch, sizeof(scratch), "%s", io->mounts.disk.path);
     for (int i = 0; i < 3000; i++) {
         int next;
 
