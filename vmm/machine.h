@@ -115,6 +115,10 @@ int64_t timers_get(struct vcpu *vcpu, const uint64_t args[6]);
 /* The node is connected: the socket's name can go. Accepts NULL. */
 void embedded_connected(struct embedded *embedded);
 
+/* ---- backtrace.c ---- */
+/* The calls that led to `regs`, one line each. One at a time; this vCPU's thread. */
+void backtrace_print(struct vcpu *vcpu, const struct fv_regs *regs);
+
 /* ---- clock.c ---- */
 struct clock_state {
     uint64_t tsc, mono_ns;           /* the guest's point of the last refresh */

@@ -64,7 +64,8 @@ static void upcall(struct vcpu *vcpu, const struct kvm_regs *at, uint32_t reason
         .r14 = at->r14,
         .r15 = at->r15,
         .rip = at->rip,
-        .rflags = at->rflags,
+        /* As the program knows them: IF set (PVM pushes it clear), IOPL 0. */
+        .rflags = (at->rflags & ~RFLAGS_IOPL3) | RFLAGS_IF,
     };
     page->upcall_reason = reason;
     gpa_t stack = FV_VCPU_BASE + (gpa_t)(vcpu->index + 1) * FV_VCPU_STRIDE;

@@ -20,8 +20,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-/* Deep enough for the paging engine and libc's resolver; touched pages only count. */
-#define VCPU_STACK_BYTES (256u << 10)
+/* Deep enough for the paging engine and a crash report; only touched pages count. */
+#define VCPU_STACK_BYTES (512u << 10)
 
 static __thread struct vcpu *self;
 
