@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a worker does for its tenant: accepts the tenant's connections (and only them: each brings
+ * the token), moves data, and makes slabs reachable or unreachable. A slab's key is random and
+ * dies with it, so a stale or guessed key ends the connection that used it and reaches nothing.
+ */
+#include "memserver/fabric.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <rdma/fi_cm.h>
+#include <rdma/fi_eq.h>
+#include <rdma/fi_errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define KEY_TRIES 8 /* random 64-bit keys do not collide twice by accident */
+
+void fabric_progress(struct fabric *fabric)
+{
+    struct fi_cq_entry entries[16];
+    struct fi_cq_err_entry failed = {0};
+    ssize_t got;
+
+    do {
+        got = fi_cq_read(fabric->cq, entries, 16);
+        if (got == -FI_EAVAIL)
+            got = fi_cq_readerr(fabric->cq, &failed, 0);
+    } while (got > 0);
+}
+
+/* Takes as long whichever byte differs. */
+static bool fabric_token_matches(const struct fabric *fabric, const uint8_t *token)
+{
+    uint8_t difference = 0;
+
+    for (size_t i = 0; i < WIRE_TOKEN_BYTES; i++)
+        difference |= (uint8_t)(fabric->token[i] ^ token[i]);
+    return difference == 0;
+}
+
+static void fabric_accept(struct fabric *fabric, struct fi_info *info)
+{
+    struct fid_ep *endpoint = NULL;
+    int error = fi_endpoint(fabric->domain, info, &endpoint, NULL);
+
+    if (!error)
+        error = fi_ep_bind(endpoint, &fabric->eq->fid, 0);
+    if (!error)
+        error = fi_ep_bind(endpoint, &fabric->cq->fid, FI_TRANSMIT | FI_RECV);
+    if (!error)
+        error = fi_enable(endpoint);
+    if (!error)
+        error = fi_accept(endpoint, NULL, 0);
+    if (!error)
+        fabric->endpoints[fabric->endpoint_count++] = endpoint;
+    else if (endpoint)
+        fi_close(&endpoint->fid);
+}
+
+static void fabric_drop(struct fabric *fabric, const struct fid *fid)
+{
+    for (int i = 0; i < fabric->endpoint_count; i++) {
+        if (&fabric->endpoints[i]->fid != fid)
+            continue;
+        fi_close(&fabric->endpoints[i]->fid);
+        fabric->endpoints[i] = fabric->endpoints[--fabric->endpoint_count];
+        return;
+    }
+}
+
+void fabric_connections(struct fabric *fabric)
+{
+    struct {
+        struct fi_eq_cm_entry entry;
+        uint8_t data[256]; /* the most the provider passes on */
+    } event;
+    struct fi_eq_err_entry failed = {0};
+    uint32_t type;
+    ssize_t got;
+
+    while ((got = fi_eq_read(fabric->eq, &type, &event, sizeof(event), 0)) != -FI_EAGAIN) {
+        if (got == -FI_EAVAIL) {
+            if (fi_eq_readerr(fabric->eq, &failed, 0) > 0 && failed.fid)
+                fabric_drop(fabric, failed.fid);
+            continue;
+        }
+        if (got < 0)
+            return;
+        if (type == FI_SHUTDOWN) {
+            fabric_drop(fabric, event.entry.fid);
+        } else if (type == FI_CONNREQ) {
+            bool known = (size_t)got == sizeof(event.entry) + WIRE_TOKEN_BYTES &&
+                         fabric_token_matches(fabric, event.data);
+
+            if (known && fabric->endpoint_count < FABRIC_ENDPOINTS_MAX)
+                fabric_accept(fabric, event.entry.info);
+            else
+                fi_reject(fabric->listener, event.entry.info->handle, NULL, 0);
+            fi_freeinfo(event.entry.info);
+        }
+    }
+}
+
+/* Index of a slab that the supervisor names; the supervisor is trusted, its bugs are not. */
+static int fabric_index(const struct fabric *fabric, uint64_t offset, uint64_t *index)
+{
+    if (offset % WIRE_SLAB_BYTES || offset >= fabric->map_bytes)
+        return -EINVAL;
+    *index = offset / WIRE_SLAB_BYTES;
+    return 0;
+}
+
+static int fabric_map(struct fabric *fabric, struct wire_slab *slab)
+{
+    struct fid_mr *region = NULL;
+    uint64_t index;
+    int error = fabric_index(fabric, slab->remote, &index);
+
+    if (error || fabric->regions[index])
+        return -EINVAL;
+    for (int i = 0; i < KEY_TRIES && !region; i++) {
+        if (getrandom(&slab->key, sizeof(slab->key), 0) != (ssize_t)sizeof(slab->key))
+            return -EIO;
+        error = fi_mr_reg(fabric->domain, fabric->base + slab->remote, WIRE_SLAB_BYTES,
+                          FI_REMOTE_READ | FI_REMOTE_WRITE, 0, slab->key, 0, &region, NULL);
+    }
+    if (error)
+        return error;
+    fabric->regions[index] = region;
+    /* The provider addresses a region by offset from its start. */
+    slab->remote = 0;
+    return 0;
+}
+
+static int fabric_unmap(struct fabric *fabric, const struct wire_slab *slab)
+{
+    uint64_t index;
+    int error = fabric_index(fabric, slab->remote, &index);
+
+    if (error || !fabric->regions[index])
+        return -EINVAL;
+    fi_close(&fabric->regions[index]->fid);
+    fabric->regions[index] = NULL;
+    return fallocate(WORKER_MEMORY_FD, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     (off_t)slab->remote, WIRE_SLAB_BYTES) < 0
+               ? -errno
+               : 0;
+}
+
+int fabric_request(struct fabric *fabric)
+{
+    struct worker_message message;
+    int got = worker_receive(WORKER_CONTROL_FD, &message);
+
+    if (got <= 0)
+        return got;
+    message.status = 0;
+    for (uint32_t i = 0; i < message.count && !message.status; i++)
+        message.status = message.type == WORKER_MAP ? fabric_map(fabric, &message.slabs[i])
+                                                    : fabric_unmap(fabric, &message.slabs[i]);
+    return worker_send(WORKER_CONTROL_FD, &message);
+}

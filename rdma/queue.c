@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Queues: what all transports share. Checks requests, keeps a slot for each one in flight, spins
+ * for a short while and then sleeps, counts, and ends the node when it was polled in vain for the
+ * node's timeout. One thread at a time; nothing here is locked.
+ */
+#include "rdma/transport.h"
+#include "support.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define POLL_BATCH     64u
+#define STALL_LOOKS    8u /* a stall shorter than timeout / 8 between two looks counts in full */
+#define SLOT_NONE      UINT32_MAX
+#define SLEEP_SLICE_NS 100000000ULL /* look at the stall clock at least every 100 ms */
+
+int rdma_queue_create(struct rdma_node *node, enum rdma_queue_kind kind, uint32_t depth,
+                      struct rdma_queue **out)
+{
+    struct rdma_queue *queue;
+    int error;
+
+    *out = NULL;
+    if (depth == 0 || depth > QUEUE_DEPTH_MAX || (unsigned)kind > RDMA_QUEUE_WRITEBACK)
+        return -EINVAL;
+    queue = calloc(1, sizeof(*queue) + depth * sizeof(queue->slots[0]));
+    if (!queue)
+        return -ENOMEM;
+    queue->node = node;
+    queue->kind = kind;
+    queue->depth = depth;
+    queue->random = clock_now_ns() | 1;
+    for (uint32_t i = 0; i < depth; i++)
+        queue->slots[i].next_free = i + 1 < depth ? i + 1 : SLOT_NONE;
+    error = node->transport->queue_open(queue);
+    if (error) {
+        free(queue);
+        return error;
+    }
+    *out = queue;
+    return 0;
+}
+
+void rdma_queue_destroy(struct rdma_queue *queue)
+{
+    if (!queue)
+        return;
+    queue->node->transport->queue_close(queue);
+    free(queue);
+}
+
+/* Finds where the pages are; 0, -EINVAL or -EFAULT. */
+static int queue_locate(const struct rdma_queue *queue, const struct rdma_request *request,
+                        uint64_t *remote, uint64_t *key)
+{
+    const struct rdma_node *node = queue->node;
+    uint64_t offset = request->page % RDMA_SLAB_PAGES;
+    const struct slab_entry *entry;
+    uint64_t place;
+
+    if (request->pages == 0 || request->pages > RDMA_SLAB_PAGES - offset ||
+        request->page >= node->span_pages || (uintptr_t)request->local % RDMA_PAGE_BYTES ||
+        (unsigned)request->op > RDMA_WRITE)
+        return -EINVAL;
+    entry = &node->slabs[request->page / RDMA_SLAB_PAGES];
+    place = atomic_load_explicit(&entry->place, memory_order_acquire);
+    if (!(place & SLAB_CLAIMED))
+        return -EFAULT;
+    *remote = (place & ~SLAB_FLAGS) + offset * RDMA_PAGE_BYTES;
+    *key = atomic_load_explicit(&entry->key, memory_order_relaxed);
+    return 0;
+}
+
+/* 1 taken, 0 full, -errno. */
+static int queue_post_one(struct rdma_queue *queue, const struct rdma_request *request)
+{
+    uint32_t slot = queue->free_slot;
+    uint64_t remote, key;
+    int taken = queue_locate(queue, request, &remote, &key);
+
+    if (taken < 0)
+        return taken;
+    if (slot == SLOT_NONE)
+        return 0;
+    queue->slots[slot].request = *request;
+    queue->slots[slot].remote = remote;
+    taken = queue->node->transport->post(queue, slot, remote, key);
+    if (taken <= 0)
+        return taken;
+    queue->free_slot = queue->slots[slot].next_free;
+    queue->slots[slot].busy = true;
+    if (queue->in_flight++ == 0)
+        queue->stall_ns = queue->looked_ns = 0;
+    return 1;
+}
+
+int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *requests, uint32_t count)
+{
+    uint32_t done = 0;
+    int error = rdma_node_error(queue->node);
+
+    if (error)
+        return error;
+    for (; done < count; done++) {
+        int taken = queue_post_one(queue, &requests[done]);
+
+        /* What was taken before the bad one is under way and must be reported as such. */
+        if (taken < 0)
+            return done ? (int)done : taken;
+        if (taken == 0)
+            break;
+    }
+    return (int)done;
+}
+
+static void queue_count(struct rdma_node *node, const struct rdma_request *request)
+{
+    uint64_t bytes = (uint64_t)request->pages * RDMA_PAGE_BYTES;
+    bool read = request->op == RDMA_READ;
+
+    atomic_fetch_add_explicit(read ? &node->reads : &node->writes, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(read ? &node->read_bytes : &node->write_bytes, bytes,
+                              memory_order_relaxed);
+}
+
+/* Looks once; how many completions, or -errno. */
+static int queue_collect(struct rdma_queue *queue, struct rdma_completion *out, uint32_t max)
+{
+    struct rdma_finished finished[POLL_BATCH];
+    int got = queue->node->transport->poll(queue, finished, max < POLL_BATCH ? max : POLL_BATCH);
+
+    for (int i = 0; i < got; i++) {
+        struct queue_slot *slot = &queue->slots[finished[i].slot];
+
+        out[i].cookie = slot->request.cookie;
+        out[i].status = finished[i].status;
+        if (finished[i].status == 0)
+            queue_count(queue->node, &slot->request);
+        slot->busy = false;
+        slot->next_free = queue->free_slot;
+        queue->free_slot = finished[i].slot;
+        queue->in_flight--;
+    }
+    if (got > 0)
+        queue->stall_ns = queue->looked_ns = 0;
+    return got;
+}
+
+/* Transfers are out and nothing came: counts that time, ends the node when it is too much. */
+static int queue_stalled(struct rdma_queue *queue, uint64_t now)
+{
+    struct rdma_node *node = queue->node;
+    uint64_t most = node->timeout_ns / STALL_LOOKS;
+    uint64_t passed = queue->looked_ns ? now - queue->looked_ns : 0;
+
+    queue->looked_ns = now;
+    queue->stall_ns += passed < most ? passed : most;
+    if (queue->stall_ns < node->timeout_ns)
+        return rdma_node_error(node);
+    rdma_node_fail(node, -ETIMEDOUT, "a transfer did not finish within %.1f s",
+                   (double)node->timeout_ns / 1e9);
+    return rdma_node_error(node);
+}
+
+int rdma_queue_poll(struct rdma_queue *queue, struct rdma_completion *out, uint32_t max,
+                    uint64_t timeout_ns)
+{
+    const struct rdma_transport *transport = queue->node->transport;
+    uint64_t began = 0;
+    int error = rdma_node_error(queue->node);
+
+    if (error)
+        return error;
+    while (queue->in_flight > 0 && max > 0) {
+        int got = queue_collect(queue, out, max);
+        uint64_t now, slice;
+
+        if (got != 0)
+            return got;
+        now = clock_now_ns();
+        if (!began)
+            began = now;
+        error = queue_stalled(queue, now);
+        if (error)
+            return error;
+        if (now - began >= timeout_ns)
+            return 0;
+        if (now - began < transport->spin_ns[queue->kind])
+            continue;
+        slice = timeout_ns - (now - began);
+        if (slice > SLEEP_SLICE_NS)
+            slice = SLEEP_SLICE_NS;
+        if (slice > queue->node->timeout_ns / STALL_LOOKS)
+            slice = queue->node->timeout_ns / STALL_LOOKS;
+        transport->wait(queue, now + slice);
+    }
+    return 0;
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of rdma/: what a node and a queue are, and the table of operations that a transport
+ * (loopback.c, ofi*.c) fills in. The shared code checks requests, counts, spins, sleeps, bounds
+ * every wait and ends the node; a transport only moves bytes and reports. A transport that needs
+ * registered buffers, one queue pair a queue and a key a slab (verbs) fits the same table.
+ */
+#ifndef FARVISOR_RDMA_TRANSPORT_H
+#define FARVISOR_RDMA_TRANSPORT_H
+
+#include "rdma/address.h"
+#include "rdma/channel.h"
+#include "rdma/rdma.h"
+#include "rdma/wire.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define QUEUE_DEPTH_MAX  1024u
+#define NODE_AHEAD_SLABS 4u
+
+/* Where a slab lives on the node. `place` is 0, or the slab-aligned remote address with flags. */
+#define SLAB_GRANTED 1ULL /* the node holds memory for it, asked ahead of need */
+#define SLAB_CLAIMED 2ULL /* ... and rdma_reserve was told so */
+#define SLAB_FLAGS   3ULL
+struct slab_entry {
+    _Atomic uint64_t place;
+    _Atomic uint64_t key; /* written before place is published */
+};
+
+/* Simulated network of the loopback transport; all 0: none. */
+struct loopback_network {
+    uint64_t delay_ns, jitter_ns, bits_per_s;
+};
+
+struct rdma_finished {
+    uint32_t slot;
+    int status;
+};
+
+struct rdma_transport {
+    const char *name;
+    enum wire_transport wire;
+    bool needs_buffer;
+    uint64_t spin_ns[3]; /* by enum rdma_queue_kind: how long polling beats sleeping */
+    /* After READY; passed_fd (or -1) stays the caller's. 0 or -errno after one message. */
+    int (*open)(struct rdma_node *node, int passed_fd);
+    void (*close)(struct rdma_node *node); /* undoes open, also a failed one */
+    int (*queue_open)(struct rdma_queue *queue);
+    void (*queue_close)(struct rdma_queue *queue);
+    /* One checked request in `slot`; 1 taken, 0 full, -errno. */
+    int (*post)(struct rdma_queue *queue, uint32_t slot, uint64_t remote, uint64_t key);
+    /* Fills finished[]; returns how many, without waiting; or -errno: the node is lost. */
+    int (*poll)(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max);
+    /* Sleeps until something may have finished, the node is lost, or about `until_ns`. */
+    void (*wait)(struct rdma_queue *queue, uint64_t until_ns);
+    void *(*direct)(struct rdma_node *node, uint64_t remote); /* NULL: never */
+};
+
+struct rdma_node {
+    const struct rdma_transport *transport;
+    void *private; /* the transport's */
+    char address_text[ADDRESS_TEXT_BYTES];
+    char describe[128];
+    struct address address;
+    uint64_t span_pages, quota_bytes, timeout_ns;
+    struct loopback_network network;
+    struct wire_ready ready;
+
+    atomic_int error;
+    int event_fd; /* readable once error is set; never read */
+
+    struct slab_entry *slabs; /* slab_count of them, pages of the table appear when touched */
+    uint64_t slab_count;
+    uint64_t ahead[NODE_AHEAD_SLABS]; /* GRANTED but not CLAIMED; under lock */
+    uint32_t ahead_count;
+    uint64_t last_reserved; /* slab after the last one asked for: tells a sequential tenant */
+    bool full_told;
+
+    pthread_mutex_t lock; /* the channel and everything below */
+    pthread_cond_t changed;
+    struct channel channel;
+    pthread_t thread;
+    bool thread_runs, stopping;
+    int wake_fd;    /* eventfd: the control thread looks again */
+    bool claiming;  /* one thread at a time talks about slabs */
+    bool reserving; /* its RESERVE is out */
+    bool reserve_answered;
+    struct wire_reserved reserve_answer;
+    uint64_t reserve_first;
+    uint32_t reserve_count;
+
+    _Atomic uint64_t read_bytes, write_bytes, reads, writes, slabs_held, slabs_peak;
+};
+
+/* A request in flight. */
+struct queue_slot {
+    struct rdma_request request;
+    uint64_t due_ns; /* loopback: when it becomes visible */
+    uint64_t remote; /* address on the node */
+    uint32_t next_free;
+    bool busy;
+};
+
+struct rdma_queue {
+    struct rdma_node *node;
+    enum rdma_queue_kind kind;
+    uint32_t depth, in_flight, free_slot;
+    uint64_t looked_ns; /* last poll that found nothing */
+    uint64_t stall_ns;  /* polled so long in vain; a stopped process does not count */
+    uint64_t link_free_ns;
+    uint64_t random;
+    void *private; /* the transport's */
+    struct queue_slot slots[];
+};
+
+extern const struct rdma_transport rdma_loopback;
+extern const struct rdma_transport rdma_ofi;
+
+/* node.c: ends the node. The first call wins and prints "memory node ADDRESS: " and the text. */
+void rdma_node_fail(struct rdma_node *node, int error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* transport.c: "auto", "loopback,delay=20us", ... 0 or -errno after one message. */
+int rdma_transport_parse(struct rdma_node *node, const char *text);
+
+/* connect.c: socket, HELLO, READY. 0 or -errno after one message. */
+int rdma_node_greet(struct rdma_node *node, const char *name);
+
+/* control.c: the thread that keeps the control connection. */
+int rdma_control_start(struct rdma_node *node);
+void rdma_control_stop(struct rdma_node *node);
+/* With node->lock held: waits for node->changed until `deadline_ns` or node error. 0 or -errno. */
+int rdma_control_wait(struct rdma_node *node, uint64_t deadline_ns);
+/* With node->lock held: sends, waiting for room in the bounded buffer. 0 or -errno. */
+int rdma_control_send(struct rdma_node *node, const union wire_message *message);
+
+#endif
