@@ -53,7 +53,7 @@ static void child_exec(const struct embedded *embedded, const char *program, pid
     snprintf(fd_text, sizeof(fd_text), "%d", ready_fd);
     snprintf(capacity, sizeof(capacity), "%llu", (unsigned long long)capacity_bytes);
     execl(program, INSTALL_MEMSERVER_NAME, "--listen", embedded->address, "--capacity", capacity,
-          "--ready-fd", fd_text, (char *)NULL);
+          "--ready-fd", fd_text, "--quiet", (char *)NULL);
     message_error("%s: cannot start: %s", program, strerror(errno));
     _exit(1);
 }

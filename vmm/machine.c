@@ -17,6 +17,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#define EMBEDDED_SPARE_BYTES (256ULL << 20)
+
 struct machine {
     struct vm vm;
     struct embedded *embedded;
@@ -101,6 +103,19 @@ static int memory_create(struct vm *vm)
     return error;
 }
 
+/*
+ * A block of 2 MiB that has any page remote holds a slab of 2 MiB there. A server of our own costs
+ * nothing for what is not touched, so it may hold more than --memory; a foreign one is asked for
+ * exactly that.
+ */
+static uint64_t quota_bytes(const struct run_config *config)
+{
+    uint64_t slab_bytes = (uint64_t)RDMA_SLAB_PAGES * RDMA_PAGE_BYTES;
+    uint64_t bytes =
+        config->memserver ? config->memory_bytes : config->memory_bytes * 2 + EMBEDDED_SPARE_BYTES;
+    return (bytes + slab_bytes - 1) & ~(slab_bytes - 1);
+}
+
 /* The memory node, where --local does not hold everything. */
 static int node_connect(struct machine *m)
 {
@@ -109,7 +124,7 @@ static int node_connect(struct machine *m)
         .transport = config->transport ? config->transport : "auto",
         .address = config->memserver,
         .name = m->program.path,
-        .quota_bytes = config->memory_bytes,
+        .quota_bytes = quota_bytes(config),
         .span_pages = ept_span(m->vm.ept) >> EPT_PAGE_SHIFT,
         .timeout_ns = config->timeout_ns,
     };
@@ -117,7 +132,7 @@ static int node_connect(struct machine *m)
         return 0;
     int error = 0;
     if (!node.address)
-        error = embedded_start(&m->embedded, config->memory_bytes, &node.address);
+        error = embedded_start(&m->embedded, node.quota_bytes, &node.address);
     if (!error)
         error = rdma_node_connect(&m->vm.node, &node);
     embedded_connected(m->embedded);
