@@ -55,7 +55,7 @@ LINK_vmm := vmm fault ept rdma support
 LINK_memserver := memserver rdma support
 
 archives = $(foreach layer,$(LINK_$(1)),$(B)/lib$(layer).a)
-objects = $(patsubst %,$(B)/%.o,$(sort $(wildcard $(DIR_$(1))/*.c $(DIR_$(1))/*.S)))
+objects = $(patsubst %,$(B)/obj/%.o,$(sort $(wildcard $(DIR_$(1))/*.c $(DIR_$(1))/*.S)))
 
 PROGRAMS := $(B)/farvisor $(B)/memserver
 UNIT_SOURCES := $(wildcard tests/unit/*/check_*.c)
@@ -80,12 +80,12 @@ help: ## this text
 all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) ## build farvisor, memserver and the guest image
 
 # --- rules ---
-$(B)/%.c.o: %.c
+$(B)/obj/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(FV_CPPFLAGS) $(CPPFLAGS) $(FV_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c $< -o $@
 
-$(B)/%.S.o: %.S
+$(B)/obj/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(call say,AS,$<)
 	$(Q)$(CC) $(FV_CPPFLAGS) $(CPPFLAGS) $(CFLAGS) $(DEPFLAGS) -c $< -o $@
@@ -103,23 +103,23 @@ $(B)/lib$(1).a: $(filter-out %/main.c.o,$(call objects,$(1))) $(B)/$(1).members
 	$$(call say,AR,$$@)
 	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$(filter %.o,$$^)
 
-$(patsubst %.c,$(B)/%,$(wildcard tests/unit/$(1)/check_*.c)): $(B)/%: $(B)/%.c.o \
-    $(patsubst %.c,$(B)/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/$(1)/*.c))) \
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/$(1)/check_*.c)): $(B)/%: $(B)/obj/%.c.o \
+    $(patsubst %.c,$(B)/obj/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/$(1)/*.c))) \
     $(call archives,$(1))
 	$$(call say,LD,$$@)
 	$$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $$^ -o $$@ $(CHECK_LIBS) $(LIBS)
 endef
 $(foreach layer,$(LAYERS),$(eval $(call layer_rules,$(layer))))
 
-$(B)/farvisor: $(B)/vmm/main.c.o $(call archives,vmm)
-$(B)/memserver: $(B)/memserver/main.c.o $(call archives,memserver)
+$(B)/farvisor: $(B)/obj/vmm/main.c.o $(call archives,vmm)
+$(B)/memserver: $(B)/obj/memserver/main.c.o $(call archives,memserver)
 $(PROGRAMS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 
 # Guest code that can run on the host is tested there, against the support library only.
-$(patsubst %.c,$(B)/%,$(wildcard tests/unit/guest-os/check_*.c)): $(B)/%: $(B)/%.c.o \
-    $(patsubst %.c,$(B)/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/guest-os/*.c))) \
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/guest-os/check_*.c)): $(B)/%: $(B)/obj/%.c.o \
+    $(patsubst %.c,$(B)/obj/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/guest-os/*.c))) \
     $(KERNEL_HOST_ARCHIVE) $(B)/libsupport.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(CHECK_LIBS) $(LIBS)
@@ -128,16 +128,16 @@ $(patsubst %.c,$(B)/%,$(wildcard tests/unit/guest-os/check_*.c)): $(B)/%: $(B)/%
 FUZZ_ARCHIVES := $(KERNEL_HOST_ARCHIVE) $(B)/libmemserver.a $(call archives,vmm)
 REPLAY_PROGRAMS := $(FUZZ_NAMES:%=$(B)/tests/fuzz/replay_%)
 FUZZ_PROGRAMS := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
-$(REPLAY_PROGRAMS): $(B)/tests/fuzz/replay_%: $(B)/tests/fuzz/fuzz_%.c.o \
-    $(B)/tests/fuzz/replay.c.o $(FUZZ_ARCHIVES)
+$(REPLAY_PROGRAMS): $(B)/tests/fuzz/replay_%: $(B)/obj/tests/fuzz/fuzz_%.c.o \
+    $(B)/obj/tests/fuzz/replay.c.o $(FUZZ_ARCHIVES)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
-$(FUZZ_PROGRAMS): $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.c.o $(FUZZ_ARCHIVES)
+$(FUZZ_PROGRAMS): $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(FUZZ_ARCHIVES)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 
 -include $(patsubst %,%.d,$(foreach layer,$(LAYERS),$(call objects,$(layer))))
--include $(patsubst %.c,$(B)/%.c.o.d,$(wildcard tests/unit/*/*.c tests/fuzz/*.c))
+-include $(patsubst %.c,$(B)/obj/%.c.o.d,$(wildcard tests/unit/*/*.c tests/fuzz/*.c))
 
 # --- what people run; deps first, so that each works on a fresh system ---
 SUBMAKE := +$(Q)$(MAKE) --no-print-directory -j$(JOBS)
