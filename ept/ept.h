@@ -153,6 +153,10 @@ int ept_write_protect(struct ept *ept, uint64_t page, uint64_t pages, bool on);
 int ept_unmap(struct ept *ept, uint64_t page,
               uint64_t pages); /* stays resident; next touch remaps */
 int ept_drop(struct ept *ept, uint64_t page, uint64_t pages); /* frees the frames */
+/* Takes every translation of the range out of all TLBs; contents stay. */
+int ept_flush(struct ept *ept, uint64_t page, uint64_t pages);
+/* Not paged only: has the host fill a 2 MiB block now, with a huge page if it has one. A hint. */
+void ept_populate(struct ept *ept, uint64_t page, uint64_t pages);
 /* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */
 int ept_event_fd(const struct ept *ept);
 int ept_wake(struct ept *ept, uint64_t page, uint64_t pages);
