@@ -82,8 +82,8 @@ static void cancel_many(void)
     for (int i = 0; i < CANCELLED; i++) {
         pthread_t thread;
         void *result = NULL;
-        EXPECT(pthread_create(&thread, NULL, read_for_ever, ends) == 0);
         int before = atomic_load(&reading);
+        EXPECT(pthread_create(&thread, NULL, read_for_ever, ends) == 0);
         /* Every other one is about to read by then, or has just begun. */
         while (i % 2 && atomic_load(&reading) == before)
             usleep(100);
