@@ -81,8 +81,12 @@ static bool ring_put(struct events *events, uint32_t type, uint32_t id, uint64_t
     return true;
 }
 
-/* Whoever runs the guest kernel next reads the ring; the main thread is the natural reader. */
-static void reader_kick(struct vm *vm)
+/*
+ * Whoever runs the guest kernel next reads the ring; the main thread is the natural reader. A
+ * thread that ends just now may not look any more: either it sees `pending` after it gave up
+ * `in_use` (vcpu_leave), or it is seen here to have given it up.
+ */
+void events_reader_kick(struct vm *vm)
 {
     uint32_t count = atomic_load(&vm->vcpu_count);
     for (uint32_t i = 0; i < count; i++) {
@@ -90,6 +94,8 @@ static void reader_kick(struct vm *vm)
         if (!atomic_load(&vcpu->in_use))
             continue;
         __atomic_fetch_or(&vcpu->page->pending, FV_PENDING_SIGNAL, __ATOMIC_SEQ_CST);
+        if (!atomic_load(&vcpu->in_use))
+            continue;
         vcpu_kick(vcpu);
         return;
     }
@@ -112,7 +118,7 @@ void vm_post_event(struct vm *vm, uint32_t type, uint32_t id, uint64_t value)
     if (!ring_put(events, type, id, value))
         event_hold(events, type, id, value);
     pthread_mutex_unlock(&events->lock);
-    reader_kick(vm);
+    events_reader_kick(vm);
 }
 
 /* Offers again what did not fit. */
@@ -138,7 +144,7 @@ static void held_retry(struct events *events)
     events->held = events->held && (left || events->signals_held);
     pthread_mutex_unlock(&events->lock);
     if (put)
-        reader_kick(events->vm);
+        events_reader_kick(events->vm);
 }
 
 /*

@@ -48,9 +48,10 @@ static int file_map(const char *path, struct file *file)
 static const Elf64_Phdr *headers_check(const struct file *file, size_t *count)
 {
     const Elf64_Ehdr *elf = (const void *)file->bytes;
-    if (memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0 || elf->e_ident[EI_CLASS] != ELFCLASS64 ||
-        elf->e_machine != EM_X86_64 || elf->e_type != ET_EXEC ||
-        elf->e_phentsize != sizeof(Elf64_Phdr) || elf->e_phoff % 8 || elf->e_phoff > file->length ||
+    if (!elf || memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0 ||
+        elf->e_ident[EI_CLASS] != ELFCLASS64 || elf->e_machine != EM_X86_64 ||
+        elf->e_type != ET_EXEC || elf->e_phentsize != sizeof(Elf64_Phdr) || elf->e_phoff % 8 ||
+        elf->e_phoff > file->length ||
         (file->length - elf->e_phoff) / sizeof(Elf64_Phdr) < elf->e_phnum)
         return NULL;
     *count = elf->e_phnum;

@@ -99,6 +99,8 @@ void exception_to_trap(const struct exception_state *state, struct fv_trap *out)
 /* ---- events.c ---- */
 struct events;
 int events_start(struct vm *vm);
+/* Makes some thread of the guest look at pending events. Any thread. */
+void events_reader_kick(struct vm *vm);
 /* The end was decided: from now on the events thread sees to it that it comes. Any thread. */
 void events_watch_end(struct vm *vm);
 void events_stop(struct vm *vm);

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#define IO_ROUNDS_MAX 16u
+
 void vcpu_fatal(struct vcpu *vcpu, const char *what)
 {
     if (vm_end(vcpu->vm, EXIT_FARVISOR))
@@ -21,9 +23,23 @@ void vcpu_fatal(struct vcpu *vcpu, const char *what)
 }
 
 /*
+ * Lets KVM finish its half of an I/O instruction, whose result it would otherwise write over
+ * registers set meanwhile. The string forms take several rounds. The request to exit stays set, so
+ * that a kick meanwhile is not lost; it costs one more turn of the loop.
+ */
+static void io_complete(struct vcpu *vcpu)
+{
+    vcpu->run->immediate_exit = 1;
+    for (unsigned i = 0; i < IO_ROUNDS_MAX; i++) {
+        if (ioctl(vcpu->fd, KVM_RUN, 0) < 0)
+            return;
+    }
+}
+
+/*
  * A second-stage address without a memslot was touched. The address space only hands out backed
  * addresses, so this is a string I/O instruction on absent memory, which KVM emulates: not
- * something a program may do. KVM's own half of the access is completed before registers change.
+ * something a program may do.
  */
 static void exit_mmio(struct vcpu *vcpu)
 {
@@ -34,8 +50,7 @@ static void exit_mmio(struct vcpu *vcpu)
         vcpu_fatal(vcpu, "guest kernel touched an address without memory");
         return;
     }
-    vcpu->run->immediate_exit = 1;
-    (void)ioctl(vcpu->fd, KVM_RUN, 0);
+    io_complete(vcpu);
     trap_raise(vcpu, &at, &trap);
 }
 
@@ -53,6 +68,7 @@ static void exit_io(struct vcpu *vcpu)
         /* IOPL 3 lets the program try; Linux would have refused the instruction. */
         struct kvm_regs at = run->s.regs.regs;
         struct fv_trap trap = {.vector = 13, .signal = SIGSEGV, .code = SI_KERNEL};
+        io_complete(vcpu);
         trap_raise(vcpu, &at, &trap);
     }
 }

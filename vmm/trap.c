@@ -12,14 +12,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define VECTOR_DEBUG 1
-#define VECTOR_X87   16
-#define VECTOR_PAGE  14
-#define VECTOR_SIMD  19
-#define RFLAGS_IOPL3 0x3000ULL
-#define RFLAGS_IF    0x200ULL
-#define RFLAGS_FIXED 0x2ULL
-#define RFLAGS_TF    0x100ULL
+#define VECTOR_DEBUG      1
+#define VECTOR_UNDEFINED  6
+#define VECTOR_PROTECTION 13
+#define VECTOR_X87        16
+#define VECTOR_PAGE       14
+#define VECTOR_SIMD       19
+#define RFLAGS_IOPL3      0x3000ULL
+#define RFLAGS_IF         0x200ULL
+#define RFLAGS_FIXED      0x2ULL
+#define RFLAGS_TF         0x100ULL
 
 /* What a vector stub leaves on the trap stack. */
 struct trap_frame {
@@ -142,6 +144,13 @@ static void exception_details(struct vcpu *vcpu, struct exception_state *state)
     }
 }
 
+/* `int n` is a general protection fault without a gate for it; PVM makes #UD of it. */
+static bool is_software_interrupt(struct vm *vm, gpa_t rip)
+{
+    uint8_t opcode;
+    return guestmem_read(vm, &opcode, rip, 1) == 0 && opcode == 0xcd;
+}
+
 static bool other_exception(struct vcpu *vcpu, const struct trap_frame *frame, struct fv_trap *trap)
 {
     struct exception_state state = {
@@ -149,6 +158,8 @@ static bool other_exception(struct vcpu *vcpu, const struct trap_frame *frame, s
         .error_code = (uint32_t)frame->error_code,
         .rip = frame->rip,
     };
+    if (state.vector == VECTOR_UNDEFINED && is_software_interrupt(vcpu->vm, frame->rip))
+        state.vector = VECTOR_PROTECTION;
     exception_details(vcpu, &state);
     exception_to_trap(&state, trap);
     return trap->signal != 0;
@@ -169,7 +180,7 @@ static bool frame_read(struct vcpu *vcpu, struct trap_frame *frame)
 void trap_handle(struct vcpu *vcpu)
 {
     struct kvm_regs at = vcpu->run->s.regs.regs;
-    struct fv_trap trap = {.vector = 13, .signal = SIGSEGV, .code = SI_KERNEL};
+    struct fv_trap trap = {.vector = VECTOR_PROTECTION, .signal = SIGSEGV, .code = SI_KERNEL};
     struct trap_frame frame;
     if (!frame_read(vcpu, &frame)) {
         trap_raise(vcpu, &at, &trap);

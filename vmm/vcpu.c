@@ -142,11 +142,19 @@ int vcpu_first_create(struct vm *vm)
     return error;
 }
 
+/* The guest thread is over. Events it was to look at, and now will not, are another's. */
+static void vcpu_leave(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->in_use, false);
+    if (__atomic_load_n(&vcpu->page->pending, __ATOMIC_SEQ_CST))
+        events_reader_kick(vcpu->vm);
+}
+
 void vcpu_first_run(struct vm *vm)
 {
     struct vcpu *vcpu = vm->vcpus[0];
     vcpu_loop(vcpu);
-    atomic_store(&vcpu->in_use, false);
+    vcpu_leave(vcpu);
     /* pthread_exit in main: the others go on. */
     pthread_mutex_lock(&vm->vcpu_lock);
     while (!atomic_load(&vm->ending))
@@ -175,12 +183,14 @@ static void *vcpu_thread(void *argument)
         uint64_t cookie = vcpu->cookie;
         pthread_mutex_unlock(&vm->vcpu_lock);
         error = vcpu_reset(vcpu, vm->image.thread_entry, cookie);
+        /* It may have been picked to look at events already, and vcpu_reset wiped the note. */
+        __atomic_store_n(&vcpu->page->pending, FV_PENDING_SIGNAL, __ATOMIC_SEQ_CST);
         if (error)
             vcpu_fatal(vcpu, "registers of a new thread were refused by KVM");
         else
             vcpu_loop(vcpu);
         pthread_mutex_lock(&vm->vcpu_lock);
-        atomic_store(&vcpu->in_use, false);
+        vcpu_leave(vcpu);
     }
     vcpu->gone = true;
     pthread_cond_broadcast(&vm->vcpu_wake);
