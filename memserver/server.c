@@ -153,7 +153,8 @@ static void server_loop(struct server *server)
             server_event(server, events[i].data.ptr, events[i].events);
         if (tick)
             ticked_ns = now;
-        more = server_sweep(server, now, tick);
+        /* The time is read again: whoever was admitted above came after `now`. */
+        more = server_sweep(server, clock_now_ns(), tick);
     }
 }
 
