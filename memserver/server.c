@@ -123,7 +123,7 @@ static bool server_sweep(struct server *server, uint64_t now, bool tick)
 
     for (tenant = server->tenants; tenant; tenant = next) {
         next = tenant->next;
-        if (tick && tenant->state == TENANT_GREETING && now - tenant->came_ns > GREETING_LIMIT_NS)
+        if (tick && tenant->state == TENANT_GREETING && tenant->came_ns + GREETING_LIMIT_NS < now)
             tenant->state = TENANT_LEAVING;
         if (tick)
             server_police(tenant);
