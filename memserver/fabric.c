@@ -13,6 +13,7 @@
 #include <rdma/fi_cm.h>
 #include <rdma/fi_eq.h>
 #include <rdma/fi_errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static int fabric_listen(struct fabric *fabric, const struct address *bind, uint
     int error = fabric_info_get(&fabric->info, bind, true, 256);
 
     if (!error)
-        error = fi_fabric(fabric->info->fabric_attr, &fabric->fabric, NULL);
+        error = fabric_open(fabric->info->fabric_attr, &fabric->fabric);
     if (!error)
         error = fi_domain(fabric->fabric, fabric->info, &fabric->domain, NULL);
     if (!error)
@@ -72,7 +73,7 @@ static int fabric_receive(struct worker_message *message)
     return got < 0 ? got : 0;
 }
 
-static int fabric_open(struct fabric *fabric, struct worker_message *start)
+static int fabric_setup(struct fabric *fabric, struct worker_message *start)
 {
     int error = fabric_receive(start);
 
@@ -94,6 +95,25 @@ static int fabric_open(struct fabric *fabric, struct worker_message *start)
     return fabric_listen(fabric, &start->bind, &start->port);
 }
 
+/* Traffic came: was it worth spinning for, and is it worth spinning for the next? */
+static void fabric_busy(struct fabric *fabric)
+{
+    if (fabric->spinning)
+        spin_ended(&fabric->spin, true);
+    fabric->spinning = spin_wanted(&fabric->spin);
+    fabric->busy_ns = clock_now_ns();
+}
+
+/* True while a spin goes on; ends it when it took too long. */
+static bool fabric_spins(struct fabric *fabric)
+{
+    if (fabric->spinning && clock_now_ns() - fabric->busy_ns > SPIN_NS) {
+        fabric->spinning = false;
+        spin_ended(&fabric->spin, false);
+    }
+    return fabric->spinning;
+}
+
 /* One turn: sleeps unless there was traffic a moment ago. */
 static int fabric_turn(struct fabric *fabric)
 {
@@ -101,15 +121,17 @@ static int fabric_turn(struct fabric *fabric)
     struct pollfd descriptors[] = {{.fd = WORKER_CONTROL_FD, .events = POLLIN},
                                    {.fd = fabric->cq_fd, .events = POLLIN},
                                    {.fd = fabric->eq_fd, .events = POLLIN}};
-    bool idle = clock_now_ns() - fabric->busy_ns > SPIN_NS;
-    bool sleep = idle && fi_trywait(fabric->fabric, waited, 2) == FI_SUCCESS;
+    bool spins = fabric_spins(fabric);
+    bool sleep = !spins && fi_trywait(fabric->fabric, waited, 2) == FI_SUCCESS;
 
     if (poll(descriptors, 3, sleep ? SLEEP_MS : 0) < 0 && errno != EINTR)
         return -errno;
     if (descriptors[1].revents || !sleep)
         fabric_progress(fabric);
     if (descriptors[1].revents)
-        fabric->busy_ns = clock_now_ns();
+        fabric_busy(fabric);
+    else if (spins)
+        sched_yield(); /* on a busy host the client may need this very core */
     if (descriptors[2].revents)
         fabric_connections(fabric);
     return descriptors[0].revents ? fabric_request(fabric) : 0;
@@ -122,7 +144,7 @@ int fabric_worker_main(void)
     int error;
 
     signal(SIGPIPE, SIG_IGN);
-    error = fabric_open(&fabric, &start);
+    error = fabric_setup(&fabric, &start);
     if (!error)
         error = sandbox_enter();
     start.status = error;

@@ -7,6 +7,7 @@
 
 #include "memserver/memserver.h"
 #include "rdma/fabric_info.h"
+#include "rdma/spin.h"
 
 #include <netinet/in.h>
 #include <rdma/fi_domain.h>
@@ -28,6 +29,8 @@ struct fabric {
     uint64_t map_bytes;
     struct fid_mr **regions; /* one a slab of the map, NULL where not granted */
     uint64_t busy_ns;        /* when traffic was last seen */
+    bool spinning;
+    struct spin spin;
     uint8_t token[WIRE_TOKEN_BYTES];
 };
 

@@ -97,7 +97,7 @@ void fabric_connections(struct fabric *fabric)
                 fabric_accept(fabric, event.entry.info);
             else
                 fi_reject(fabric->listener, event.entry.info->handle, NULL, 0);
-            fi_freeinfo(event.entry.info);
+            fabric_info_free(event.entry.info);
         }
     }
 }

@@ -1,17 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Asks libfabric for its tcp provider: connected (MSG) endpoints, offsets and keys chosen by the
- * server for remote memory, any local memory. Connected endpoints rather than datagram-like ones
- * (RDM), because then the client listens nowhere and each queue has a TCP connection of its own.
- * Source: fi_getinfo(3), fi_tcp(7), libfabric 1.17.
+ * Loads libfabric and asks it for its tcp provider: connected (MSG) endpoints, offsets and keys
+ * chosen by the server for remote memory, any local memory. Connected endpoints rather than
+ * datagram-like ones (RDM), because then the client listens nowhere and each queue has a TCP
+ * connection of its own. Source: fi_getinfo(3), fi_tcp(7), libfabric 1.17.
  */
 #include "rdma/fabric_info.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <rdma/fi_domain.h>
 #include <rdma/fi_endpoint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define FABRIC_VERSION FI_VERSION(1, 17)
+
+static struct {
+    int (*getinfo)(uint32_t, const char *, const char *, uint64_t, const struct fi_info *,
+                   struct fi_info **);
+    void (*freeinfo)(struct fi_info *);
+    struct fi_info *(*dupinfo)(const struct fi_info *);
+    int (*fabric)(struct fi_fabric_attr *, struct fid_fabric **, void *);
+    const char *(*strerror)(int);
+    int error;
+} library;
+
+/* dlsym's result is not a function pointer to ISO C; POSIX says it may be copied into one. */
+static void library_symbol(void *handle, const char *name, void *function)
+{
+    void *symbol = dlsym(handle, name);
+
+    if (!symbol)
+        library.error = -ELIBACC;
+    memcpy(function, &symbol, sizeof(symbol));
+}
+
+static void library_open(void)
+{
+    void *handle = dlopen("libfabric.so.1", RTLD_NOW | RTLD_LOCAL);
+
+    if (!handle) {
+        library.error = -ELIBACC;
+        return;
+    }
+    library_symbol(handle, "fi_getinfo", &library.getinfo);
+    library_symbol(handle, "fi_freeinfo", &library.freeinfo);
+    library_symbol(handle, "fi_dupinfo", &library.dupinfo);
+    library_symbol(handle, "fi_fabric", &library.fabric);
+    library_symbol(handle, "fi_strerror", &library.strerror);
+}
+
+int fabric_library_load(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, library_open);
+    return library.error;
+}
 
 static int info_hints(struct fi_info *hints, const struct address *address, bool listens,
                       size_t depth)
@@ -43,16 +90,38 @@ static int info_hints(struct fi_info *hints, const struct address *address, bool
 int fabric_info_get(struct fi_info **info, const struct address *address, bool listens,
                     size_t depth)
 {
-    struct fi_info *hints = fi_allocinfo();
-    /* Without this the first call probes every provider, RDMA hardware included. */
-    bool filtered = setenv("FI_PROVIDER", "tcp", 0) == 0;
-    int error = hints ? info_hints(hints, address, listens, depth) : -ENOMEM;
+    struct fi_info *hints;
+    int error = fabric_library_load();
+    bool filtered;
 
+    if (error)
+        return error;
+    hints = library.dupinfo(NULL); /* an empty one, all parts allocated */
+    error = hints ? info_hints(hints, address, listens, depth) : -ENOMEM;
+    /* Keeps other providers from probing for their hardware. */
+    filtered = !getenv("FI_PROVIDER") && setenv("FI_PROVIDER", "tcp", 0) == 0;
     if (!error)
-        error = fi_getinfo(FI_VERSION(1, 17), NULL, NULL, listens ? FI_SOURCE : 0, hints, info);
+        error = library.getinfo(FABRIC_VERSION, NULL, NULL, 0, hints, info);
     if (filtered)
         unsetenv("FI_PROVIDER");
     if (hints)
-        fi_freeinfo(hints);
+        library.freeinfo(hints);
     return error;
+}
+
+void fabric_info_free(struct fi_info *info)
+{
+    library.freeinfo(info);
+}
+
+int fabric_open(struct fi_fabric_attr *attribute, struct fid_fabric **out)
+{
+    int error = fabric_library_load();
+
+    return error ? error : library.fabric(attribute, out, NULL);
+}
+
+const char *fabric_strerror(int error)
+{
+    return fabric_library_load() || error == ELIBACC ? strerror(error) : library.strerror(error);
 }

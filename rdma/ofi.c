@@ -42,7 +42,7 @@ struct ofi_queue {
 static int ofi_setup_failed(struct rdma_node *node, const char *what, int error)
 {
     message_error("memory node %s: cannot use libfabric's tcp provider: %s: %s", node->address_text,
-                  what, fi_strerror(-error));
+                  what, fabric_strerror(-error));
     return error;
 }
 
@@ -76,11 +76,17 @@ static int ofi_open(struct rdma_node *node, int passed_fd)
     error = fabric_info_get(&ofi->info, &worker, false, QUEUE_DEPTH_MAX);
     if (error)
         return ofi_setup_failed(node, "fi_getinfo", error);
-    error = fi_fabric(ofi->info->fabric_attr, &ofi->fabric, NULL);
+    error = fabric_open(ofi->info->fabric_attr, &ofi->fabric);
     if (error)
         return ofi_setup_failed(node, "fi_fabric", error);
     error = fi_domain(ofi->fabric, ofi->info, &ofi->domain, NULL);
     return error ? ofi_setup_failed(node, "fi_domain", error) : 0;
+}
+
+/* A missing library is reported by open, with its message. */
+static void ofi_prepare(void)
+{
+    (void)fabric_library_load();
 }
 
 static void ofi_close(struct rdma_node *node)
@@ -94,7 +100,7 @@ static void ofi_close(struct rdma_node *node)
     if (ofi->fabric)
         fi_close(&ofi->fabric->fid);
     if (ofi->info)
-        fi_freeinfo(ofi->info);
+        fabric_info_free(ofi->info);
     free(ofi);
     node->private = NULL;
 }
@@ -190,7 +196,7 @@ static int ofi_queue_open(struct rdma_queue *queue)
         error = ofi_connect_wait(node, ofi);
     if (error) {
         message_error("memory node %s: cannot open a data connection: %s", node->address_text,
-                      fi_strerror(-error));
+                      fabric_strerror(-error));
         ofi_queue_close(queue);
     }
     return error;
@@ -222,7 +228,8 @@ static int ofi_post(struct rdma_queue *queue, uint32_t index, uint64_t remote, u
         return 1;
     if (error == -FI_EAGAIN)
         return 0;
-    rdma_node_fail(queue->node, -ECONNRESET, "cannot start a transfer: %s", fi_strerror(-error));
+    rdma_node_fail(queue->node, -ECONNRESET, "cannot start a transfer: %s",
+                   fabric_strerror(-error));
     return rdma_node_error(queue->node);
 }
 
@@ -235,7 +242,7 @@ static int ofi_failed(struct rdma_queue *queue, ssize_t code)
     if (code == -FI_EAVAIL && fi_cq_readerr(ofi->cq, &entry, 0) > 0)
         error = entry.err;
     rdma_node_fail(queue->node, -ECONNRESET, "a transfer failed: %s (did the server end?)",
-                   fi_strerror(error));
+                   fabric_strerror(error));
     return rdma_node_error(queue->node);
 }
 
@@ -282,6 +289,7 @@ const struct rdma_transport rdma_ofi = {
     /* A 4 KiB read takes about 20 us where both ends spin: sleeping sooner would triple that. */
     .spin_ns =
         {[RDMA_QUEUE_DEMAND] = 60000, [RDMA_QUEUE_PREFETCH] = 20000, [RDMA_QUEUE_WRITEBACK] = 5000},
+    .prepare = ofi_prepare,
     .open = ofi_open,
     .close = ofi_close,
     .queue_open = ofi_queue_open,

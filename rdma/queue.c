@@ -8,6 +8,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #define POLL_BATCH     64u
@@ -163,37 +164,55 @@ static int queue_stalled(struct rdma_queue *queue, uint64_t now)
     return rdma_node_error(node);
 }
 
+/* Sleeps until about `timeout_ns` from now, in slices short enough for the stall clock. */
+static void queue_sleep(struct rdma_queue *queue, uint64_t now, uint64_t timeout_ns)
+{
+    uint64_t slice = queue->node->timeout_ns / STALL_LOOKS;
+
+    if (slice > SLEEP_SLICE_NS)
+        slice = SLEEP_SLICE_NS;
+    if (slice > timeout_ns)
+        slice = timeout_ns;
+    queue->node->transport->wait(queue, now + slice);
+}
+
 int rdma_queue_poll(struct rdma_queue *queue, struct rdma_completion *out, uint32_t max,
                     uint64_t timeout_ns)
 {
-    const struct rdma_transport *transport = queue->node->transport;
+    uint64_t spin_ns = queue->node->transport->spin_ns[queue->kind];
     uint64_t began = 0;
+    bool spinning = false;
     int error = rdma_node_error(queue->node);
 
     if (error)
         return error;
     while (queue->in_flight > 0 && max > 0) {
         int got = queue_collect(queue, out, max);
-        uint64_t now, slice;
+        uint64_t now;
 
+        if (got > 0 && spinning)
+            spin_ended(&queue->spin, true);
         if (got != 0)
             return got;
         now = clock_now_ns();
-        if (!began)
-            began = now;
         error = queue_stalled(queue, now);
         if (error)
             return error;
+        if (!began) {
+            began = now;
+            spinning = timeout_ns > spin_ns && spin_ns > 0 && spin_wanted(&queue->spin);
+        }
         if (now - began >= timeout_ns)
             return 0;
-        if (now - began < transport->spin_ns[queue->kind])
+        if (spinning && now - began < spin_ns) {
+            /* On a busy host the one we wait for may need this very core. */
+            sched_yield();
             continue;
-        slice = timeout_ns - (now - began);
-        if (slice > SLEEP_SLICE_NS)
-            slice = SLEEP_SLICE_NS;
-        if (slice > queue->node->timeout_ns / STALL_LOOKS)
-            slice = queue->node->timeout_ns / STALL_LOOKS;
-        transport->wait(queue, now + slice);
+        }
+        if (spinning)
+            spin_ended(&queue->spin, false);
+        spinning = false;
+        queue_sleep(queue, now, timeout_ns - (now - began));
     }
     return 0;
 }

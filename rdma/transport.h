@@ -11,6 +11,7 @@
 #include "rdma/address.h"
 #include "rdma/channel.h"
 #include "rdma/rdma.h"
+#include "rdma/spin.h"
 #include "rdma/wire.h"
 
 #include <pthread.h>
@@ -42,7 +43,8 @@ struct rdma_transport {
     const char *name;
     enum wire_transport wire;
     bool needs_buffer;
-    uint64_t spin_ns[3]; /* by enum rdma_queue_kind: how long polling beats sleeping */
+    uint64_t spin_ns[3];   /* by enum rdma_queue_kind: how long polling beats sleeping */
+    void (*prepare)(void); /* NULL: nothing; called while the server prepares too */
     /* After READY; passed_fd (or -1) stays the caller's. 0 or -errno after one message. */
     int (*open)(struct rdma_node *node, int passed_fd);
     void (*close)(struct rdma_node *node); /* undoes open, also a failed one */
@@ -108,6 +110,7 @@ struct rdma_queue {
     uint32_t depth, in_flight, free_slot;
     uint64_t looked_ns; /* last poll that found nothing */
     uint64_t stall_ns;  /* polled so long in vain; a stopped process does not count */
+    struct spin spin;
     uint64_t link_free_ns;
     uint64_t random;
     void *private; /* the transport's */
