@@ -49,6 +49,7 @@ enum {
 #define LINUX_MAP_PRIVATE         0x02
 #define LINUX_MAP_FIXED           0x10
 #define LINUX_MAP_ANON            0x20
+#define LINUX_MAP_GROWSDOWN       0x100 /* the VMM names it [stack] */
 #define LINUX_MAP_NORESERVE       0x4000
 #define LINUX_MAP_STACK           0x20000
 #define LINUX_MAP_FIXED_NOREPLACE 0x100000

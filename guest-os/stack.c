@@ -20,9 +20,10 @@ struct builder {
 gpa_t stack_map(uint64_t bytes)
 {
     bytes = (bytes + FV_PAGE_SIZE - 1) & ~(uint64_t)(FV_PAGE_SIZE - 1);
-    int64_t base = vmm_call(
-        LINUX_SYS_MMAP, 0, bytes + GUARD_BYTES, 0,
-        LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE | LINUX_MAP_STACK, UINT64_MAX, 0);
+    int64_t base =
+        vmm_call(LINUX_SYS_MMAP, 0, bytes + GUARD_BYTES, 0,
+                 LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE | LINUX_MAP_GROWSDOWN,
+                 UINT64_MAX, 0);
     if (base < 0 || vmm_call3(LINUX_SYS_MPROTECT, (uint64_t)base + GUARD_BYTES, bytes,
                               LINUX_PROT_READ | LINUX_PROT_WRITE) != 0)
         boot_fail("stack", "not enough memory");
