@@ -182,15 +182,11 @@ static void signals_read(struct events *events)
     }
 }
 
+/* The memory node is lost, with every vCPU perhaps blocked elsewhere. rdma/ has said why. */
 static void engine_failed(struct events *events)
 {
-    struct vm *vm = events->vm;
     epoll_ctl(events->epoll_fd, EPOLL_CTL_DEL, events->engine_fd, NULL);
-    int error = fault_engine_error(vm->engine);
-    if (vm_end(vm, EXIT_FARVISOR))
-        message_error("far memory: %s: lost: %s",
-                      vm->config->memserver ? vm->config->memserver : "embedded memserver",
-                      strerror(error ? -error : ECONNRESET));
+    vm_end(events->vm, EXIT_FARVISOR);
 }
 
 void events_watch_end(struct vm *vm)

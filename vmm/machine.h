@@ -134,6 +134,8 @@ void clock_refresh(struct vm *vm, struct clock_state *state);
 /* ---- interruptible.S ---- */
 long interruptible_syscall(const atomic_int *kicked, long number, long a, long b, long c, long d,
                            long e, long f);
+/* For the kick's signal handler (vcpu.c): moves an interrupted context out of the window. */
+void interruptible_redirect(void *ucontext);
 extern const char interruptible_begin[], interruptible_end[], interruptible_cancel[];
 
 /* ---- address.c, for its tests: vector registers come from a callback ---- */

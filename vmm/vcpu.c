@@ -41,6 +41,14 @@ struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid)
     return NULL;
 }
 
+void interruptible_redirect(void *context)
+{
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    uintptr_t rip = (uintptr_t)registers[REG_RIP];
+    if (rip >= (uintptr_t)interruptible_begin && rip < (uintptr_t)interruptible_end)
+        registers[REG_RIP] = (greg_t)(uintptr_t)interruptible_cancel;
+}
+
 /*
  * Runs on the kicked thread. KVM_RUN not yet entered returns at once; a system call not yet made is
  * turned away; one under way returns EINTR because this handler ran (no SA_RESTART).
@@ -52,10 +60,7 @@ static void kick_handler(int number, siginfo_t *info, void *context)
     if (!self)
         return;
     self->run->immediate_exit = 1;
-    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    uintptr_t rip = (uintptr_t)registers[REG_RIP];
-    if (rip >= (uintptr_t)interruptible_begin && rip < (uintptr_t)interruptible_end)
-        registers[REG_RIP] = (greg_t)(uintptr_t)interruptible_cancel;
+    interruptible_redirect(context);
 }
 
 int vcpu_signals_init(void)
