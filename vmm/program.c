@@ -138,7 +138,8 @@ static int open_one(struct vm *vm, const char *file, struct program *out, char *
     if (out->guest_fd < 0)
         return open_failed(file, out->guest_fd);
     int fd = hostio_host_fd(vm->io, out->guest_fd);
-    int script = script_follow(fd, file, out, next);
+    /* Found in PATH: the interpreter is told where, as a shell's execve would have. */
+    int script = script_follow(fd, strchr(file, '/') ? file : out->path, out, next);
     if (script == 0)
         return elf_check(vm, fd, file);
     if (script < 0) {

@@ -30,6 +30,20 @@ static bool script_split(char *line, char **interpreter, char **argument)
     return **interpreter;
 }
 
+/*
+ * "#!/usr/bin/env NAME" means NAME from PATH. env itself would have to execve, which a guest
+ * cannot, so its work is done here; any other use of env is left to it, and to its error.
+ */
+static void env_skip(char **interpreter, char **argument)
+{
+    const char *slash = strrchr(*interpreter, '/');
+    if (strcmp(slash ? slash + 1 : *interpreter, "env") != 0 || !**argument || **argument == '-' ||
+        strpbrk(*argument, "= \t"))
+        return;
+    *interpreter = *argument;
+    *argument += strlen(*argument);
+}
+
 /* argv becomes: interpreter, its argument if any, the script, the script's own arguments. */
 static int arguments_put(struct program *program, const char *interpreter, const char *argument,
                          const char *script)
@@ -64,6 +78,7 @@ int script_follow(int fd, const char *script, struct program *program, char **in
     line[bytes] = '\0';
     if (!script_split(line, &name, &argument))
         return -ENOEXEC;
+    env_skip(&name, &argument);
     int error = arguments_put(program, name, argument, script);
     *interpreter = error ? NULL : strdup(name);
     return error ? error : *interpreter ? 1 : -ENOMEM;
