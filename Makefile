@@ -35,7 +35,8 @@ FV_CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-omit-frame-pointer \
     $(if $(WERROR),-Werror) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 DEPFLAGS = -MMD -MP -MF $@.d
 LDFLAGS ?= -Wl,--as-needed
-LIBS := -lZydis -lfdt -lfabric -ldw -lelf -lseccomp -ljansson -lpthread -lm
+# libfabric is loaded when its transport is chosen (rdma/): its dependencies cost 200 ms at start.
+LIBS := -lZydis -lfdt -ldw -lelf -lseccomp -ljansson -lpthread -lm
 CHECK_LIBS := -lcheck -lsubunit -lrt -lm -pthread
 
 # --- layers: folder of sources, and what each layer may link with, itself first ---
@@ -106,6 +107,7 @@ $(B)/lib$(1).a: $(filter-out %/main.c.o,$(call objects,$(1))) $(B)/$(1).members
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/$(1)/check_*.c)): $(B)/%: $(B)/obj/%.c.o \
     $(patsubst %.c,$(B)/obj/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/$(1)/*.c))) \
     $(call archives,$(1))
+	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $$^ -o $$@ $(CHECK_LIBS) $(LIBS)
 endef
@@ -114,6 +116,7 @@ $(foreach layer,$(LAYERS),$(eval $(call layer_rules,$(layer))))
 $(B)/farvisor: $(B)/obj/vmm/main.c.o $(call archives,vmm)
 $(B)/memserver: $(B)/obj/memserver/main.c.o $(call archives,memserver)
 $(PROGRAMS):
+	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 
@@ -121,6 +124,7 @@ $(PROGRAMS):
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/guest-os/check_*.c)): $(B)/%: $(B)/obj/%.c.o \
     $(patsubst %.c,$(B)/obj/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/guest-os/*.c))) \
     $(KERNEL_HOST_ARCHIVE) $(B)/libsupport.a
+	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(CHECK_LIBS) $(LIBS)
 
@@ -130,9 +134,11 @@ REPLAY_PROGRAMS := $(FUZZ_NAMES:%=$(B)/tests/fuzz/replay_%)
 FUZZ_PROGRAMS := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
 $(REPLAY_PROGRAMS): $(B)/tests/fuzz/replay_%: $(B)/obj/tests/fuzz/fuzz_%.c.o \
     $(B)/obj/tests/fuzz/replay.c.o $(FUZZ_ARCHIVES)
+	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 $(FUZZ_PROGRAMS): $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(FUZZ_ARCHIVES)
+	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(FV_CFLAGS) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 
