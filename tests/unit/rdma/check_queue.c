@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Conformance of transports: every test here runs on each of them against a real memory server. A
+ * new transport joins by one line in the table.
+ */
+#include "tests/unit/rdma/server_fixture.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi"};
+#define TRANSPORTS ((int)(sizeof(transports) / sizeof(transports[0])))
+#define QUOTA      (64 * FIXTURE_SLAB_BYTES)
+#define BATCH      32u
+
+static struct server_fixture server;
+
+static void set_up(void)
+{
+    static const char *const options[] = {"--capacity", "256M", NULL};
+
+    message_init("check_queue", MESSAGE_NORMAL);
+    fixture_start(&server, options);
+}
+
+static void tear_down(void)
+{
+    fixture_stop(&server, SIGKILL);
+}
+
+static uint8_t *pages_alloc(struct rdma_node *node, uint32_t pages)
+{
+    void *buffer = NULL;
+
+    ck_assert_int_eq(rdma_buffer_alloc(node, (size_t)pages * RDMA_PAGE_BYTES, &buffer), 0);
+    return buffer;
+}
+
+/* Every byte depends on its page and place, and never is 0. */
+static void fill(uint8_t *page, uint64_t number)
+{
+    for (uint32_t i = 0; i < RDMA_PAGE_BYTES; i++)
+        page[i] = (uint8_t)((number * 31 + i * 7) | 1);
+}
+
+static void expect(const uint8_t *page, uint64_t number)
+{
+    uint8_t wanted[RDMA_PAGE_BYTES];
+
+    fill(wanted, number);
+    ck_assert_mem_eq(page, wanted, RDMA_PAGE_BYTES);
+}
+
+START_TEST(new_memory_reads_as_zero)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+    const uint8_t zero[RDMA_PAGE_BYTES] = {0};
+
+    memset(page, 0xff, RDMA_PAGE_BYTES);
+    ck_assert_int_eq(rdma_reserve(node, 100, 1), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 100, 1, page), 0);
+    ck_assert_mem_eq(page, zero, RDMA_PAGE_BYTES);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(what_was_written_is_read_back_through_another_queue)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *writer = fixture_queue(node, 4);
+    struct rdma_queue *reader = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+
+    ck_assert_int_eq(rdma_reserve(node, 0, 600), 0);
+    /* A completed write must be visible at once: an evicted page may be needed again. */
+    for (uint64_t i = 0; i < 300; i++) {
+        fill(page, i);
+        ck_assert_int_eq(fixture_transfer(writer, RDMA_WRITE, i * 2, 1, page), 0);
+        memset(page, 0, RDMA_PAGE_BYTES);
+        ck_assert_int_eq(fixture_transfer(reader, RDMA_READ, i * 2, 1, page), 0);
+        expect(page, i);
+    }
+    rdma_queue_destroy(writer);
+    rdma_queue_destroy(reader);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(many_pages_travel_in_one_request)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *buffer = pages_alloc(node, RDMA_SLAB_PAGES);
+
+    ck_assert_int_eq(rdma_reserve(node, RDMA_SLAB_PAGES, RDMA_SLAB_PAGES), 0);
+    for (uint32_t i = 0; i < RDMA_SLAB_PAGES; i++)
+        fill(buffer + (size_t)i * RDMA_PAGE_BYTES, i);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_WRITE, RDMA_SLAB_PAGES, RDMA_SLAB_PAGES, buffer),
+                     0);
+    memset(buffer, 0, (size_t)RDMA_SLAB_PAGES * RDMA_PAGE_BYTES);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, RDMA_SLAB_PAGES + 17, 300, buffer), 0);
+    for (uint32_t i = 0; i < 300; i++)
+        expect(buffer + (size_t)i * RDMA_PAGE_BYTES, i + 17);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_full_queue_takes_part_of_a_batch_and_the_rest_later)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 8);
+    uint8_t *buffer = pages_alloc(node, BATCH);
+    struct rdma_request requests[BATCH];
+    struct rdma_completion done[BATCH];
+    uint32_t posted = 0, finished = 0;
+    bool seen[BATCH] = {false};
+
+    ck_assert_int_eq(rdma_reserve(node, 0, BATCH), 0);
+    for (uint32_t i = 0; i < BATCH; i++) {
+        fill(buffer + (size_t)i * RDMA_PAGE_BYTES, i);
+        requests[i] = (struct rdma_request){.op = RDMA_WRITE,
+                                            .pages = 1,
+                                            .page = i,
+                                            .local = buffer + (size_t)i * RDMA_PAGE_BYTES,
+                                            .cookie = i};
+    }
+    ck_assert_int_eq(rdma_queue_post(queue, requests, BATCH), 8);
+    posted = 8;
+    ck_assert_int_eq(rdma_queue_post(queue, requests + posted, 1), 0);
+    while (finished < BATCH) {
+        int got = rdma_queue_poll(queue, done, BATCH, FIXTURE_TIMEOUT_NS);
+        ck_assert_int_gt(got, 0);
+        for (int i = 0; i < got; i++) {
+            ck_assert_int_eq(done[i].status, 0);
+            ck_assert(!seen[done[i].cookie]);
+            seen[done[i].cookie] = true;
+        }
+        finished += (uint32_t)got;
+        got = rdma_queue_post(queue, requests + posted, BATCH - posted);
+        ck_assert_int_ge(got, 0);
+        posted += (uint32_t)got;
+    }
+    for (uint32_t i = 0; i < BATCH; i++) {
+        ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, i, 1, buffer), 0);
+        expect(buffer, i);
+    }
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_page_never_reserved_is_refused)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 5, 1, page), -EFAULT);
+    ck_assert_int_eq(rdma_reserve(node, 5, 1), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 5, 1, page), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 5 + RDMA_SLAB_PAGES, 1, page), -EFAULT);
+    ck_assert_int_eq(rdma_node_error(node), 0);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(malformed_requests_are_refused)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 2);
+
+    ck_assert_int_eq(rdma_reserve(node, 0, 1024), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 0, 0, page), -EINVAL);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 511, 2, page), -EINVAL);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 0, 1, page + 8), -EINVAL);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 1ULL << 40, 1, page), -EINVAL);
+    ck_assert_int_eq(rdma_reserve(node, (1 << 20) - 1, 2), -EINVAL);
+    ck_assert_int_eq(rdma_reserve(node, UINT64_MAX, 2), -EINVAL);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_look_at_an_idle_queue_returns_at_once)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    struct rdma_completion done;
+
+    ck_assert_int_eq(rdma_queue_poll(queue, &done, 1, 0), 0);
+    ck_assert_int_eq(rdma_queue_poll(queue, &done, 1, FIXTURE_TIMEOUT_NS), 0);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_released_slab_is_free_on_the_node_and_zero_when_reserved_again)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+    const uint8_t zero[RDMA_PAGE_BYTES] = {0};
+
+    ck_assert_int_eq(rdma_reserve(node, 0, 4 * RDMA_SLAB_PAGES), 0);
+    fill(page, 9);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_WRITE, RDMA_SLAB_PAGES, 1, page), 0);
+    fixture_expect_status(&server, "used_bytes", 4 * FIXTURE_SLAB_BYTES);
+    ck_assert_int_eq(rdma_release_slab(node, RDMA_SLAB_PAGES), 0);
+    fixture_expect_status(&server, "used_bytes", 3 * FIXTURE_SLAB_BYTES);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, RDMA_SLAB_PAGES, 1, page), -EFAULT);
+    ck_assert_int_eq(rdma_reserve(node, RDMA_SLAB_PAGES, 1), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, RDMA_SLAB_PAGES, 1, page), 0);
+    ck_assert_mem_eq(page, zero, RDMA_PAGE_BYTES);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+    fixture_expect_status(&server, "used_bytes", 0);
+}
+END_TEST
+
+START_TEST(a_quota_ends_in_enospc_and_a_release_makes_room_again)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], 8 * FIXTURE_SLAB_BYTES);
+    struct rdma_counters counters;
+
+    for (uint64_t slab = 0; slab < 8; slab++)
+        ck_assert_int_eq(rdma_reserve(node, slab * RDMA_SLAB_PAGES, 1), 0);
+    ck_assert_int_eq(rdma_reserve(node, 8 * RDMA_SLAB_PAGES, 1), -ENOSPC);
+    ck_assert_int_eq(rdma_node_error(node), 0);
+    ck_assert_int_eq(rdma_release_slab(node, 3 * RDMA_SLAB_PAGES), 0);
+    ck_assert_int_eq(rdma_reserve(node, 8 * RDMA_SLAB_PAGES, 1), 0);
+    rdma_node_counters(node, &counters);
+    ck_assert_uint_eq(counters.slabs_held, 8);
+    ck_assert_uint_eq(counters.slabs_peak, 8);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(slabs_asked_ahead_never_cost_a_tenant_its_quota)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], 8 * FIXTURE_SLAB_BYTES);
+    /* Walking upwards asks ahead; then jump about for the rest. */
+    static const uint64_t slabs[] = {0, 1, 100, 200, 300, 400, 500, 600};
+
+    for (size_t i = 0; i < sizeof(slabs) / sizeof(slabs[0]); i++)
+        ck_assert_int_eq(rdma_reserve(node, slabs[i] * RDMA_SLAB_PAGES, 1), 0);
+    ck_assert_int_eq(rdma_reserve(node, 700 * RDMA_SLAB_PAGES, 1), -ENOSPC);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_node_that_is_full_says_so)
+{
+    struct rdma_node *first = fixture_connect_as(&server, transports[_i], 128 * FIXTURE_SLAB_BYTES);
+    struct rdma_node *second = fixture_connect_as(&server, transports[_i], QUOTA);
+
+    ck_assert_int_eq(rdma_reserve(first, 0, 127 * RDMA_SLAB_PAGES), 0);
+    ck_assert_int_eq(rdma_reserve(second, 0, 1), 0);
+    ck_assert_int_eq(rdma_reserve(second, RDMA_SLAB_PAGES, 1), -ENOSPC);
+    rdma_node_destroy(first);
+    fixture_expect_status(&server, "used_bytes", FIXTURE_SLAB_BYTES);
+    ck_assert_int_eq(rdma_reserve(second, RDMA_SLAB_PAGES, 1), 0);
+    rdma_node_destroy(second);
+}
+END_TEST
+
+struct worker {
+    struct rdma_node *node;
+    uint64_t number;
+    atomic_bool *failed;
+};
+
+/* Reserves, writes, reads and releases slabs of its own, all at once with the others. */
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    struct rdma_queue *queue = fixture_queue(worker->node, 8);
+    uint8_t *page = pages_alloc(worker->node, 1);
+
+    for (uint64_t i = 0; i < 60; i++) {
+        uint64_t at = (worker->number * 50 + i % 7) * RDMA_SLAB_PAGES;
+        uint8_t wanted[RDMA_PAGE_BYTES];
+
+        fill(wanted, at + i);
+        memcpy(page, wanted, RDMA_PAGE_BYTES);
+        if (rdma_reserve(worker->node, at, 1) || fixture_transfer(queue, RDMA_WRITE, at, 1, page))
+            atomic_store(worker->failed, true);
+        memset(page, 0, RDMA_PAGE_BYTES);
+        if (fixture_transfer(queue, RDMA_READ, at, 1, page) ||
+            memcmp(page, wanted, RDMA_PAGE_BYTES) != 0)
+            atomic_store(worker->failed, true);
+        if (i % 3 == 0 && rdma_release_slab(worker->node, at))
+            atomic_store(worker->failed, true);
+    }
+    rdma_queue_destroy(queue);
+    return NULL;
+}
+
+START_TEST(threads_share_a_node)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    pthread_t threads[4];
+    struct worker workers[4];
+    atomic_bool failed = false;
+
+    for (uint64_t i = 0; i < 4; i++) {
+        workers[i] = (struct worker){node, i, &failed};
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert(!atomic_load(&failed));
+    ck_assert_int_eq(rdma_node_error(node), 0);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(counters_count_what_completed)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *buffer = pages_alloc(node, 4);
+    struct rdma_counters counters;
+
+    ck_assert_int_eq(rdma_reserve(node, 0, 4), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_WRITE, 0, 4, buffer), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 1, 2, buffer), 0);
+    rdma_node_counters(node, &counters);
+    ck_assert_uint_eq(counters.writes, 1);
+    ck_assert_uint_eq(counters.write_bytes, 4 * RDMA_PAGE_BYTES);
+    ck_assert_uint_eq(counters.reads, 1);
+    ck_assert_uint_eq(counters.read_bytes, 2 * RDMA_PAGE_BYTES);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_simulated_network_is_named_and_takes_its_time)
+{
+    struct rdma_node *node = fixture_connect_as(&server, "loopback,delay=5ms", QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+    uint64_t began;
+
+    ck_assert_ptr_nonnull(strstr(rdma_node_describe(node), "simulated delay=5000000ns"));
+    ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
+    ck_assert_ptr_null(rdma_direct(node, 0));
+    began = clock_now_ns();
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 0, 1, page), 0);
+    ck_assert_uint_ge(clock_now_ns() - began, 5000000);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(shared_memory_can_be_reached_directly)
+{
+    struct rdma_node *node = fixture_connect_as(&server, "auto", QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+
+    ck_assert_ptr_null(rdma_direct(node, 7));
+    ck_assert_int_eq(rdma_reserve(node, 7, 1), 0);
+    fill(rdma_direct(node, 7), 7);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 7, 1, page), 0);
+    expect(page, 7);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+static Suite *queue_suite(void)
+{
+    Suite *suite = suite_create("rdma queues");
+    TCase *each = tcase_create("each transport");
+    TCase *loopback = tcase_create("loopback");
+
+    tcase_add_checked_fixture(each, set_up, tear_down);
+    tcase_add_checked_fixture(loopback, set_up, tear_down);
+    tcase_set_timeout(each, 60);
+    tcase_set_timeout(loopback, 60);
+    tcase_add_loop_test(each, new_memory_reads_as_zero, 0, TRANSPORTS);
+    tcase_add_loop_test(each, what_was_written_is_read_back_through_another_queue, 0, TRANSPORTS);
+    tcase_add_loop_test(each, many_pages_travel_in_one_request, 0, TRANSPORTS);
+    tcase_add_loop_test(each, a_full_queue_takes_part_of_a_batch_and_the_rest_later, 0, TRANSPORTS);
+    tcase_add_loop_test(each, a_page_never_reserved_is_refused, 0, TRANSPORTS);
+    tcase_add_loop_test(each, malformed_requests_are_refused, 0, TRANSPORTS);
+    tcase_add_loop_test(each, a_look_at_an_idle_queue_returns_at_once, 0, TRANSPORTS);
+    tcase_add_loop_test(each, a_released_slab_is_free_on_the_node_and_zero_when_reserved_again, 0,
+                        TRANSPORTS);
+    tcase_add_loop_test(each, a_quota_ends_in_enospc_and_a_release_makes_room_again, 0, TRANSPORTS);
+    tcase_add_loop_test(each, slabs_asked_ahead_never_cost_a_tenant_its_quota, 0, TRANSPORTS);
+    tcase_add_loop_test(each, a_node_that_is_full_says_so, 0, TRANSPORTS);
+    tcase_add_loop_test(each, threads_share_a_node, 0, TRANSPORTS);
+    tcase_add_loop_test(each, counters_count_what_completed, 0, TRANSPORTS);
+    tcase_add_test(loopback, a_simulated_network_is_named_and_takes_its_time);
+    tcase_add_test(loopback, shared_memory_can_be_reached_directly);
+    suite_add_tcase(suite, each);
+    suite_add_tcase(suite, loopback);
+    return suite;
+}
+
+int main(void)
+{
+    return unit_run(queue_suite());
+}
