@@ -283,8 +283,7 @@ void fault_engine_counters(struct fault_engine *engine, struct fault_counters *o
     if (engine->config.node) {
         struct rdma_counters wire;
         rdma_node_counters(engine->config.node, &wire);
-        /* Not the node's own count: what is read through rdma_direct passes it by. */
-        out->fetched_bytes = (out->demand_fetches + out->prefetched_pages) * EPT_PAGE_BYTES;
+        out->fetched_bytes = wire.read_bytes;
         out->written_bytes = wire.write_bytes;
     }
 }

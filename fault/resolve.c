@@ -282,9 +282,6 @@ int lane_fetch(struct fault_context *context, uint64_t page, uint32_t pages, voi
 {
     struct fault_engine *engine = context->engine;
     *held = NULL;
-    *data = rdma_direct(engine->config.node, page);
-    if (*data)
-        return 0;
     struct lane *lane = &engine->lanes[context->index % LANES_MAX];
     pthread_mutex_lock(&lane->lock);
     int error = lane_open(engine, lane);

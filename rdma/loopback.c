@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shared memory with a memory server on this host: its memory file is mapped here and a one-sided
- * operation is a memcpy by the polling thread. With delay=, jitter= and bandwidth= each queue
- * behaves like a network link of its own: a transfer happens, and is reported, when it is due.
- * The copy is made at that moment, not when posted, so that a caller that looks too early reads
- * old bytes, as with real hardware.
+ * Shared memory with a memory server on this host: a one-sided operation is a pread or pwrite of
+ * its memory file by the polling thread. The file is not mapped: pages of the memory node would
+ * count as resident in this process, whose bound is --local, and a mapping's first touch costs as
+ * much as the system call (docs/performance.md). With delay=, jitter= and bandwidth= each queue
+ * behaves like a network link of its own: a transfer happens, and is reported, when it is due. The
+ * copy is made at that moment, not when posted, so that a caller that looks too early reads old
+ * bytes, as with real hardware.
  */
 #include "rdma/transport.h"
 #include "support.h"
@@ -14,8 +16,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define SPIN_SLEEP_NS                                                                              \
     70000ULL /* shorter sleeps last longer than asked: default timer slack 50 us */
@@ -25,7 +27,7 @@ static bool loopback_simulates(const struct rdma_node *node)
     return node->network.delay_ns || node->network.jitter_ns || node->network.bits_per_s;
 }
 
-/* A server that could shrink the file later could kill us with SIGBUS. */
+/* A server that could shrink the file later could take pages away that it had granted. */
 static int loopback_check(const struct rdma_node *node, int fd)
 {
     struct stat status;
@@ -42,30 +44,32 @@ static int loopback_check(const struct rdma_node *node, int fd)
 static int loopback_open(struct rdma_node *node, int passed_fd)
 {
     int error = loopback_check(node, passed_fd);
-    void *base;
+    int file;
 
     if (error) {
         message_error("memory node %s: offered memory that cannot be trusted", node->address_text);
         return error;
     }
-    base = mmap(NULL, node->ready.map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                passed_fd, 0);
-    if (base == MAP_FAILED) {
+    file = fcntl(passed_fd, F_DUPFD_CLOEXEC, 3);
+    if (file < 0) {
         error = -errno;
-        message_error("memory node %s: cannot map its memory: %s", node->address_text,
+        message_error("memory node %s: cannot keep its memory file: %s", node->address_text,
                       strerror(-error));
         return error;
     }
-    /* A forked child of ours must not keep a lost tenant's memory alive. */
-    madvise(base, node->ready.map_bytes, MADV_DONTFORK);
-    node->private = base;
+    node->private = (void *)(intptr_t)(file + 1);
     return 0;
+}
+
+static int loopback_file(const struct rdma_node *node)
+{
+    return (int)(intptr_t)node->private - 1;
 }
 
 static void loopback_close(struct rdma_node *node)
 {
     if (node->private)
-        munmap(node->private, node->ready.map_bytes);
+        close(loopback_file(node));
     node->private = NULL;
 }
 
@@ -118,15 +122,23 @@ static int loopback_post(struct rdma_queue *queue, uint32_t slot, uint64_t remot
     return 1;
 }
 
-static void loopback_copy(struct rdma_queue *queue, const struct queue_slot *slot)
+static int loopback_copy(struct rdma_queue *queue, const struct queue_slot *slot)
 {
-    void *remote = (uint8_t *)queue->node->private + slot->remote;
-    size_t bytes = (size_t)slot->request.pages * RDMA_PAGE_BYTES;
+    int file = loopback_file(queue->node);
+    uint8_t *local = slot->request.local;
+    size_t bytes = (size_t)slot->request.pages * RDMA_PAGE_BYTES, done = 0;
 
-    if (slot->request.op == RDMA_READ)
-        memcpy(slot->request.local, remote, bytes);
-    else
-        memcpy(remote, slot->request.local, bytes);
+    while (done < bytes) {
+        off_t at = (off_t)(slot->remote + done);
+        ssize_t moved = slot->request.op == RDMA_READ
+                            ? pread(file, local + done, bytes - done, at)
+                            : pwrite(file, local + done, bytes - done, at);
+        if (moved > 0)
+            done += (size_t)moved;
+        else if (moved == 0 || errno != EINTR)
+            return -EIO;
+    }
+    return 0;
 }
 
 static int loopback_poll(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max)
@@ -145,9 +157,8 @@ static int loopback_poll(struct rdma_queue *queue, struct rdma_finished *finishe
             continue;
         if ((uint32_t)got == max)
             break;
-        loopback_copy(queue, slot);
         finished[got].slot = i;
-        finished[got++].status = 0;
+        finished[got++].status = loopback_copy(queue, slot);
     }
     return got;
 }
@@ -180,11 +191,6 @@ static void loopback_wait(struct rdma_queue *queue, uint64_t until_ns)
     ppoll(&lost, 1, &sleep, NULL);
 }
 
-static void *loopback_direct(struct rdma_node *node, uint64_t remote)
-{
-    return loopback_simulates(node) ? NULL : (uint8_t *)node->private + remote;
-}
-
 const struct rdma_transport rdma_loopback = {
     .name = "loopback",
     .wire = WIRE_LOOPBACK,
@@ -196,5 +202,4 @@ const struct rdma_transport rdma_loopback = {
     .post = loopback_post,
     .poll = loopback_poll,
     .wait = loopback_wait,
-    .direct = loopback_direct,
 };

@@ -111,10 +111,4 @@ int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *request
 int rdma_queue_poll(struct rdma_queue *queue, struct rdma_completion *out, uint32_t max,
                     uint64_t timeout_ns);
 
-/*
- * rdma_direct - load/store address of a reserved remote page, where the transport is shared memory
- * without a simulated network; else NULL. Lets the caller copy once instead of twice.
- */
-void *rdma_direct(struct rdma_node *node, uint64_t page);
-
 #endif

@@ -216,16 +216,3 @@ int rdma_release_slab(struct rdma_node *node, uint64_t page)
     pthread_mutex_unlock(&node->lock);
     return error;
 }
-
-void *rdma_direct(struct rdma_node *node, uint64_t page)
-{
-    uint64_t place;
-
-    if (!node->transport->direct || page >= node->span_pages)
-        return NULL;
-    place = slab_place(node, page / RDMA_SLAB_PAGES);
-    if (!(place & SLAB_CLAIMED))
-        return NULL;
-    return node->transport->direct(node, (place & ~SLAB_FLAGS) +
-                                             page % RDMA_SLAB_PAGES * RDMA_PAGE_BYTES);
-}

@@ -56,7 +56,6 @@ struct rdma_transport {
     int (*poll)(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max);
     /* Sleeps until something may have finished, the node is lost, or about `until_ns`. */
     void (*wait)(struct rdma_queue *queue, uint64_t until_ns);
-    void *(*direct)(struct rdma_node *node, uint64_t remote); /* NULL: never */
 };
 
 struct rdma_node {

@@ -172,7 +172,8 @@ START_TEST(discarded_pages_read_zero_and_free_the_node)
     struct rdma_counters wire;
     for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
         page_put(context, FIRST + i, 5000 * i + 5000);
-    ck_assert_int_eq(fault_discard(context, FIRST, 4 * LOCAL_PAGES), 0);
+    /* All of it: a first touch may have filled pages beyond those written. */
+    ck_assert_int_eq(fault_discard(context, FIRST, 2 * MEMORY_PAGES), 0);
     struct fault_counters now = counters();
     ck_assert_uint_eq(now.existing_pages, 0);
     ck_assert_uint_eq(now.resident_pages, 0);
