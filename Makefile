@@ -183,13 +183,15 @@ bench-run: all $(GUEST_PROGRAMS)
 
 .PHONY: fuzz fuzz-run
 fuzz: deps ## explore every fuzz target for FUZZ_SECONDS each (default 60)
-	$(SUBMAKE) CC=$(FUZZ_CC) SANITIZE=fuzzer-no-link,address fuzz-run
+	$(SUBMAKE) CC=$(FUZZ_CC) SANITIZE=fuzzer-no-link,address B=$(B)/fuzz fuzz-run
 fuzz-run: $(FUZZ_PROGRAMS)
 	@for name in $(FUZZ_NAMES); do \
-	    mkdir -p $(B)/corpus/$$name && echo "  FUZZ    $$name" && \
-	    $(B)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 \
-	        -verbosity=0 -print_final_stats=0 -artifact_prefix=$(B)/corpus/ \
-	        $(B)/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	    mkdir -p $(B)/corpus/$$name; \
+	    $(B)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+	        -rss_limit_mb=4096 -artifact_prefix=$(B)/corpus/ $(B)/corpus/$$name \
+	        tests/fuzz/corpus/$$name >$(B)/corpus/$$name.log 2>&1 || \
+	        { tail -n 60 $(B)/corpus/$$name.log; echo "FAIL  fuzz $$name"; exit 1; }; \
+	    echo "ok    fuzz $$name ($$(grep -o 'Done.*' $(B)/corpus/$$name.log))"; \
 	done
 
 # --- installation: relocatable, the programs find the image relative to themselves ---
