@@ -49,7 +49,8 @@ $(GUEST_IMAGE): $(KERNEL_OBJECTS) guest-os/guest.lds
 
 # The parts that judge foreign bytes, for tests and fuzzers that run on the host.
 KERNEL_HOST_ARCHIVE := $(B)/libkernelhost.a
-$(KERNEL_HOST_ARCHIVE): $(B)/obj/guest-os/elf_check.c.o
+KERNEL_HOST_OBJECTS := $(B)/obj/guest-os/elf_check.c.o $(B)/obj/guest-os/devicetree.c.o
+$(KERNEL_HOST_ARCHIVE): $(KERNEL_HOST_OBJECTS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
--include $(B)/obj/guest-os/elf_check.c.o.d
+-include $(KERNEL_HOST_OBJECTS:%=%.d)
