@@ -100,6 +100,8 @@ static const int allowed[] = {
     SCMP_SYS(ppoll),
     SCMP_SYS(select),
     SCMP_SYS(pselect6),
+    SCMP_SYS(epoll_create), /* libfabric asks for it by its old name */
+    SCMP_SYS(epoll_create), /* libfabric */
     SCMP_SYS(epoll_create1),
     SCMP_SYS(epoll_ctl),
     SCMP_SYS(epoll_wait),
