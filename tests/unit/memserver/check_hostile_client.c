@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Clients that send garbage, half messages, requests out of order or nothing, or never read, while
+ * an honest tenant works: the honest one must not notice, the other must be rid of soon.
+ */
+#include "rdma/address.h"
+#include "rdma/channel.h"
+#include "tests/unit/rdma/server_fixture.h"
+
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#define QUOTA        (8 * FIXTURE_SLAB_BYTES)
+#define GONE_IN_MS   7000 /* the greeting deadline is 5 s */
+#define HONEST_TURNS 200
+
+static struct server_fixture server;
+static struct rdma_node *honest;
+static struct rdma_queue *queue;
+static uint8_t *page;
+
+static void set_up(void)
+{
+    static const char *const options[] = {"--capacity", "64M", "--max-tenants", "40", NULL};
+    void *buffer = NULL;
+
+    message_init("check_hostile", MESSAGE_NORMAL);
+    fixture_start(&server, options);
+    honest = fixture_connect_as(&server, "ofi", QUOTA);
+    queue = fixture_queue(honest, 4);
+    ck_assert_int_eq(rdma_reserve(honest, 0, 1), 0);
+    ck_assert_int_eq(rdma_buffer_alloc(honest, RDMA_PAGE_BYTES, &buffer), 0);
+    page = buffer;
+}
+
+static void tear_down(void)
+{
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(honest);
+    fixture_stop(&server, SIGKILL);
+}
+
+static void honest_work(void)
+{
+    for (int i = 0; i < HONEST_TURNS; i++) {
+        memset(page, i, RDMA_PAGE_BYTES);
+        ck_assert_int_eq(fixture_transfer(queue, RDMA_WRITE, 0, 1, page), 0);
+        memset(page, ~i, RDMA_PAGE_BYTES);
+        ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 0, 1, page), 0);
+        ck_assert_uint_eq(page[RDMA_PAGE_BYTES - 1], (uint8_t)i);
+    }
+    ck_assert_int_eq(rdma_reserve(honest, 3 * RDMA_SLAB_PAGES, 1), 0);
+    ck_assert_int_eq(rdma_release_slab(honest, 3 * RDMA_SLAB_PAGES), 0);
+    ck_assert_int_eq(rdma_node_error(honest), 0);
+}
+
+static int dial(void)
+{
+    struct address address;
+    const char *why;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(address_parse(server.unix_address, &address, &why), 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&address.storage, address.bytes), 0);
+    return fd;
+}
+
+static void say(int fd, const void *bytes, size_t count)
+{
+    /* The server may have closed already. */
+    if (send(fd, bytes, count, MSG_NOSIGNAL) < 0)
+        return;
+}
+
+/* True once the server has closed; what it says before is thrown away. */
+static bool closed_within(int fd, int limit_ms)
+{
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    uint64_t deadline_ns = clock_now_ns() + (uint64_t)limit_ms * 1000000;
+    char text[4096];
+
+    while (clock_now_ns() < deadline_ns) {
+        if (poll(&readable, 1, 100) == 1 && recv(fd, text, sizeof(text), 0) <= 0)
+            return true;
+    }
+    return false;
+}
+
+static union wire_message hello(void)
+{
+    union wire_message message;
+
+    wire_message_init(&message, WIRE_HELLO);
+    message.hello.quota_bytes = QUOTA;
+    message.hello.span_pages = 1 << 20;
+    message.hello.transport = WIRE_LOOPBACK;
+    message.hello.timeout_ms = 1000;
+    return message;
+}
+
+static union wire_message range(enum wire_type type, uint64_t first, uint32_t count)
+{
+    union wire_message message;
+
+    wire_message_init(&message, type);
+    message.range.first_slab = first;
+    message.range.count = count;
+    return message;
+}
+
+#define SAY(fd, message) say(fd, &(message), (message).header.bytes)
+
+static void misbehave_garbage(int fd)
+{
+    say(fd, "GET / HTTP/1.1\r\nHost: memory\r\n\r\n", 33);
+}
+
+static void misbehave_half_a_header(int fd)
+{
+    union wire_message message = hello();
+
+    say(fd, &message, 7);
+}
+
+static void misbehave_silent(int fd)
+{
+    (void)fd;
+}
+
+static void misbehave_reserves_first(int fd)
+{
+    union wire_message message = range(WIRE_RESERVE, 0, 1);
+
+    SAY(fd, message);
+}
+
+static void misbehave_twice_hello(int fd)
+{
+    union wire_message message = hello();
+
+    SAY(fd, message);
+    SAY(fd, message);
+}
+
+static void misbehave_reserves_twice(int fd)
+{
+    union wire_message first = hello(), twice = range(WIRE_RESERVE, 5, 2);
+
+    SAY(fd, first);
+    SAY(fd, twice);
+    SAY(fd, twice);
+}
+
+static void misbehave_reserves_beyond_its_span(int fd)
+{
+    union wire_message first = hello(), beyond = range(WIRE_RESERVE, 1 << 20, 1);
+
+    SAY(fd, first);
+    SAY(fd, beyond);
+}
+
+static void misbehave_releases_what_it_has_not(int fd)
+{
+    union wire_message first = hello(), release = range(WIRE_RELEASE, 0, 1);
+
+    SAY(fd, first);
+    SAY(fd, release);
+}
+
+static void misbehave_spoils_a_message(int fd)
+{
+    union wire_message first = hello(), spoilt = range(WIRE_RESERVE, 0, 0);
+
+    SAY(fd, first);
+    SAY(fd, spoilt);
+}
+
+static void misbehave_never_reads(int fd)
+{
+    union wire_message first = hello(), ping;
+    struct timeval limit = {.tv_usec = 200000};
+
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    SAY(fd, first);
+    wire_message_init(&ping, WIRE_PING);
+    for (int i = 0; i < 200000; i++) {
+        if (send(fd, &ping, ping.header.bytes, MSG_NOSIGNAL) <= 0)
+            break;
+    }
+}
+
+static void misbehave_floods_with_descriptors(int fd)
+{
+    struct channel channel;
+    union wire_message message = hello();
+
+    channel_init(&channel, fd, WIRE_TO_CLIENT);
+    for (int i = 0; i < 50; i++)
+        channel_send_fd(&channel, &message, fd);
+}
+
+static void (*const misdeeds[])(int) = {
+    misbehave_garbage,
+    misbehave_half_a_header,
+    misbehave_silent,
+    misbehave_reserves_first,
+    misbehave_twice_hello,
+    misbehave_reserves_twice,
+    misbehave_reserves_beyond_its_span,
+    misbehave_releases_what_it_has_not,
+    misbehave_spoils_a_message,
+    misbehave_never_reads,
+    misbehave_floods_with_descriptors,
+};
+
+START_TEST(a_misdeed_ends_its_connection_only)
+{
+    int fd = dial();
+
+    honest_work();
+    misdeeds[_i](fd);
+    honest_work();
+    ck_assert(closed_within(fd, GONE_IN_MS));
+    honest_work();
+    close(fd);
+    fixture_expect_status(&server, "tenants_now", 1);
+    fixture_expect_status(&server, "used_bytes", FIXTURE_SLAB_BYTES);
+}
+END_TEST
+
+START_TEST(idle_connections_are_limited_and_closed)
+{
+    int fds[300];
+
+    for (size_t i = 0; i < 300; i++)
+        fds[i] = dial();
+    honest_work();
+    for (size_t i = 0; i < 300; i++) {
+        ck_assert(closed_within(fds[i], GONE_IN_MS));
+        close(fds[i]);
+    }
+    honest_work();
+    fixture_expect_status(&server, "tenants_now", 1);
+}
+END_TEST
+
+/* A tenant on this host maps its whole file; taking more than it reserved must end it. */
+START_TEST(a_tenant_that_takes_unreserved_memory_is_ended)
+{
+    int fd = dial();
+    static struct channel channel;
+    union wire_message message = hello();
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    void *map;
+
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    channel_init(&channel, fd, WIRE_TO_CLIENT);
+    ck_assert_int_eq(channel_send(&channel, &message), 0);
+    while (channel_receive(&channel, &message) == 0)
+        ck_assert_int_eq(poll(&readable, 1, 1000), 1);
+    ck_assert_int_eq(message.header.type, WIRE_READY);
+    map = mmap(NULL, QUOTA, PROT_READ | PROT_WRITE, MAP_SHARED, channel.passed_fd, 0);
+    ck_assert_ptr_ne(map, MAP_FAILED);
+    ck_assert_int_eq(ftruncate(channel.passed_fd, 1LL << 40), -1);
+    memset(map, 1, FIXTURE_SLAB_BYTES);
+    ck_assert(closed_within(fd, 3000));
+    honest_work();
+    munmap(map, QUOTA);
+    channel_close(&channel);
+}
+END_TEST
+
+/* Is the socket with this inode open in the process? */
+static bool process_has_socket(pid_t process, unsigned long inode)
+{
+    char path[64], target[64], wanted[64];
+
+    snprintf(wanted, sizeof(wanted), "socket:[%lu]", inode);
+    for (int fd = 0; fd < 64; fd++) {
+        ssize_t length;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd/%d", process, fd);
+        length = readlink(path, target, sizeof(target) - 1);
+        if (length < 0)
+            continue;
+        target[length] = '\0';
+        if (strcmp(target, wanted) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The port on which the process listens, and that it listens on 127.0.0.1 only; 0: none. */
+static unsigned listening_port(pid_t process)
+{
+    char line[512];
+    unsigned found = 0;
+    FILE *table = fopen("/proc/net/tcp", "re");
+
+    ck_assert_ptr_nonnull(table);
+    while (fgets(line, sizeof(line), table)) {
+        unsigned address, port, state;
+        unsigned long inode;
+
+        if (sscanf(line, "%*d: %x:%x %*x:%*x %x %*s %*s %*s %*s %*s %lu", &address, &port, &state,
+                   &inode) != 4 ||
+            state != 0x0a || !process_has_socket(process, inode))
+            continue;
+        ck_assert_uint_eq(address, 0x0100007f);
+        found = port;
+    }
+    fclose(table);
+    return found;
+}
+
+/* Somebody who finds a worker's port but has no token. */
+START_TEST(a_stranger_at_a_workers_port_gets_nowhere)
+{
+    char text[64];
+    unsigned port = listening_port(fixture_worker(&server));
+
+    ck_assert_uint_gt(port, 0);
+    for (int i = 0; i < 20; i++) {
+        struct address address;
+        const char *why;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        snprintf(text, sizeof(text), "127.0.0.1:%u", port);
+        ck_assert_int_eq(address_parse(text, &address, &why), 0);
+        ck_assert_int_eq(connect(fd, (struct sockaddr *)&address.storage, address.bytes), 0);
+        misdeeds[i % 2](fd);
+        honest_work();
+        close(fd);
+    }
+    honest_work();
+}
+END_TEST
+
+static Suite *hostile_client_suite(void)
+{
+    Suite *suite = suite_create("memserver hostile clients");
+    TCase *cases = tcase_create("misdeeds");
+
+    tcase_add_checked_fixture(cases, set_up, tear_down);
+    tcase_set_timeout(cases, 60);
+    tcase_add_loop_test(cases, a_misdeed_ends_its_connection_only, 0,
+                        (int)(sizeof(misdeeds) / sizeof(misdeeds[0])));
+    tcase_add_test(cases, idle_connections_are_limited_and_closed);
+    tcase_add_test(cases, a_tenant_that_takes_unreserved_memory_is_ended);
+    tcase_add_test(cases, a_stranger_at_a_workers_port_gets_nowhere);
+    suite_add_tcase(suite, cases);
+    return suite;
+}
+
+int main(void)
+{
+    return unit_run(hostile_client_suite());
+}
