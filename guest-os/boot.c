@@ -21,7 +21,7 @@ void boot_defer_pending(void)
 
 void boot_fail(const char *what, const char *why)
 {
-    warn(what, ": ", why);
+    complain(what, ": cannot run: ", why);
     vmm_exit_group(NOT_RUNNABLE, 0, false);
 }
 

@@ -121,6 +121,7 @@ void lock_take(struct lock *lock);
 void lock_release(struct lock *lock);
 /* One line on standard error made of up to three pieces (NULL: none). */
 void warn(const char *a, const char *b, const char *c);
+void complain(const char *a, const char *b, const char *c); /* the same for why the run ends */
 
 /* ---- usercopy.S, usercopy.c: the program's memory; 0 or -EFAULT ---- */
 int usercopy_bytes(void *to, const void *from, size_t bytes);

@@ -31,6 +31,7 @@ enum {
 enum {
     LINUX_SYS_READ = 0,
     LINUX_SYS_CLOSE = 3,
+    LINUX_SYS_FSTAT = 5,
     LINUX_SYS_POLL = 7,
     LINUX_SYS_MMAP = 9,
     LINUX_SYS_MPROTECT = 10,

@@ -55,6 +55,20 @@ static size_t file_read(const struct file *file, void *to, uint64_t offset, size
     return done;
 }
 
+#define STAT_BYTES       144 /* struct stat, and where st_size is in it */
+#define STAT_SIZE_OFFSET 48
+
+/* Length of the file, so that a cut-off one is refused and not found out by a fault. */
+static uint64_t file_bytes(const struct file *file)
+{
+    uint64_t bytes;
+    if (call_uninterrupted(LINUX_SYS_FSTAT, file->fd, file->scratch, 0, 0) != 0 ||
+        user_get64(&bytes, file->scratch + STAT_SIZE_OFFSET) != 0 ||
+        user_clear(file->scratch, STAT_BYTES) != 0)
+        boot_fail(file->name, "cannot read it");
+    return bytes;
+}
+
 static void file_check(const struct file *file, struct elf_header *header)
 {
     size_t got = file_read(file, headers, 0, HEADER_BYTES);
@@ -66,7 +80,7 @@ static void file_check(const struct file *file, struct elf_header *header)
         memmove(headers, headers + header->phdrs_offset, bytes);
     else if (file_read(file, headers, header->phdrs_offset, bytes) != bytes)
         boot_fail(file->name, "program headers outside the file");
-    wrong = elf_segments_check(header, headers, UINT64_MAX, &plan);
+    wrong = elf_segments_check(header, headers, file_bytes(file), &plan);
     if (wrong != NULL)
         boot_fail(file->name, wrong);
 }

@@ -63,19 +63,28 @@ void lock_release(struct lock *lock)
     atomic_store_explicit(&lock->held, 0, memory_order_release);
 }
 
-#define WARN_MAX 240
+#define LINE_MAX 200
 
-void warn(const char *a, const char *b, const char *c)
+static void say(const char *const pieces[3], bool fatal)
 {
-    const char *pieces[] = {a, b, c};
-    char line[WARN_MAX];
+    char line[LINE_MAX];
     size_t length = 0;
-    for (unsigned i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+    for (unsigned i = 0; i < 3; i++) {
         if (pieces[i] == NULL)
             continue;
-        size_t bytes = strnlen(pieces[i], WARN_MAX - length);
+        size_t bytes = strnlen(pieces[i], LINE_MAX - length);
         memcpy(line + length, pieces[i], bytes);
         length += bytes;
     }
-    vmm_call3(FV_CALL_WARN, (uint64_t)line, length, 0);
+    vmm_call3(FV_CALL_WARN, (uint64_t)line, length, fatal);
+}
+
+void warn(const char *a, const char *b, const char *c)
+{
+    say((const char *const[3]){a, b, c}, false);
+}
+
+void complain(const char *a, const char *b, const char *c)
+{
+    say((const char *const[3]){a, b, c}, true);
 }

@@ -64,7 +64,9 @@ static int64_t call_warn(struct vcpu *vcpu, const uint64_t args[6])
     }
     text[bytes] = '\0';
     unsigned before = atomic_fetch_add(&warnings, 1);
-    if (before < WARNINGS_MAX)
+    if (before < WARNINGS_MAX && args[2])
+        message_error("guest: %s", text); /* why it ends: said even if quiet */
+    else if (before < WARNINGS_MAX)
         message_warning("guest: %s%s", text,
                         before + 1 == WARNINGS_MAX ? " (further warnings are left out)" : "");
     return 0;

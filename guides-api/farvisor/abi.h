@@ -71,7 +71,8 @@
 #define FV_CALL_TIMER_SET 0x1005 /* (id < FV_TIMER_MAX, clockid, flags, new *itimerspec, old *) */
 #define FV_CALL_TIMER_GET 0x1006 /* (id, *itimerspec) */
 #define FV_CALL_CRASH     0x1007 /* (signal, si_code, address, *fv_regs): print the crash report */
-#define FV_CALL_WARN      0x1008 /* (*text, bytes): one line on standard error, rate limited */
+#define FV_CALL_WARN                                                                               \
+    0x1008 /* (*text, bytes, fatal): one line on standard error; fatal: even if quiet */
 
 #define FV_TIMER_MAX   64
 #define FV_ERESTARTSYS 512
