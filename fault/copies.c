@@ -32,7 +32,11 @@ void copies_settle(struct fault_engine *engine, uint64_t page, int change, bool 
     uint64_t first = page & ~(uint64_t)(BLOCK_PAGES - 1);
     pthread_mutex_lock(block_lock(engine, page));
     int copies = atomic_load(&block->copies) + change - (began ? 1 : 0);
-    FV_ASSERT(copies >= 0 && copies <= (int)BLOCK_PAGES + 1);
+    /*
+     * More than there are pages for a moment is normal: a page given up counts until its batch is
+     * settled. Fewer than none never is: a copy is counted before its word says so.
+     */
+    FV_ASSERT(copies >= 0 && copies <= UINT16_MAX);
     atomic_store(&block->copies, (unsigned short)copies);
     if (copies == 0 && atomic_load(&block->reserved)) {
         /* A node that cannot take it back is lost, and says so on the next transfer. */

@@ -44,15 +44,26 @@ struct tally {
     struct fault_histogram fault_ns, fetch_ns, install_ns;
 };
 
+/*
+ * Sequences that a thread follows at once (merge passes, several arrays): each is known by the page
+ * it is expected to touch next, and its window doubles while it does.
+ */
+#define STREAMS 8u
+struct streams {
+    struct {
+        uint64_t next;   /* page after the last run */
+        uint32_t window; /* pages */
+        uint32_t used;   /* turn of its last use, for replacement */
+    } of[STREAMS];
+    uint32_t turn;
+};
+
 struct fault_context {
     struct fault_engine *engine;
     uint32_t index;
     atomic_bool inside;  /* the vCPU is in KVM_RUN ... */
     atomic_uint entered; /* ... since this epoch */
-    uint64_t fill_next;  /* page after the last first-touch fill */
-    uint32_t fill_window;
-    uint64_t fetch_next; /* page after the last fetch */
-    uint32_t fetch_window;
+    struct streams fills, fetches;
     struct tally tally;
 };
 
@@ -138,6 +149,11 @@ int copies_begin(struct fault_engine *engine, uint64_t page);
 /* `change` copies more or less; ends a copies_begin if `began`. Frees the slab with its last copy.
  */
 void copies_settle(struct fault_engine *engine, uint64_t page, int change, bool began);
+
+/* ---- streams.c ---- */
+/* The stream that a touch of `page` continues, its window doubled up to `max`; or a new one of
+ * `first`. */
+unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max);
 
 /* ---- resolve.c ---- */
 int lane_fetch(struct fault_context *context, uint64_t page, uint32_t pages, void **data,

@@ -230,23 +230,35 @@ static int write_back(struct evictor *evictor)
 
 /* ---- 5: decide ---- */
 
-static void decide(struct evictor *evictor, int *copies)
+/* Pages that have a remote copy now and had none before. */
+static int copies_gained(const struct evictor *evictor)
 {
+    int gained = 0;
+    for (unsigned i = 0; i < BLOCK_PAGES; i++)
+        if (in_set(evictor->set, i) && evictor->fate[i] == FATE_WRITE)
+            gained += !(atomic_load(&evictor->engine->words[evictor->first + i]) & EPT_COPY);
+    return gained;
+}
+
+/* Counts the copies that go with pages forgotten. */
+static int decide(struct evictor *evictor)
+{
+    int lost = 0;
     for (unsigned i = 0; i < BLOCK_PAGES; i++) {
         if (!in_set(evictor->set, i))
             continue;
         ept_word_t *word = &evictor->engine->words[evictor->first + i];
         uint64_t seen = atomic_load(word);
         bool written = evictor->fate[i] == FATE_WRITE;
-        *copies += written && !(seen & EPT_COPY);
         while (!(seen & EPT_RESCUE) &&
                !atomic_compare_exchange_weak(word, &seen, (seen & ~EPT_STATE_MASK) | EPT_DROPPING))
             ;
         if (seen & EPT_RESCUE)
             rescue(evictor, i, written);
         else
-            *copies -= evictor->fate[i] == FATE_FORGET && seen & EPT_COPY;
+            lost += evictor->fate[i] == FATE_FORGET && seen & EPT_COPY;
     }
+    return lost;
 }
 
 /* ---- 6: drop ---- */
@@ -311,16 +323,18 @@ int64_t evictor_run(struct evictor *evictor, uint64_t first_page, const uint64_t
             copies_settle(engine, first_page, 0, true);
         return fault_fail(engine, error);
     }
-    int copies = 0;
+    /* Counted before any word shows COPY: whoever discards such a page takes it off again. */
+    if (began)
+        copies_settle(engine, first_page, copies_gained(evictor), true);
     unsigned freed = 0;
-    decide(evictor, &copies);
+    int lost = decide(evictor);
     error = drop_frames(evictor, &freed);
     if (error) {
         message_error("second stage: free pages: %s", strerror(-error));
         return fault_fail(engine, error);
     }
     publish(evictor, freed);
-    if (copies || began)
-        copies_settle(engine, first_page, copies, began);
+    if (lost)
+        copies_settle(engine, first_page, -lost, false);
     return freed;
 }

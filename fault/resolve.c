@@ -119,15 +119,12 @@ static int install_failed(struct fault_engine *engine, uint64_t page, int error)
 /* ---- first touch ---- */
 
 /* Consecutive first touches double the window; others start small, not to waste frames. */
-static uint64_t fill_window(struct fault_context *context, uint64_t page)
+static uint64_t fill_window(struct fault_context *context, uint64_t page, unsigned *stream)
 {
-    if (page == context->fill_next && context->fill_window)
-        context->fill_window =
-            context->fill_window * 2 < FILL_MAX_PAGES ? context->fill_window * 2 : FILL_MAX_PAGES;
-    else
-        context->fill_window = FILL_MIN_PAGES;
+    *stream = streams_find(&context->fills, page, FILL_MIN_PAGES, FILL_MAX_PAGES);
+    uint64_t window = context->fills.of[*stream].window;
     uint64_t room = frames_free(context->engine) / 8;
-    return room < context->fill_window ? room + 1 : context->fill_window;
+    return room < window ? room + 1 : window;
 }
 
 static int fill_install(struct fault_context *context, uint64_t page, uint64_t pages, bool zero)
@@ -182,7 +179,8 @@ static int64_t fill_claim(struct fault_context *context, uint64_t page, bool *ze
     int error = source->extent(source->owner, page, &first, &last, zero);
     if (error || (*zero && !engine->paged))
         return error; /* 0: the host kernel fills it */
-    uint64_t want = *zero ? fill_window(context, page) : FILE_FILL_PAGES;
+    unsigned stream = 0;
+    uint64_t want = *zero ? fill_window(context, page, &stream) : FILE_FILL_PAGES;
     want = want < last - page ? want : last - page;
     run_existing(engine, page, want, 1);
     uint64_t count = run_claim(engine, page, want, EPT_ABSENT, EPT_FILLING);
@@ -195,6 +193,8 @@ static int64_t fill_claim(struct fault_context *context, uint64_t page, bool *ze
         fill_release(engine, page, count);
         return error ? error : -EAGAIN;
     }
+    if (*zero)
+        context->fills.of[stream].next = page + count;
     return (int64_t)count;
 }
 
@@ -221,22 +221,17 @@ static int fill(struct fault_context *context, uint64_t page)
     fault_histogram_add(&context->tally.install_ns, clock_now_ns() - start_ns);
     fill_settle(context, page, pages, zero);
     run_resident(engine, page, pages);
-    context->fill_next = page + pages;
     return 0;
 }
 
 /* ---- fetch ---- */
 
-static uint64_t fetch_window(struct fault_context *context, uint64_t page)
+static uint64_t fetch_window(struct fault_context *context, uint64_t page, unsigned *stream)
 {
-    if (page == context->fetch_next)
-        context->fetch_window = context->fetch_window * 2 < WINDOW_MAX_PAGES
-                                    ? context->fetch_window * 2
-                                    : WINDOW_MAX_PAGES;
-    else
-        context->fetch_window = 1;
+    *stream = streams_find(&context->fetches, page, 1, WINDOW_MAX_PAGES);
+    uint64_t window = context->fetches.of[*stream].window;
     uint64_t to_block_end = BLOCK_PAGES - page % BLOCK_PAGES;
-    return context->fetch_window < to_block_end ? context->fetch_window : to_block_end;
+    return window < to_block_end ? window : to_block_end;
 }
 
 static int lane_open(struct fault_engine *engine, struct lane *lane)
@@ -313,7 +308,9 @@ static void fetch_settle(struct fault_context *context, uint64_t page, uint64_t 
 static int fetch(struct fault_context *context, uint64_t page, bool write)
 {
     struct fault_engine *engine = context->engine;
-    uint64_t count = run_claim(engine, page, fetch_window(context, page), EPT_REMOTE, EPT_FETCHING);
+    unsigned stream;
+    uint64_t window = fetch_window(context, page, &stream);
+    uint64_t count = run_claim(engine, page, window, EPT_REMOTE, EPT_FETCHING);
     if (!count)
         return -EAGAIN;
     int64_t frames = run_frames(context, count);
@@ -345,7 +342,7 @@ static int fetch(struct fault_context *context, uint64_t page, bool write)
     fault_histogram_add(&context->tally.install_ns, clock_now_ns() - fetched_ns);
     fetch_settle(context, page, kept);
     run_resident(engine, page, kept);
-    context->fetch_next = page + kept;
+    context->fetches.of[stream].next = page + kept;
     return 0;
 }
 

@@ -39,10 +39,13 @@ static int page_resolve(struct vcpu *vcpu, gpa_t gpa, bool write)
     uint64_t word = atomic_load(&ept_words(vm->ept)[page]);
     if (ept_word_state(word) == EPT_LOCAL)
         return 0;
-    int error = fault_resolve(vcpu->fault, page, write);
-    /* Unmapped meanwhile: the guest's own page tables will refuse the access with a proper fault.
-     */
-    return error == -EFAULT ? 0 : error ? error : 1;
+    int error =
+        fault_resolve(vcpu->fault, page, write); /* Unmapped meanwhile: the guest's own page tables
+                                                    will refuse the access with a proper fault. */
+    if (error)
+        return error == -EFAULT ? 0 : error;
+    /* Still absent: memory that the host kernel fills by itself, so not what was missing. */
+    return ept_word_state(atomic_load(&ept_words(vm->ept)[page])) != EPT_ABSENT;
 }
 
 static int access_resolve(struct vcpu *vcpu, const struct access *access, bool force_write)
@@ -125,7 +128,7 @@ static int fatal(struct vcpu *vcpu, gpa_t rip, int error)
         message_error("guest: out of memory at rip 0x%llx: all %s are in use (see --memory)",
                       (unsigned long long)rip,
                       format_bytes(config->memory_bytes, quota, sizeof(quota)));
-    else
+    else if (!fault_engine_error(vcpu->vm->engine)) /* else whoever lost it has said so */
         message_error("guest: far memory: %s", strerror(-error));
     return error;
 }
