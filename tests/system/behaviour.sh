@@ -73,7 +73,7 @@ outside() {
     # A shell starts background jobs with SIGINT ignored; a terminal does not.
     env --default-signal=INT "$FARVISOR" run "${SEE_GUESTS[@]}" -- "$GUESTS/wait_signal" ${3:+"$3"} >out 2>err &
     local pid=$! status
-    at_exit "kill -KILL $pid 2>/dev/null"
+    at_exit "end_process $pid"
     wait_until 10 grep -q ready out || fail "the guest did not start: $(cat err)"
     kill -"$1" $pid
     wait $pid

@@ -23,7 +23,7 @@ bounded() {
     "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 512M --local "${local_mib}M" --transport ofi --memserver "$MEMSERVER_ADDR" \
         --fault-mode "$mode" --stats stats -- "$@" >out 2>err &
     pid=$!
-    at_exit "kill -KILL $pid 2>/dev/null"
+    at_exit "end_process $pid"
     sample $pid
     wait $pid || fail "status $?: $(cat err)"
     peak=$(($(stat_of stats paging resident_peak_pages) / 256))

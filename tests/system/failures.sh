@@ -12,7 +12,7 @@ start_busy() {
     : >busy.out
     "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 160M --local 32M "$@" -- "$GUESTS/busy_writer" 128 120 >busy.out 2>busy.err &
     BUSY_PID=$!
-    at_exit "kill -KILL $BUSY_PID 2>/dev/null"
+    at_exit "end_process $BUSY_PID"
     wait_until 20 grep -q running busy.out || fail "the guest did not get going: $(cat busy.err)"
 }
 
@@ -73,7 +73,7 @@ test_server_term_drains() {
     start_busy --transport ofi --memserver "$MEMSERVER_ADDR"
     kill -TERM "$MEMSERVER_PID"
     wait_until 30 busy_ended || wait_until 1 true
-    kill -KILL "$BUSY_PID" 2>/dev/null
+    end_process "$BUSY_PID"
     server_gone() { ! kill -0 "$MEMSERVER_PID" 2>/dev/null; }
     wait_until 10 server_gone || fail 'still there although its last guest is gone'
 }
@@ -84,7 +84,7 @@ test_guest_killed() {
     start_busy --transport ofi --memserver "$MEMSERVER_ADDR"
     nothing_in_use && fail "nothing although a guest runs"
     grep -q "^memory" status.out || fail "although a guest runs: $(cat status.out)"
-    kill -KILL "$BUSY_PID"
+    end_process "$BUSY_PID"
     wait_until 5 nothing_in_use || fail "5 s later: $(cat status.out)"
 }
 
@@ -94,7 +94,7 @@ test_guest_killed_loopback() {
     start_busy --transport loopback --memserver "$MEMSERVER_ADDR"
     nothing_in_use && fail "nothing although a guest runs"
     grep -q "^memory" status.out || fail "although a guest runs: $(cat status.out)"
-    kill -KILL "$BUSY_PID"
+    end_process "$BUSY_PID"
     wait_until 5 nothing_in_use || fail "5 s later: $(cat status.out)"
 }
 
@@ -103,7 +103,7 @@ test_embedded_server_ends_with_guest() {
     start_busy --transport loopback
     local children
     children=$(pgrep -P "$BUSY_PID" | tr '\n' ' ')
-    kill -KILL "$BUSY_PID"
+    end_process "$BUSY_PID"
     children_gone() {
         local child
         for child in $children; do
@@ -129,7 +129,7 @@ test_twenty_guests_one_hostile() {
     seq 1 160000 | shuf --random-source=<(yes) >input
     sort -n input >want
     garbage 2>/dev/null &
-    at_exit "kill -KILL $! 2>/dev/null"
+    at_exit "end_process $!"
     for i in $(seq 1 19); do
         far --quiet --memory 64M --local 8M --transport ofi --memserver "$MEMSERVER_ADDR" \
             --fault-mode "$([ $((i % 2)) = 0 ] && echo exit || echo uffd)" -- \
@@ -145,11 +145,12 @@ test_twenty_guests_one_hostile() {
     wait_until 5 nothing_in_use || fail "memory left behind: $(cat status.out)"
 }
 
+# A guest that may need more than there is, is told before it starts.
 test_capacity_exhausted() {
     start_memserver --capacity 64M
     expect_status 125 far --memory 512M --local 32M --transport ofi --memserver "$MEMSERVER_ADDR" -- \
         "$GUESTS/busy_writer" 256 30
-    expect_stderr 'capacity|full|space'
+    expect_stderr 'at most 64[.]0 MiB'
     wait_until 5 nothing_in_use || fail "memory left behind: $(cat status.out)"
 }
 

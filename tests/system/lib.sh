@@ -51,6 +51,11 @@ at_exit() {
     trap "$AT_EXIT" EXIT
 }
 
+# end_process PID: without the shell's word about it.
+end_process() {
+    { kill -KILL "$1" && wait "$1"; } 2>/dev/null
+}
+
 # start_memserver [OPTION...]: one that ends with the case, its address in MEMSERVER_ADDR.
 start_memserver() {
     local ready
@@ -60,7 +65,7 @@ start_memserver() {
     "$MEMSERVER" "${listen[@]}" --ready-fd 9 "$@" 9>"$ready" 2>memserver.err &
     MEMSERVER_PID=$!
     export MEMSERVER_ADDR
-    at_exit "kill -KILL $MEMSERVER_PID 2>/dev/null"
+    at_exit "end_process $MEMSERVER_PID"
     read -r -t 10 MEMSERVER_ADDR <"$ready" || fail "memserver did not start: $(cat memserver.err)"
     rm -f "$ready"
 }
