@@ -91,6 +91,7 @@ static int admit_start_worker(struct tenant *tenant)
     start.map_bytes = tenant->hello.quota_bytes;
     start.parent = (uint64_t)getpid();
     memcpy(start.token, tenant->token, sizeof(start.token));
+    tenant->starting = true;
     tenant_ask_worker(tenant, &start);
     return 0;
 }
@@ -108,6 +109,7 @@ void tenant_ready(struct tenant *tenant, uint16_t port)
     ready.ready.fabric_port = port;
     memcpy(ready.ready.token, tenant->token, sizeof(tenant->token));
     tenant->state = TENANT_READY;
+    tenant->starting = false;
     if (!loopback)
         tenant_send(tenant, &ready);
     else if (channel_send_fd(&tenant->channel, &ready, tenant->memory_fd) < 0)

@@ -118,8 +118,8 @@ struct tenant {
     struct server *server;
     enum tenant_state state;
     bool admitted; /* counts as a tenant */
+    bool starting; /* its worker is */
     bool more;     /* has read bytes that were not looked at yet */
-    bool writing;  /* epoll watches for room to write */
     uint64_t number, came_ns, heard_ns;
     struct channel channel;
     struct wire_hello hello;

@@ -23,6 +23,7 @@
 
 #define EVENTS_MAX        64
 #define TICK_MS           200
+#define STARTING_LIMIT_NS 30000000000ULL
 #define GREETING_LIMIT_NS 5000000000ULL
 #define container(pointer, type, member)                                                           \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
@@ -115,6 +116,21 @@ static void server_police(struct tenant *tenant)
         tenant_end(tenant, WIRE_ERROR_PROTOCOL, "used memory that it had not reserved");
 }
 
+/* A worker loads its libraries for 0.4 s and more; meanwhile its tenant hears that we are alive. */
+static void server_reassure(struct tenant *tenant, uint64_t now)
+{
+    union wire_message ping;
+
+    if (!tenant->starting)
+        return;
+    if (now - tenant->came_ns > STARTING_LIMIT_NS) {
+        tenant_end(tenant, WIRE_ERROR_INTERNAL, "its worker process did not start in time");
+        return;
+    }
+    wire_message_init(&ping, WIRE_PING);
+    tenant_send(tenant, &ping);
+}
+
 /* End of a turn: what cannot be done while events of the same batch may still point somewhere. */
 static bool server_sweep(struct server *server, uint64_t now, bool tick)
 {
@@ -125,8 +141,10 @@ static bool server_sweep(struct server *server, uint64_t now, bool tick)
         next = tenant->next;
         if (tick && tenant->state == TENANT_GREETING && tenant->came_ns + GREETING_LIMIT_NS < now)
             tenant->state = TENANT_LEAVING;
-        if (tick)
+        if (tick) {
             server_police(tenant);
+            server_reassure(tenant, now);
+        }
         if (tenant->more)
             tenant_peer_event(tenant, EPOLLIN);
         more |= tenant->more;
@@ -146,11 +164,13 @@ static void server_loop(struct server *server)
 
     while (!server->stopping) {
         int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, more ? 0 : TICK_MS);
-        uint64_t now = clock_now_ns();
-        bool tick = now - ticked_ns >= TICK_MS * 1000000ULL;
+        uint64_t now;
+        bool tick;
 
         for (int i = 0; i < count; i++)
             server_event(server, events[i].data.ptr, events[i].events);
+        now = clock_now_ns(); /* after the events: nobody may have come later than now */
+        tick = now - ticked_ns >= TICK_MS * 1000000ULL;
         if (tick)
             ticked_ns = now;
         /* The time is read again: whoever was admitted above came after `now`. */

@@ -13,6 +13,8 @@
 #include <poll.h>
 #include <string.h>
 
+#define GREET_PATIENCE 8u /* times the timeout, for a server that shows that it is alive */
+
 /* Waits for `events` on fd. 0, -ETIMEDOUT or -errno. */
 static int greet_wait(int fd, short events, uint64_t deadline_ns)
 {
@@ -85,18 +87,36 @@ static int greet_error_code(uint32_t code)
     }
 }
 
-/* *told: the server's own words were printed already. */
-static int greet_answer(struct rdma_node *node, uint64_t deadline_ns, bool *told)
+/* The next message, PINGs aside: with them a server that is starting our worker, which takes 0.4 s
+ * and more on a busy host, says that it is alive. Each one buys it time, up to a limit. */
+static int greet_receive(struct rdma_node *node, union wire_message *answer)
 {
-    union wire_message answer;
+    uint64_t began = clock_now_ns();
+    uint64_t deadline_ns = began + node->timeout_ns;
     int got;
 
-    while ((got = channel_receive(&node->channel, &answer)) == 0) {
-        int error = greet_wait(node->channel.fd, POLLIN, deadline_ns);
-
-        if (error)
-            return error;
+    for (;;) {
+        got = channel_receive(&node->channel, answer);
+        if (got > 0 && answer->header.type == WIRE_PING) {
+            deadline_ns = clock_now_ns() + node->timeout_ns;
+            if (deadline_ns > began + GREET_PATIENCE * node->timeout_ns)
+                deadline_ns = began + GREET_PATIENCE * node->timeout_ns;
+            continue;
+        }
+        if (got != 0)
+            return got;
+        got = greet_wait(node->channel.fd, POLLIN, deadline_ns);
+        if (got < 0)
+            return got;
     }
+}
+
+/* *told: the server's own words were printed already. */
+static int greet_answer(struct rdma_node *node, bool *told)
+{
+    union wire_message answer;
+    int got = greet_receive(node, &answer);
+
     if (got < 0)
         return got == -ECONNRESET ? -EPROTO : got;
     if (answer.header.type == WIRE_ERROR) {
@@ -147,7 +167,7 @@ int rdma_node_greet(struct rdma_node *node, const char *name)
     if (!error && node->transport->prepare)
         node->transport->prepare();
     if (!error)
-        error = greet_answer(node, deadline_ns, &told);
+        error = greet_answer(node, &told);
     if (!error)
         return 0;
     if (!told)

@@ -12,6 +12,7 @@
  *          <-------------------------------  RESERVED(first, count granted, where they are)
  *   RELEASE(first, count) ---------------->
  *          <-------------------------------  RELEASED(first, count)
+ *          <-------------------------------  PING, while READY takes long: no answer expected
  *   PING / PONG                             either way, any time after READY
  *   BYE    ------------------------------->  the tenant's memory is freed
  *   STATUS instead of HELLO -------------->
