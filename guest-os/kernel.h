@@ -236,6 +236,8 @@ void upcall_dispatch(struct frame *frame);
 int signal_frame_push(struct frame *frame, const struct linux_siginfo *info,
                       const struct linux_sigaction *action, const struct fv_trap *trap);
 uint32_t signal_frame_bytes(void); /* AT_MINSIGSTKSZ */
+/* The alternate stack as sigaltstack tells it at this stack pointer. */
+struct linux_stack signal_altstack_at(const struct thread *thread, uint64_t rsp);
 
 /* ---- events.c: fv_shared.events ---- */
 void events_drain(void);

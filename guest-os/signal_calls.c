@@ -185,17 +185,11 @@ int64_t sys_rt_sigtimedwait(struct frame *frame)
 int64_t sys_sigaltstack(struct frame *frame)
 {
     struct thread *thread = thread_current();
-    struct linux_stack new, old = thread->altstack;
-    bool inside = frame->rsp > old.sp && frame->rsp - old.sp <= old.bytes &&
-                  (old.flags & LINUX_SS_AUTODISARM) == 0;
-    if (old.bytes == 0)
-        old.flags |= LINUX_SS_DISABLE;
-    else if (inside)
-        old.flags |= LINUX_SS_ONSTACK;
+    struct linux_stack new, old = signal_altstack_at(thread, frame->rsp);
     if (frame->rdi != 0) {
         if (user_read(&new, frame->rdi, sizeof(new)) != 0)
             return -LINUX_EFAULT;
-        if (inside)
+        if ((old.flags & LINUX_SS_ONSTACK) != 0)
             return -LINUX_EPERM;
         uint32_t mode = new.flags & ~LINUX_SS_AUTODISARM;
         if (mode != 0 && mode != LINUX_SS_ONSTACK && mode != LINUX_SS_DISABLE)

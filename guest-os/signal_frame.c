@@ -32,6 +32,16 @@ static bool on_altstack(const struct thread *thread, uint64_t rsp)
            rsp - thread->altstack.sp <= thread->altstack.bytes;
 }
 
+struct linux_stack signal_altstack_at(const struct thread *thread, uint64_t rsp)
+{
+    struct linux_stack stack = thread->altstack;
+    if (stack.bytes == 0)
+        stack.flags |= LINUX_SS_DISABLE;
+    else if (on_altstack(thread, rsp))
+        stack.flags |= LINUX_SS_ONSTACK;
+    return stack;
+}
+
 static int push_xstate(gpa_t at)
 {
     _Alignas(XSAVE_ALIGN) uint8_t area[XSTATE_MAX];
@@ -98,7 +108,7 @@ int signal_frame_push(struct frame *frame, const struct linux_siginfo *info,
     struct linux_rt_sigframe out = {
         .return_address = action->restorer,
         .uc.flags = LINUX_UC_FP_XSTATE | LINUX_UC_SIGCONTEXT_SS | LINUX_UC_STRICT_RESTORE_SS,
-        .uc.stack = thread->altstack,
+        .uc.stack = signal_altstack_at(thread, frame->rsp),
         .uc.sigmask = thread->restore_mask ? thread->saved_mask : thread->blocked,
         .info = *info,
     };
@@ -184,9 +194,12 @@ int64_t sys_rt_sigreturn(struct frame *frame)
         return (int64_t)frame->rax;
     }
     restore_context(frame, &uc.mcontext);
-    if (!on_altstack(thread, frame->rsp))
+    if (!on_altstack(thread, frame->rsp)) {
         thread->altstack = uc.stack;
-    thread->altstack.flags &= LINUX_SS_AUTODISARM | LINUX_SS_DISABLE;
+        thread->altstack.flags &= LINUX_SS_AUTODISARM;
+        if ((uc.stack.flags & LINUX_SS_DISABLE) != 0)
+            thread->altstack.sp = thread->altstack.bytes = 0;
+    }
     signal_set_blocked(uc.sigmask);
     return (int64_t)frame->rax;
 }
