@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SCRATCH_PREFIX  "farvisor-"
+/* A name nobody else gives: what is left over under it gets removed. */
+#define SCRATCH_PREFIX  ".farvisor-scratch."
 #define SCRATCH_YOUNG_S 60 /* a starting VMM may not have locked it yet */
 #define TREE_ROUNDS_MAX 1000000u
 
@@ -85,7 +86,7 @@ static void scratch_reap(int base, const char *name)
 
     if (fd < 0)
         return;
-    if (!fstat(fd, &status) && status.st_uid == geteuid() &&
+    if (!fstat(fd, &status) && status.st_uid == geteuid() && (status.st_mode & 07777) == 0700 &&
         status.st_ctime + SCRATCH_YOUNG_S < time(NULL) && !flock(fd, LOCK_EX | LOCK_NB)) {
         tree_empty(fd);
         (void)unlinkat(base, name, AT_REMOVEDIR);

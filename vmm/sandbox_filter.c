@@ -109,6 +109,7 @@ static const int allowed[] = {
     SCMP_SYS(epoll_pwait2),
     SCMP_SYS(pipe),
     SCMP_SYS(pipe2),
+    SCMP_SYS(eventfd),
     SCMP_SYS(eventfd2),
     SCMP_SYS(timerfd_create),
     SCMP_SYS(timerfd_settime),

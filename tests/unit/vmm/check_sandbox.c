@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the host kernel lets the VMM do once its sandbox is closed. Each test closes it in a child
+ * of its own, since there is no way back.
+ */
+#include "tests/unit/unit.h"
+#include "tests/unit/vmm/hostio_fixture.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Runs `body` in a child behind the sandbox; the child's wait status. */
+static int behind_sandbox(int (*body)(void))
+{
+    int status;
+    pid_t child = fork();
+
+    ck_assert_int_ge(child, 0);
+    if (!child)
+        _exit(sandbox_enter(&vm) ? 99 : body());
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static bool opens(const char *name, int flags)
+{
+    int fd = open(name, flags | O_CLOEXEC, 0600);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+static int open_granted(void)
+{
+    return !(opens("file", O_RDONLY) && opens("file", O_RDWR) && opens("made", O_RDWR | O_CREAT) &&
+             opens("../ro/file", O_RDONLY) && opens("/usr/bin/env", O_RDONLY));
+}
+
+static int open_outside(void)
+{
+    return opens("../secret", O_RDONLY) || opens("../ro/file", O_RDWR) ||
+           opens("../ro/made", O_RDWR | O_CREAT) || opens("../made", O_RDWR | O_CREAT) ||
+           opens("/usr/made-by-a-test", O_RDWR | O_CREAT) || opens("/var/lib/dpkg/status", O_RDONLY);
+}
+
+static int run_another_program(void)
+{
+    execl("/bin/true", "true", (char *)NULL);
+    return 0;
+}
+
+static int load_a_filter_program(void)
+{
+    return syscall(SYS_bpf, 0, 0, 0) == 0;
+}
+
+/* Neither expected nor an intruder's: an error, not the end. */
+static int ask_something_odd(void)
+{
+    return !(syscall(SYS_lookup_dcookie, 0, 0, 0) == -1 && errno == EPERM);
+}
+
+static void *thread_body(void *result)
+{
+    *(int *)result = open_outside();
+    return NULL;
+}
+
+static int start_a_thread(void)
+{
+    pthread_t thread;
+    int result = 1;
+
+    if (pthread_create(&thread, NULL, thread_body, &result) || pthread_join(thread, NULL))
+        return 2;
+    return result;
+}
+
+static int open_sockets(void)
+{
+    int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int local = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    return tcp < 0 || local < 0;
+}
+
+static int clean_up(void)
+{
+    char disk[PATH_MAX], memory[PATH_MAX];
+
+    snprintf(disk, sizeof(disk), "%s", io->mounts.disk.path);
+    snprintf(memory, sizeof(memory), "%s", io->mounts.memory.path);
+    hostio_destroy(io);
+    return !access(disk, F_OK) || !access(memory, F_OK);
+}
+
+START_TEST(granted_files_open)
+{
+    ck_assert_int_eq(behind_sandbox(open_granted), 0);
+}
+END_TEST
+
+START_TEST(other_files_do_not_open)
+{
+    ck_assert_int_eq(behind_sandbox(open_outside), 0);
+}
+END_TEST
+
+START_TEST(running_a_program_ends_the_process)
+{
+    int status = behind_sandbox(run_another_program);
+
+    ck_assert(WIFSIGNALED(status));
+    ck_assert_int_eq(WTERMSIG(status), SIGSYS);
+    status = behind_sandbox(load_a_filter_program);
+    ck_assert(WIFSIGNALED(status));
+}
+END_TEST
+
+START_TEST(unexpected_call_is_refused)
+{
+    ck_assert_int_eq(behind_sandbox(ask_something_odd), 0);
+}
+END_TEST
+
+START_TEST(later_threads_are_bounded_too)
+{
+    ck_assert_int_eq(behind_sandbox(start_a_thread), 0);
+}
+END_TEST
+
+START_TEST(transports_can_connect_anew)
+{
+    ck_assert_int_eq(behind_sandbox(open_sockets), 0);
+}
+END_TEST
+
+START_TEST(scratch_can_be_removed)
+{
+    ck_assert_int_eq(behind_sandbox(clean_up), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("sandbox");
+    TCase *tcase = tcase_create("sandbox");
+
+    if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 1)
+        unit_skip("this host has no Landlock");
+    tcase_add_checked_fixture(tcase, hostio_setup, hostio_teardown);
+    tcase_add_test(tcase, granted_files_open);
+    tcase_add_test(tcase, other_files_do_not_open);
+    tcase_add_test(tcase, running_a_program_ends_the_process);
+    tcase_add_test(tcase, unexpected_call_is_refused);
+    tcase_add_test(tcase, later_threads_are_bounded_too);
+    tcase_add_test(tcase, transports_can_connect_anew);
+    tcase_add_test(tcase, scratch_can_be_removed);
+    suite_add_tcase(suite, tcase);
+    return unit_run(suite);
+}
