@@ -202,8 +202,10 @@ void events_watch_end(struct vm *vm)
 static void cut_short(struct events *events)
 {
     uint64_t cut_ns = atomic_load(&events->cut_ns);
-    if (cut_ns && clock_now_ns() >= cut_ns)
+    if (cut_ns && clock_now_ns() >= cut_ns) {
+        hostio_abandon(events->vm->io);
         _exit(events->vm->exit_status);
+    }
 }
 
 /* Milliseconds until something is due by the clock alone. */

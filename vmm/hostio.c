@@ -193,6 +193,12 @@ void hostio_destroy(struct hostio *io)
     free(io);
 }
 
+void hostio_abandon(struct hostio *io)
+{
+    if (io)
+        io_skeleton_remove(&io->mounts);
+}
+
 int hostio_dup_host(struct hostio *io, int guest_fd, int *flags)
 {
     struct io_file *file = io_fds_get(&io->fds, guest_fd);

@@ -116,6 +116,8 @@ bool io_mounts_below(const struct io_mounts *mounts, const char *path);
 /* ---- io_skeleton.c: the private directories under the guest's / ---- */
 int io_skeleton_create(struct io_mounts *mounts);
 void io_skeleton_destroy(struct io_mounts *mounts);
+/* Removes the directories from the host, the descriptors stay. */
+void io_skeleton_remove(const struct io_mounts *mounts);
 /* Makes `path` exist in the skeleton (and its parents), so that listings show it. */
 int io_skeleton_place(struct io_mounts *mounts, const char *path, bool directory);
 int io_skeleton_link(struct io_mounts *mounts, const char *path, const char *target);

@@ -133,13 +133,19 @@ static int scratch_create(struct io_scratch *scratch, const char *base)
     return error;
 }
 
+static void scratch_remove(const struct io_scratch *scratch)
+{
+    if (scratch->fd < 0)
+        return;
+    tree_empty(scratch->fd);
+    (void)rmdir(scratch->path);
+}
+
 static void scratch_destroy(struct io_scratch *scratch)
 {
-    if (scratch->fd >= 0) {
-        tree_empty(scratch->fd);
-        (void)rmdir(scratch->path);
+    scratch_remove(scratch);
+    if (scratch->fd >= 0)
         close(scratch->fd);
-    }
     free(scratch->path);
     *scratch = (struct io_scratch){.fd = -1};
 }
@@ -188,6 +194,12 @@ int io_skeleton_create(struct io_mounts *mounts)
 destroy:
     io_skeleton_destroy(mounts);
     return error;
+}
+
+void io_skeleton_remove(const struct io_mounts *mounts)
+{
+    scratch_remove(&mounts->disk);
+    scratch_remove(&mounts->memory);
 }
 
 void io_skeleton_destroy(struct io_mounts *mounts)

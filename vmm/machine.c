@@ -207,8 +207,10 @@ static int machine_execute(struct machine *m)
     bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
     if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))
         vm->exit_status = EXIT_FARVISOR;
-    if (!all)
+    if (!all) {
+        hostio_abandon(vm->io);
         _exit(vm->exit_status);
+    }
     return vm->exit_status;
 }
 

@@ -208,6 +208,8 @@ void crash_report(struct vcpu *vcpu, int signal, int si_code, gpa_t address,
 /* ---- hostio.c and io_*.c: the door to the host ---- */
 int hostio_create(struct hostio **out, struct vm *vm);
 void hostio_destroy(struct hostio *io);
+/* Removes what lies on the host while threads still run: the process ends by _exit next. */
+void hostio_abandon(struct hostio *io);
 /* Linux system calls on files, pipes, sockets, futexes, time and scheduling; pointers are guest's.
  */
 int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
