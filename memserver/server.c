@@ -173,8 +173,7 @@ static void server_loop(struct server *server)
         tick = now - ticked_ns >= TICK_MS * 1000000ULL;
         if (tick)
             ticked_ns = now;
-        /* The time is read again: whoever was admitted above came after `now`. */
-        more = server_sweep(server, clock_now_ns(), tick);
+        more = server_sweep(server, now, tick);
     }
 }
 

@@ -3,24 +3,33 @@
  * Shared memory with a memory server on this host: a one-sided operation is a pread or pwrite of
  * its memory file by the polling thread. The file is not mapped: pages of the memory node would
  * count as resident in this process, whose bound is --local, and a mapping's first touch costs as
- * much as the system call (docs/performance.md). With delay=, jitter= and bandwidth= each queue
- * behaves like a network link of its own: a transfer happens, and is reported, when it is due. The
- * copy is made at that moment, not when posted, so that a caller that looks too early reads old
- * bytes, as with real hardware.
+ * much as the system call (docs/performance.md). Files of huge pages are mapped after all: the
+ * kernel has no pwrite for them, and does not count them as resident. With delay=, jitter= and
+ * bandwidth= each queue behaves like a network link of its own: a transfer happens, and is
+ * reported, when it is due. The copy is made at that moment, not when posted, so that a caller that
+ * looks too early reads old bytes, as with real hardware.
  */
 #include "rdma/transport.h"
 #include "support.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define SPIN_SLEEP_NS                                                                              \
     70000ULL /* shorter sleeps last longer than asked: default timer slack 50 us */
+
+struct loopback {
+    int file;
+    uint8_t *map; /* huge pages only, else NULL */
+};
 
 static bool loopback_simulates(const struct rdma_node *node)
 {
@@ -41,35 +50,56 @@ static int loopback_check(const struct rdma_node *node, int fd)
     return 0;
 }
 
+/* Keeps the file, and maps it where that is the only way to write to it. */
+static int loopback_keep(const struct rdma_node *node, struct loopback *loopback, int passed_fd)
+{
+    struct statfs kind;
+    void *map;
+
+    loopback->file = fcntl(passed_fd, F_DUPFD_CLOEXEC, 3);
+    if (loopback->file < 0 || fstatfs(loopback->file, &kind) < 0)
+        return -errno;
+    if (kind.f_type != HUGETLBFS_MAGIC)
+        return 0;
+    map = mmap(NULL, node->ready.map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+               loopback->file, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    /* A forked child must not keep a lost tenant's memory alive. */
+    madvise(map, node->ready.map_bytes, MADV_DONTFORK);
+    loopback->map = map;
+    return 0;
+}
+
 static int loopback_open(struct rdma_node *node, int passed_fd)
 {
+    struct loopback *loopback;
     int error = loopback_check(node, passed_fd);
-    int file;
 
     if (error) {
         message_error("memory node %s: offered memory that cannot be trusted", node->address_text);
         return error;
     }
-    file = fcntl(passed_fd, F_DUPFD_CLOEXEC, 3);
-    if (file < 0) {
-        error = -errno;
+    loopback = calloc(1, sizeof(*loopback));
+    node->private = loopback;
+    error = loopback ? loopback_keep(node, loopback, passed_fd) : -ENOMEM;
+    if (error)
         message_error("memory node %s: cannot keep its memory file: %s", node->address_text,
                       strerror(-error));
-        return error;
-    }
-    node->private = (void *)(intptr_t)(file + 1);
-    return 0;
-}
-
-static int loopback_file(const struct rdma_node *node)
-{
-    return (int)(intptr_t)node->private - 1;
+    return error;
 }
 
 static void loopback_close(struct rdma_node *node)
 {
-    if (node->private)
-        close(loopback_file(node));
+    struct loopback *loopback = node->private;
+
+    if (!loopback)
+        return;
+    if (loopback->map)
+        munmap(loopback->map, node->ready.map_bytes);
+    if (loopback->file >= 0)
+        close(loopback->file);
+    free(loopback);
     node->private = NULL;
 }
 
@@ -124,15 +154,21 @@ static int loopback_post(struct rdma_queue *queue, uint32_t slot, uint64_t remot
 
 static int loopback_copy(struct rdma_queue *queue, const struct queue_slot *slot)
 {
-    int file = loopback_file(queue->node);
+    const struct loopback *loopback = queue->node->private;
     uint8_t *local = slot->request.local;
     size_t bytes = (size_t)slot->request.pages * RDMA_PAGE_BYTES, done = 0;
+    bool read = slot->request.op == RDMA_READ;
 
+    if (loopback->map) {
+        uint8_t *remote = loopback->map + slot->remote;
+
+        memcpy(read ? local : remote, read ? remote : local, bytes);
+        return 0;
+    }
     while (done < bytes) {
         off_t at = (off_t)(slot->remote + done);
-        ssize_t moved = slot->request.op == RDMA_READ
-                            ? pread(file, local + done, bytes - done, at)
-                            : pwrite(file, local + done, bytes - done, at);
+        ssize_t moved = read ? pread(loopback->file, local + done, bytes - done, at)
+                             : pwrite(loopback->file, local + done, bytes - done, at);
         if (moved > 0)
             done += (size_t)moved;
         else if (moved == 0 || errno != EINTR)

@@ -264,6 +264,70 @@ START_TEST(a_port_in_use_is_explained)
 }
 END_TEST
 
+START_TEST(too_few_huge_pages_are_a_warning)
+{
+    char command[512];
+    int status;
+
+    /* More than any test machine has reserved, so that normal pages are used. */
+    snprintf(command, sizeof(command),
+             "timeout --preserve-status 1 %s --listen 127.0.0.1:0 --hugepages --capacity 4T 2>&1 | "
+             "grep -q 'huge pages: .* using normal pages (raise vm.nr_hugepages)'",
+             fixture_program());
+    status = system(command);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+START_TEST(the_table_for_people_names_tenants)
+{
+    struct rdma_node *node = fixture_connect_as(&server, "loopback", QUOTA);
+    char command[512];
+    int status;
+
+    snprintf(command, sizeof(command),
+             "%s --status %s | tr '\n' ' ' | grep -q 'memory .* of 64.0 MiB used.*loopback .*test'",
+             fixture_program(), server.tcp_address);
+    status = system(command);
+    ck_assert_int_eq(status, 0);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+/* Processor time a process has used, in clock ticks. */
+static unsigned long used_ticks(pid_t process)
+{
+    char path[64];
+    unsigned long user = 0, system_time = 0;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", process);
+    file = fopen(path, "re");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+                            &user, &system_time),
+                     2);
+    fclose(file);
+    return user + system_time;
+}
+
+START_TEST(idle_tenants_cost_no_processor_time)
+{
+    struct rdma_node *node = fixture_connect_as(&server, "ofi", QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    pid_t worker = fixture_worker(&server);
+    unsigned long before;
+
+    usleep(100000);
+    before = used_ticks(worker) + used_ticks(server.pid);
+    sleep(2);
+    /* A loop that spins would use 200 ticks of 10 ms. */
+    ck_assert_uint_le(used_ticks(worker) + used_ticks(server.pid) - before, 10);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 static Suite *server_suite(void)
 {
     Suite *suite = suite_create("memserver");
@@ -287,6 +351,9 @@ static Suite *server_suite(void)
     tcase_add_test(life, a_server_ends_with_its_parent);
     tcase_add_test(life, a_dead_servers_socket_is_taken_over_and_a_live_ones_is_not);
     tcase_add_test(life, a_port_in_use_is_explained);
+    tcase_add_test(life, too_few_huge_pages_are_a_warning);
+    tcase_add_test(life, the_table_for_people_names_tenants);
+    tcase_add_test(life, idle_tenants_cost_no_processor_time);
     tcase_add_loop_test(options, a_wrong_option_is_explained, 0,
                         (int)(sizeof(wrong) / sizeof(wrong[0])));
     suite_add_tcase(suite, each);
