@@ -5,10 +5,6 @@
  */
 #include "tests/unit/rdma/server_fixture.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-
 static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi"};
 #define TRANSPORTS ((int)(sizeof(transports) / sizeof(transports[0])))
 #define QUOTA      (64 * FIXTURE_SLAB_BYTES)
@@ -270,57 +266,6 @@ START_TEST(a_node_that_is_full_says_so)
 }
 END_TEST
 
-struct worker {
-    struct rdma_node *node;
-    uint64_t number;
-    atomic_bool *failed;
-};
-
-/* Reserves, writes, reads and releases slabs of its own, all at once with the others. */
-static void *work(void *argument)
-{
-    struct worker *worker = argument;
-    struct rdma_queue *queue = fixture_queue(worker->node, 8);
-    uint8_t *page = pages_alloc(worker->node, 1);
-
-    for (uint64_t i = 0; i < 60; i++) {
-        uint64_t at = (worker->number * 50 + i % 7) * RDMA_SLAB_PAGES;
-        uint8_t wanted[RDMA_PAGE_BYTES];
-
-        fill(wanted, at + i);
-        memcpy(page, wanted, RDMA_PAGE_BYTES);
-        if (rdma_reserve(worker->node, at, 1) || fixture_transfer(queue, RDMA_WRITE, at, 1, page))
-            atomic_store(worker->failed, true);
-        memset(page, 0, RDMA_PAGE_BYTES);
-        if (fixture_transfer(queue, RDMA_READ, at, 1, page) ||
-            memcmp(page, wanted, RDMA_PAGE_BYTES) != 0)
-            atomic_store(worker->failed, true);
-        if (i % 3 == 0 && rdma_release_slab(worker->node, at))
-            atomic_store(worker->failed, true);
-    }
-    rdma_queue_destroy(queue);
-    return NULL;
-}
-
-START_TEST(threads_share_a_node)
-{
-    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
-    pthread_t threads[4];
-    struct worker workers[4];
-    atomic_bool failed = false;
-
-    for (uint64_t i = 0; i < 4; i++) {
-        workers[i] = (struct worker){node, i, &failed};
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
-    }
-    for (int i = 0; i < 4; i++)
-        pthread_join(threads[i], NULL);
-    ck_assert(!atomic_load(&failed));
-    ck_assert_int_eq(rdma_node_error(node), 0);
-    rdma_node_destroy(node);
-}
-END_TEST
-
 START_TEST(counters_count_what_completed)
 {
     struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
@@ -399,7 +344,6 @@ static Suite *queue_suite(void)
     tcase_add_loop_test(each, a_quota_ends_in_enospc_and_a_release_makes_room_again, 0, TRANSPORTS);
     tcase_add_loop_test(each, slabs_asked_ahead_never_cost_a_tenant_its_quota, 0, TRANSPORTS);
     tcase_add_loop_test(each, a_node_that_is_full_says_so, 0, TRANSPORTS);
-    tcase_add_loop_test(each, threads_share_a_node, 0, TRANSPORTS);
     tcase_add_loop_test(each, counters_count_what_completed, 0, TRANSPORTS);
     tcase_add_test(loopback, a_simulated_network_is_named_and_takes_its_time);
     tcase_add_test(loopback, shared_memory_is_not_mapped);
