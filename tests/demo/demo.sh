@@ -14,8 +14,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/farvisor-demo.XXXXXX")
 at_exit "rm -rf '$work'"
 cd "$work" || exit 1
 
-INPUT_MIB=128 MEMORY=384M LOCAL=60M
-PROGRAM=(sort --parallel=2 -S 320M input)
+INPUT_MIB=32 MEMORY=112M LOCAL=15M
+PROGRAM=(sort --parallel=2 -S 100M input)
 
 die() {
     echo "demo: $*" >&2
