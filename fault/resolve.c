@@ -318,8 +318,8 @@ static int fetch(struct fault_context *context, uint64_t page, bool write)
     run_release(engine, page + kept, count - kept, EPT_REMOTE);
     if (frames < 0)
         return (int)frames;
-    void *data;
-    struct lane *lane;
+    void *data = NULL;
+    struct lane *lane = NULL;
     uint64_t start_ns = clock_now_ns();
     int error = lane_fetch(context, page, (uint32_t)kept, &data, &lane);
     uint64_t fetched_ns = clock_now_ns();

@@ -126,7 +126,7 @@ static void frame_print(struct walk *walk, uint64_t pc, bool after_call)
             snprintf(source, sizeof(source), " at %s:%d", text, number);
         if (name)
             snprintf(where, sizeof(where), " %s+0x%llx (%s)", name,
-                     (unsigned long long)(offset + (after_call ? 1 : 0)), file);
+                     (unsigned long long)offset + (after_call ? 1 : 0), file);
         else
             snprintf(where, sizeof(where), " (%s)", file);
     }
