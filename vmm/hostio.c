@@ -104,6 +104,7 @@ static int adopt_stdio(struct hostio *io)
         file = io_file_create(host_fd, NULL);
         if (!file)
             return -ENOMEM;
+        file->frozen = true; /* whoever started us owns them: /dev/null, say */
         if (io_fds_replace(&io->fds, file, fd, 3, false) < 0)
             return -ENOMEM;
     }

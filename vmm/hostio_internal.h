@@ -30,7 +30,8 @@ struct io_file {
     int fd;               /* host descriptor, owned */
     mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;           /* transfers go on until complete: regular files, memory devices */
-    bool frozen;          /* comes from a read-only grant: no fchmod and the like either */
+    bool frozen;          /* not the program's to change: no fchmod and the like */
+    bool read_only;       /* comes from a read-only grant: no new open to write either */
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
 };
@@ -146,6 +147,7 @@ struct io_node {
     const struct io_mount *mount;
     int fd;                  /* O_PATH of the object; with IO_PARENT, of its directory. Owned */
     int alias;               /* guest descriptor that /proc/self/fd/N names, else -1 */
+    bool frozen;             /* a descriptor's: as io_file.frozen */
     bool slash;              /* the path ended in '/': only a directory will do */
     char name[NAME_MAX + 1]; /* IO_PARENT: last component; "" if it is "..", "/" or a mount */
     char path[PATH_MAX];     /* normal-form guest path */

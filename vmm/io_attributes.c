@@ -22,7 +22,8 @@ int io_object_arg(const struct io_call *call, int dir_fd, unsigned index, int at
     node->fd = -1;
     if (!error)
         error = io_resolve(call->io, dir_fd, path, flags, node);
-    if (!error && change && node->mount && !node->mount->writable)
+    if (!error && change &&
+        (node->frozen || (node->mount && (!node->mount->writable || node->mount->device))))
         error = -EROFS;
     return error;
 }

@@ -79,6 +79,7 @@ int io_file_dup(const struct io_file *file, struct io_file **out)
     if (!*out)
         return -ENOMEM;
     (*out)->frozen = file->frozen;
+    (*out)->read_only = file->read_only;
     return 0;
 }
 

@@ -102,7 +102,7 @@ static int64_t unlink_at(const struct io_call *call, int dir_fd, unsigned index,
     if (result)
         return result;
     if (!node.name[0] && !flags)
-        result = -EISDIR;
+        result = node.mount->directory ? -EISDIR : -EBUSY;
     else
         result = parent_check(call->io, &node, false);
     if (!result && node.slash && !flags)
@@ -226,7 +226,7 @@ static int64_t link_at(const struct io_call *call, const int dir_fds[2], const u
         result = link_alias(call, &from, &to);
     } else if (!result) {
         if (!from.name[0])
-            result = -EPERM;
+            result = from.mount->directory ? -EPERM : -EXDEV;
         else if (from.mount != to.mount)
             result = -EXDEV;
         else

@@ -37,7 +37,8 @@ static int64_t opening_install(const struct opening *opening, int host_fd)
     file = io_file_create(host_fd, opening->node.path);
     if (!file)
         return -ENOMEM;
-    file->frozen = mount && !mount->writable;
+    file->read_only = mount && !mount->writable;
+    file->frozen = mount && (!mount->writable || mount->device);
     return io_install_file(opening->call->io, file, opening->flags & O_CLOEXEC);
 }
 
@@ -92,7 +93,7 @@ static int64_t open_alias(const struct opening *opening)
 
     if (!file)
         return -ENOENT;
-    if (file->frozen && opens_to_write(opening->flags))
+    if (file->read_only && opens_to_write(opening->flags))
         result = -EROFS;
     else
         result = reopen(opening);

@@ -295,6 +295,7 @@ static int resolve_empty(struct hostio *io, int dir_fd, struct io_node *node)
         return -EBADF;
     node->fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 3);
     snprintf(node->path, PATH_MAX, "%s", file->path ? file->path : "/");
+    node->frozen = file->frozen;
     node->mount = file->path ? io_mounts_find(&io->mounts, file->path, &rest) : NULL;
     io_file_put(file);
     return node->fd < 0 ? -errno : 0;
@@ -319,6 +320,7 @@ int io_resolve(struct hostio *io, int dir_fd, const char *path, unsigned flags,
 
     node->fd = -1;
     node->alias = -1;
+    node->frozen = false;
     node->mount = NULL;
     node->name[0] = '\0';
     node->slash =

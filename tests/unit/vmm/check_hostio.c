@@ -132,6 +132,17 @@ START_TEST(mapping_gets_a_descriptor_of_its_own)
 }
 END_TEST
 
+START_TEST(standard_streams_are_not_the_programs_to_change)
+{
+    ck_assert_int_eq(call(SYS_fchmod, 1, 0600, 0, 0), -EROFS);
+    ck_assert_int_eq(call(SYS_fchown, 1, 1, 1, 0), -EROFS);
+    ck_assert_int_eq(call(SYS_dup, 1, 0, 0, 0), 3);
+    ck_assert_int_eq(call(SYS_fchmod, 3, 0600, 0, 0), -EROFS);
+    ck_assert_int_eq(io_install(io, open("file", O_RDONLY | O_CLOEXEC), in_work("file"), false), 4);
+    ck_assert_int_eq(call(SYS_fchmod, 4, 0600, 0, 0), 0);
+}
+END_TEST
+
 /* ---- answers that need no guest memory ---- */
 
 START_TEST(calls_on_a_bad_descriptor_say_so)
@@ -266,6 +277,7 @@ int main(void)
     tcase_add_test(tcase, descriptor_in_use_outlives_its_close);
     tcase_add_test(tcase, closed_standard_input_stays_closed);
     tcase_add_test(tcase, mapping_gets_a_descriptor_of_its_own);
+    tcase_add_test(tcase, standard_streams_are_not_the_programs_to_change);
     tcase_add_test(tcase, calls_on_a_bad_descriptor_say_so);
     tcase_add_test(tcase, calls_answer_bad_arguments_as_linux);
     tcase_add_test(tcase, ids_can_only_be_kept);
