@@ -44,7 +44,8 @@ static int open_outside(void)
 {
     return opens("../secret", O_RDONLY) || opens("../ro/file", O_RDWR) ||
            opens("../ro/made", O_RDWR | O_CREAT) || opens("../made", O_RDWR | O_CREAT) ||
-           opens("/usr/made-by-a-test", O_RDWR | O_CREAT) || opens("/var/lib/dpkg/status", O_RDONLY);
+           opens("/usr/made-by-a-test", O_RDWR | O_CREAT) ||
+           opens("/var/lib/dpkg/status", O_RDONLY);
 }
 
 static int run_another_program(void)
