@@ -115,25 +115,36 @@ test_version_and_help_go_to_standard_output() {
 }
 
 # The options of a help text: one "--name ARG" a line.
+option_lines() {
+    sed -nE 's/^  (-[a-z], |    )(--[a-z-]+( [^ ]+)?).*/\2/p'
+}
+
 help_options() {
-    "$FARVISOR" "$1" --help | sed -nE 's/^  (-[a-z], |    )(--[a-z-]+( [^ ]+)?).*/\2/p'
+    "$FARVISOR" "$1" --help | option_lines
 }
 
 # The options a manual explains, in the same form.
 manual_options() {
-    sed -E 's/\\f[BIR]//g; s/\\-/-/g; s/\\\././g' "$REPO/man/farvisor.1" |
+    sed -E 's/\\f[BIR]//g; s/\\-/-/g; s/\\\././g' "$REPO/man/$1.1" |
         sed -nE 's/^(-[a-z], )?(--[a-z-]+( [^ ]+)?)$/\2/p'
 }
 
 test_manual_explains_every_option() {
     help_options run | sort >help
     [ -s help ] || fail "no options found in the help text"
-    manual_options | sort >manual
+    manual_options farvisor | sort >manual
     diff help manual >&2 || fail "help and farvisor(1) differ"
     "$FARVISOR" run --help | grep -oE '^  -[a-z], --[a-z-]+' | sort >short_help
     sed -E 's/\\f[BIR]//g; s/\\-/-/g' "$REPO/man/farvisor.1" |
         grep -oE '^-[a-z], --[a-z-]+' | sed 's/^/  /' | sort >short_manual
     diff short_help short_manual >&2 || fail "one-letter forms in help and farvisor(1) differ"
+}
+
+test_memserver_manual_explains_every_option() {
+    "$MEMSERVER" --help | option_lines | sort >help
+    [ -s help ] || fail "no options found in the help text"
+    manual_options memserver | sort >manual
+    diff help manual >&2 || fail "help and memserver(1) differ"
 }
 
 test_completion_knows_every_option() {
