@@ -13,7 +13,6 @@
 #include <rdma/fi_cm.h>
 #include <rdma/fi_eq.h>
 #include <rdma/fi_errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,8 +120,7 @@ static int fabric_turn(struct fabric *fabric)
     struct pollfd descriptors[] = {{.fd = WORKER_CONTROL_FD, .events = POLLIN},
                                    {.fd = fabric->cq_fd, .events = POLLIN},
                                    {.fd = fabric->eq_fd, .events = POLLIN}};
-    bool spins = fabric_spins(fabric);
-    bool sleep = !spins && fi_trywait(fabric->fabric, waited, 2) == FI_SUCCESS;
+    bool sleep = !fabric_spins(fabric) && fi_trywait(fabric->fabric, waited, 2) == FI_SUCCESS;
 
     if (poll(descriptors, 3, sleep ? SLEEP_MS : 0) < 0 && errno != EINTR)
         return -errno;
@@ -130,8 +128,6 @@ static int fabric_turn(struct fabric *fabric)
         fabric_progress(fabric);
     if (descriptors[1].revents)
         fabric_busy(fabric);
-    else if (spins)
-        sched_yield(); /* on a busy host the client may need this very core */
     if (descriptors[2].revents)
         fabric_connections(fabric);
     return descriptors[0].revents ? fabric_request(fabric) : 0;

@@ -145,6 +145,20 @@ static void listen_tune(int fd)
                    sizeof(options[i].value));
 }
 
+/* A word of why, if it goes at once; nothing is kept for this connection. */
+static void listen_refuse(int fd)
+{
+    union wire_message message;
+
+    wire_message_init(&message, WIRE_ERROR);
+    message.error.code = WIRE_ERROR_BUSY;
+    snprintf(message.error.text, sizeof(message.error.text),
+             "the memory server has too many connections");
+    if (send(fd, &message, message.header.bytes, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        message_info("a connection over the limit did not hear why it was closed");
+    close(fd);
+}
+
 void listen_accept(struct server *server, const struct source *listener)
 {
     struct address peer = {.bytes = sizeof(peer.storage)};
@@ -160,5 +174,5 @@ void listen_accept(struct server *server, const struct source *listener)
         listen_tune(fd);
     if (server->connections >= server->config.tenants_max + CONNECTIONS_SPARE ||
         !tenant_create(server, fd))
-        close(fd);
+        listen_refuse(fd);
 }

@@ -8,7 +8,6 @@
 #include "support.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #define POLL_BATCH     64u
@@ -204,11 +203,8 @@ int rdma_queue_poll(struct rdma_queue *queue, struct rdma_completion *out, uint3
         }
         if (now - began >= timeout_ns)
             return 0;
-        if (spinning && now - began < spin_ns) {
-            /* On a busy host the one we wait for may need this very core. */
-            sched_yield();
+        if (spinning && now - began < spin_ns)
             continue;
-        }
         if (spinning)
             spin_ended(&queue->spin, false);
         spinning = false;

@@ -4,6 +4,9 @@
  * spare it saves a wake-up (12 us against 57 us a round trip), on a busy one it keeps the very core
  * that the awaited process needs. Each spin in vain doubles the number of waits that sleep at once,
  * up to 63; one that was rewarded starts over. Not locked: one waiter each.
+ *
+ * No sched_yield() while spinning: measured on Linux 6.18 with every core busy, it seldom switches
+ * to the awaited process, and the round trip stays at the whole spin, 67 us.
  */
 #ifndef FARVISOR_RDMA_SPIN_H
 #define FARVISOR_RDMA_SPIN_H
