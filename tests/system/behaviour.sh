@@ -21,7 +21,7 @@ guest() {
 
 for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
     timers condvars futex_raw robust_mutex threads_many brk mmap_file mmap_space mprotect heap \
-    pipes polling clocks identity efault files recursion; do
+    pipes polling clocks identity efault files recursion random_calls; do
     eval "test_$name() { guest $name; }"
 done
 
