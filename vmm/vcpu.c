@@ -288,13 +288,14 @@ bool vcpu_join_all(struct vm *vm, uint64_t timeout_ns)
     until.tv_sec += (time_t)(deadline / 1000000000);
     until.tv_nsec = (long)(deadline % 1000000000);
     pthread_mutex_lock(&vm->vcpu_lock);
-    uint32_t count = atomic_load(&vm->vcpu_count);
     bool all = true;
-    for (uint32_t i = 1; i < count && all; i++) {
+    /* The count may still grow: whoever was starting a thread leaves only after that one joined. */
+    for (uint32_t i = 1; i < atomic_load(&vm->vcpu_count) && all; i++) {
         while (!vm->vcpus[i]->gone && all)
             all = pthread_cond_timedwait(&vm->vcpu_wake, &vm->vcpu_lock, &until) != ETIMEDOUT;
     }
     all = all && !vm->spawning;
+    uint32_t count = atomic_load(&vm->vcpu_count);
     pthread_mutex_unlock(&vm->vcpu_lock);
     for (uint32_t i = 1; i < count && all; i++)
         pthread_join(vm->vcpus[i]->thread, NULL);
