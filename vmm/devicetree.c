@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define RANDOM_BYTES        32u
+#define FIXED_BYTES         16384u /* all but the lists, with a path of PATH_MAX */
 #define STACK_DEFAULT_BYTES (8ULL << 20)
 #define STACK_MAX_BYTES     (1ULL << 30)
 #define HWCAP2_FSGSBASE     2u /* the one bit of AT_HWCAP2 that holds for the guest, too */
@@ -45,12 +46,18 @@ static int machine_node(const struct vm *vm, void *tree)
     return error;
 }
 
-/* The strings one after the other, each with its NUL, as device trees have lists. */
-static int string_list(void *tree, const char *name, char *const *strings)
+static size_t list_bytes(char *const *strings)
 {
     size_t bytes = 0;
     for (size_t i = 0; strings[i]; i++)
         bytes += strlen(strings[i]) + 1;
+    return bytes;
+}
+
+/* The strings one after the other, each with its NUL, as device trees have lists. */
+static int string_list(void *tree, const char *name, char *const *strings)
+{
+    size_t bytes = list_bytes(strings);
     if (bytes > FV_FDT_MAX)
         return -FDT_ERR_NOSPACE;
     void *at;
@@ -86,10 +93,17 @@ static int program_node(const struct vm *vm, const struct program *program, void
     return error;
 }
 
+/* Room for what will be written: libfdt clears all it is given, and 4 MiB of that take 2 ms. */
+static int room_bytes(const struct vm *vm, const struct program *program)
+{
+    size_t bytes = list_bytes(program->argv) + list_bytes(vm->config->envp) + FIXED_BYTES;
+    return bytes < FV_FDT_MAX ? (int)bytes : FV_FDT_MAX;
+}
+
 int devicetree_place(struct vm *vm, const struct program *program)
 {
     void *tree = ept_hva(vm->ept, FV_FDT_BASE);
-    int error = fdt_create(tree, FV_FDT_MAX);
+    int error = fdt_create(tree, room_bytes(vm, program));
     error |= fdt_finish_reservemap(tree);
     error |= fdt_begin_node(tree, "");
     error |= fdt_property_string(tree, "compatible", FV_FDT_COMPATIBLE);
