@@ -90,14 +90,24 @@ const char *io_fd_link(int host_fd, char out[IO_FD_LINK_BYTES])
     return out;
 }
 
+static bool stdio_closed[3];
+
+void hostio_keep_stdio(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0)
+            stdio_closed[fd] = open("/dev/null", O_RDWR | O_CLOEXEC) == fd;
+    }
+}
+
 /* 0, 1 and 2 are the VMM's own; one that is closed stays closed. */
 static int adopt_stdio(struct hostio *io)
 {
     for (int fd = 0; fd <= 2; fd++) {
-        int host_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        int host_fd = stdio_closed[fd] ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
         struct io_file *file;
 
-        if (host_fd < 0 && errno == EBADF)
+        if (stdio_closed[fd] || (host_fd < 0 && errno == EBADF))
             continue;
         if (host_fd < 0)
             return -errno;

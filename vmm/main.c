@@ -20,6 +20,7 @@ static const struct {
 
 int main(int argc, char **argv)
 {
+    hostio_keep_stdio();
     message_init("farvisor", MESSAGE_NORMAL);
     if (argc < 2)
         return cli_usage_error("no command given");

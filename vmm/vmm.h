@@ -206,6 +206,11 @@ void crash_report(struct vcpu *vcpu, int signal, int si_code, gpa_t address,
                   const struct fv_regs *regs);
 
 /* ---- hostio.c and io_*.c: the door to the host ---- */
+/*
+ * First thing in main: a standard stream that is closed gets a place holder, or the VMM's next
+ * descriptor would take its number and pass for the program's stream.
+ */
+void hostio_keep_stdio(void);
 int hostio_create(struct hostio **out, struct vm *vm);
 void hostio_destroy(struct hostio *io);
 /* Removes what lies on the host while threads still run: the process ends by _exit next. */
