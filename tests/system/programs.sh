@@ -6,7 +6,7 @@
 # runs three of the eight combinations for each program, so that all programs together meet all;
 # --full runs all eight, with larger inputs.
 
-CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 1500 || echo 120)
+CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 14400 || echo 120)
 export CASE_TIMEOUT
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
