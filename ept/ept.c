@@ -10,6 +10,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +96,7 @@ int ept_create(struct ept **out, const struct ept_config *config)
         return -ENOMEM;
     ept->config = *config;
     ept->memory_fd = ept->uffd = -1;
+    ept->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     pthread_mutex_init(&ept->slot_lock, NULL);
     pthread_mutex_init(&ept->table_lock, NULL);
     int error = address_space_create(ept);
@@ -124,6 +126,8 @@ void ept_destroy(struct ept *ept)
         close(ept->uffd);
     if (ept->memory_fd >= 0)
         close(ept->memory_fd);
+    if (ept->statm_fd >= 0)
+        close(ept->statm_fd);
     pthread_mutex_destroy(&ept->slot_lock);
     pthread_mutex_destroy(&ept->table_lock);
     free(ept);
@@ -157,23 +161,33 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
  * Paged memory is a shared mapping of the memfd: its pages can be unmapped without being lost, and
  * punched out. Unpaged memory is ordinary private memory, which may have huge pages.
  */
-static int slot_back(struct ept *ept, gpa_t gpa)
+int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
 {
     int flags =
         MAP_FIXED | MAP_NORESERVE | (ept->config.paged ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
-    void *at = mmap(ept->base + gpa, EPT_SLOT_BYTES, PROT_READ | PROT_WRITE, flags,
+    void *at = mmap(ept->base + gpa, bytes, PROT_READ | PROT_WRITE, flags,
                     ept->config.paged ? ept->memory_fd : -1, ept->config.paged ? (off_t)gpa : 0);
     if (at == MAP_FAILED)
         return -errno;
-    if (ept->config.paged) {
-        /* A huge page would be installed, evicted and counted as one: pages move one by one here.
-         */
-        madvise(at, EPT_SLOT_BYTES, MADV_NOHUGEPAGE);
-        int error = ept_frames_register(ept, gpa, EPT_SLOT_BYTES);
-        if (error)
-            return error;
-    }
-    return slot_set(ept, gpa);
+    if (!ept->config.paged)
+        return 0;
+    /* A huge page would be installed, evicted and counted as one: pages move one by one here. */
+    madvise(at, bytes, MADV_NOHUGEPAGE);
+    return ept_frames_register(ept, gpa, bytes);
+}
+
+int ept_map_file(struct ept *ept, gpa_t gpa, uint64_t bytes, int fd, uint64_t offset_bytes,
+                 bool writable)
+{
+    void *at = mmap(ept->base + gpa, bytes, PROT_READ | (writable ? PROT_WRITE : 0),
+                    MAP_SHARED | MAP_FIXED, fd, (off_t)offset_bytes);
+    return at == MAP_FAILED ? -errno : 0;
+}
+
+static int slot_back(struct ept *ept, gpa_t gpa)
+{
+    int error = ept_map_memory(ept, gpa, EPT_SLOT_BYTES);
+    return error ? error : slot_set(ept, gpa);
 }
 
 int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes)
@@ -198,14 +212,11 @@ int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes)
 uint64_t ept_resident_bytes(const struct ept *ept)
 {
     struct stat st;
-    unsigned long long total, resident = 0;
+    char text[128];
     if (ept->config.paged)
         return fstat(ept->memory_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
-    FILE *statm = fopen("/proc/self/statm", "re");
-    if (statm) {
-        if (fscanf(statm, "%llu %llu", &total, &resident) != 2)
-            resident = 0;
-        fclose(statm);
-    }
-    return resident * EPT_PAGE_BYTES;
+    ssize_t got = pread(ept->statm_fd, text, sizeof(text) - 1, 0);
+    unsigned long long total, resident;
+    text[got > 0 ? got : 0] = 0;
+    return sscanf(text, "%llu %llu", &total, &resident) == 2 ? resident * EPT_PAGE_BYTES : 0;
 }

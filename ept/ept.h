@@ -46,8 +46,6 @@
 #define EPT_READ  1u
 #define EPT_WRITE 2u
 #define EPT_EXEC  4u
-/* ept_protect only: keep the D bit true even where nothing is paged (pages of a shared file). */
-#define EPT_TRACKED 8u
 
 /* Ranges up to this get their leaf tables at once; larger ones 2 MiB at a time, when touched. */
 #define EPT_EAGER_BYTES (32ULL << 20)
@@ -75,6 +73,16 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa);
 
 /* Makes [gpa, gpa + bytes) backed by memslots; must precede any guest access. 0 or -errno. */
 int ept_back(struct ept *ept, gpa_t gpa, uint64_t bytes);
+
+/*
+ * ept_map_file - put the host's own pages of a file at [gpa, gpa + bytes): shared with every other
+ * user of the file, filled and written by the host kernel, no business of the page table of states.
+ * Ends with ept_map_memory, which makes the range ordinary empty memory again. No access may be
+ * possible meanwhile.
+ */
+int ept_map_file(struct ept *ept, gpa_t gpa, uint64_t bytes, int fd, uint64_t offset_bytes,
+                 bool writable);
+int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes);
 
 /* Bytes of host memory behind the program's pages (paged) or of the whole process (not paged). */
 uint64_t ept_resident_bytes(const struct ept *ept);
@@ -155,6 +163,8 @@ int ept_unmap(struct ept *ept, uint64_t page,
 int ept_drop(struct ept *ept, uint64_t page, uint64_t pages); /* frees the frames */
 /* Takes every translation of the range out of all TLBs; contents stay. */
 int ept_flush(struct ept *ept, uint64_t page, uint64_t pages);
+/* Not paged only: moves contents within ordinary memory; the old range is empty afterwards. */
+int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages);
 /* Not paged only: has the host fill a 2 MiB block now, with a huge page if it has one. A hint. */
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages);
 /* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */

@@ -18,6 +18,7 @@ struct ept {
     uint8_t *base;     /* host address of guest address 0 */
     int memory_fd;     /* memfd behind all pageable memory, offset = guest address */
     int uffd;          /* -1 where there is none */
+    int statm_fd;      /* /proc/self/statm */
     ept_word_t *words; /* page table of states */
     pthread_mutex_t slot_lock;
     atomic_bool slot_backed[EPT_SLOTS_MAX];

@@ -17,6 +17,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4 /* Linux 5.7 */
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -52,7 +55,8 @@ int ept_frames_create(struct ept *ept)
     }
     struct uffdio_api api = {
         .api = UFFD_API,
-        .features = WANTED_FEATURES | (ept->config.exit_mode ? UFFD_FEATURE_SIGBUS : 0),
+        .features = WANTED_FEATURES |
+                    (ept->config.exit_mode ? UFFD_FEATURE_SIGBUS : UFFD_FEATURE_THREAD_ID),
     };
     if (ioctl(fd, UFFDIO_API, &api) < 0) {
         int error = errno;
@@ -158,7 +162,8 @@ int ept_drop(struct ept *ept, uint64_t page, uint64_t pages)
 /*
  * The flush is the MMU notifier's, which takes a range out of the second stage and out of every TLB
  * when the host's own mapping changes. Shared pages are unmapped and come back by a fault inside
- * the host kernel; private ones, which that would lose, are read-only for a moment.
+ * the host kernel; private ones, which that would lose, become executable for a moment: a change of
+ * rights that no host access to them can notice.
  */
 int ept_flush(struct ept *ept, uint64_t page, uint64_t pages)
 {
@@ -166,9 +171,19 @@ int ept_flush(struct ept *ept, uint64_t page, uint64_t pages)
     size_t bytes = pages << EPT_PAGE_SHIFT;
     if (ept->config.paged)
         return ept_unmap(ept, page, pages);
-    if (mprotect(at, bytes, PROT_READ) < 0 || mprotect(at, bytes, PROT_READ | PROT_WRITE) < 0)
+    if (mprotect(at, bytes, PROT_READ | PROT_WRITE | PROT_EXEC) < 0 ||
+        mprotect(at, bytes, PROT_READ | PROT_WRITE) < 0)
         return -errno;
     return 0;
+}
+
+int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages)
+{
+    size_t bytes = pages << EPT_PAGE_SHIFT;
+    void *moved = mremap(ept->base + (from_page << EPT_PAGE_SHIFT), bytes, bytes,
+                         MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                         ept->base + (to_page << EPT_PAGE_SHIFT));
+    return moved == MAP_FAILED ? -errno : 0;
 }
 
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages)

@@ -154,7 +154,7 @@ static int leaf_protect(struct ept *ept, gpa_t gpa, gpa_t end, unsigned access, 
             return -ENOMEM;
     }
     uint64_t rights = rights_of(access);
-    uint64_t bits = PTE_ACCESSED | (ept->config.paged || access & EPT_TRACKED ? 0 : PTE_DIRTY);
+    uint64_t bits = PTE_ACCESSED | (ept->config.paged ? 0 : PTE_DIRTY);
     for (; gpa < end; gpa += EPT_PAGE_BYTES)
         *flush |= entry_set(&leaf[gpa >> 12 & 511], gpa, rights, bits);
     return 0;

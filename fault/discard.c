@@ -30,23 +30,21 @@ bool fault_page_exists(const struct fault_engine *engine, uint64_t page)
     return ept_word_state(atomic_load(&engine->words[page])) != EPT_ABSENT;
 }
 
-bool fault_page_modified(const struct fault_engine *engine, uint64_t page)
+/* A request under way holds the page: it keeps its frame, but its contents become as if new. */
+static int page_renew_in_place(struct fault_context *context, uint64_t page)
 {
-    uint64_t word = atomic_load(&engine->words[page]);
-    if (ept_word_state(word) == EPT_ABSENT)
-        return false;
-    return word & (EPT_DIRTY | EPT_COPY) || ept_dirty(engine->ept, page);
-}
-
-/* A request under way holds the page: it keeps its frame, but nothing of its contents. */
-static int page_zero_in_place(struct fault_context *context, uint64_t page)
-{
+    struct fault_engine *engine = context->engine;
+    const struct fault_source *source = &engine->config.source;
+    void *at = ept_hva(engine->ept, page << EPT_PAGE_SHIFT);
     int error = fault_pin(context, page, 1, true);
-    if (error)
-        return error;
-    memset(ept_hva(context->engine->ept, page << EPT_PAGE_SHIFT), 0, EPT_PAGE_BYTES);
-    atomic_fetch_and(&context->engine->words[page], ~EPT_FILE);
-    fault_unpin(context->engine, page, 1);
+    if (error) /* -EFAULT: unpinned, evicted and forgotten meanwhile; nothing is left */
+        return error == -EFAULT ? 0 : error;
+    bool file = atomic_load(&engine->words[page]) & EPT_FILE;
+    if (!file || source->read(source->owner, page, 1, at)) {
+        memset(at, 0, EPT_PAGE_BYTES);
+        atomic_fetch_and(&engine->words[page], ~EPT_FILE);
+    }
+    fault_unpin(engine, page, 1);
     return 0;
 }
 
@@ -57,7 +55,7 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
 {
     struct fault_engine *engine = context->engine;
     ept_word_t *word = &engine->words[page];
-    uint64_t deadline_ns = clock_now_ns() + engine->config.timeout_ns;
+    struct patience patience = {.left_ns = engine->config.timeout_ns};
     *what = CLAIMED_NOTHING;
     for (;;) {
         uint64_t seen = atomic_load(word);
@@ -65,7 +63,7 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
         if (state == EPT_ABSENT)
             return 0;
         if (state == EPT_LOCAL && seen & EPT_PIN_MASK)
-            return page_zero_in_place(context, page);
+            return page_renew_in_place(context, page);
         if (state == EPT_LOCAL || state == EPT_REMOTE) {
             if (!atomic_compare_exchange_strong(word, &seen,
                                                 (seen & ~EPT_STATE_MASK) | EPT_DISCARDING))
@@ -74,7 +72,7 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
             *copy = seen & EPT_COPY;
             return 0;
         }
-        if (word_wait(word, seen, deadline_ns) == -ETIMEDOUT)
+        if (word_wait(word, seen, &patience) == -ETIMEDOUT)
             return fault_engine_error(engine) ? fault_engine_error(engine) : -ETIMEDOUT;
     }
 }
@@ -134,23 +132,34 @@ static int block_discard(struct fault_context *context, uint64_t page, uint64_t 
     return error;
 }
 
-int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages)
+/* Where the run of existing pages that begins at `page` ends, within its block. */
+static uint64_t run_end(const struct fault_engine *engine, uint64_t page, uint64_t end)
+{
+    uint64_t block_end = (page | (BLOCK_PAGES - 1)) + 1;
+    end = end < block_end ? end : block_end;
+    while (page < end && fault_page_exists(engine, page))
+        page++;
+    return page;
+}
+
+int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages, bool unmapped)
 {
     struct fault_engine *engine = context->engine;
     if (page >= engine->span_pages || pages > engine->span_pages - page)
         return -EFAULT;
-    if (!engine->paged) {
-        int error = ept_drop(engine->ept, page, pages);
+    for (uint64_t end = page + pages, next; page < end; page = next) {
+        next = fault_next_existing(engine, page, end);
+        /* What has no state here may still have memory: the host kernel fills unpaged pages. */
+        bool gap = unmapped && !engine->paged && next > page;
+        int error = gap ? ept_drop(engine->ept, page, next - page) : 0;
+        if (!error && next < end) {
+            page = next;
+            next = run_end(engine, page, end);
+            error = block_discard(context, page, next > page ? next : page + 1);
+            next = next > page ? next : page + 1;
+        }
         if (error)
             return error;
-    }
-    uint64_t end = page + pages;
-    while ((page = fault_next_existing(engine, page, end)) < end) {
-        uint64_t stop = (page | (BLOCK_PAGES - 1)) + 1;
-        int error = block_discard(context, page, stop < end ? stop : end);
-        if (error)
-            return error;
-        page = stop;
     }
     return 0;
 }

@@ -128,8 +128,20 @@ bool fault_epoch_passed(struct fault_engine *engine, uint32_t epoch);
 /* Leaves a busy state that the caller owns; wakes whoever waited. */
 void word_settle(ept_word_t *word, uint64_t value);
 void word_wake(ept_word_t *word);
-/* Sleeps until *word differs from `seen`, bounded by deadline_ns. 0 or -ETIMEDOUT. */
-int word_wait(ept_word_t *word, uint64_t seen, uint64_t deadline_ns);
+/*
+ * How long a caller is still ready to wait. Only time spent awake counts, in slices, so that a VMM
+ * that was stopped for an hour (SIGSTOP, Ctrl-Z) has not waited for an hour.
+ */
+struct patience {
+    uint64_t left_ns;
+};
+#define PATIENCE_SLICE_NS 100000000u
+/* Charges what passed since start_ns, at most a slice. 0, or -ETIMEDOUT when it is used up. */
+int patience_spend(struct patience *patience, uint64_t start_ns);
+
+/* Sleeps at most a slice, or until *word differs from `seen`. 0, or -ETIMEDOUT at the end of
+ * patience. */
+int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience);
 /* Futex on a plain counter. */
 void counter_wake(atomic_uint *counter);
 int counter_wait(atomic_uint *counter, unsigned seen, uint64_t timeout_ns);
@@ -153,7 +165,8 @@ void copies_settle(struct fault_engine *engine, uint64_t page, int change, bool 
 /* ---- streams.c ---- */
 /* The stream that a touch of `page` continues, its window doubled up to `max`; or a new one of
  * `first`. */
-unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max);
+unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max,
+                      bool skips);
 
 /* ---- resolve.c ---- */
 int lane_fetch(struct fault_context *context, uint64_t page, uint32_t pages, void **data,

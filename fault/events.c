@@ -35,14 +35,14 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
     bool write = event->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
     uint64_t page = gpa >> EPT_PAGE_SHIFT;
     int error = fault_resolve(context, page, write);
-    /*
-     * The sleeper must wake even if somebody else installed the page, or never will: it then
-     * touches it again. A fault that cannot be solved ends the guest, so it is not repeated for
-     * long.
-     */
-    if (error)
+    const struct fault_source *source = &engine->config.source;
+    /* The sleeper must wake even if somebody else installed the page: it then touches it again. */
+    if (error >= 0 || error == -EFAULT)
+        ept_wake(engine->ept, page, 1);
+    else if (error == -EIO && source->unfillable && !fault_engine_error(engine))
+        source->unfillable(source->owner, page, (int)event->arg.pagefault.feat.ptid);
+    else
         fault_fail(engine, error);
-    ept_wake(engine->ept, page, 1);
 }
 
 static void *handler_main(void *argument)

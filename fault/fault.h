@@ -20,10 +20,14 @@ struct fault_context; /* one a thread that faults: its queue and buffers */
  */
 struct fault_source {
     /* Bounds the run of pages [*first, *last) around `page` that share its origin and may be filled
-     * together; sets *zero when they are zero pages. Returns 0, or -EFAULT if nothing is mapped. */
+     * * together; sets *zero when they are zero pages. Returns 0, 1 if the host kernel fills the
+     * page by itself, -EFAULT if nothing is mapped, -EIO beyond the end of a file. */
     int (*extent)(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
     /* Reads the initial bytes of `pages` pages into `to`. 0 or -errno (-EIO: SIGBUS). */
-    int (*read)(void *owner, uint64_t page, uint64_t pages, void *to);
+    int (*read)(void *owner, uint64_t page, uint64_t pages,
+                void *to); /* uffd mode: thread `tid` waits in KVM_RUN for a page whose contents do
+                              not exist. */
+    void (*unfillable)(void *owner, uint64_t page, int tid);
     void *owner;
 };
 
@@ -98,9 +102,9 @@ void fault_context_leave(struct fault_context *context);
 
 /*
  * fault_resolve - make a page resident, fetching or filling it and, perhaps, its neighbours.
- * Blocks for at most timeout_ns. Returns 0 (resident, or was: run the guest again), -EFAULT
- * (nothing is mapped there), -EIO (file contents unreadable), -ENOMEM (quota reached or everything
- * pinned), -ETIMEDOUT, -ECONNRESET (memory node lost: sticky).
+ * Blocks for at most timeout_ns. Returns 0 (resident, or was: run the guest again), 1 (not ours:
+ * the host kernel fills it), -EFAULT (nothing is mapped there), -EIO (file contents unreadable),
+ * -ENOMEM (quota reached or everything pinned), -ETIMEDOUT, -ECONNRESET (memory node lost: sticky).
  */
 int fault_resolve(struct fault_context *context, uint64_t page, bool write);
 
@@ -119,16 +123,14 @@ void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages);
 /*
  * fault_discard - forget contents: frames and remote copies are freed, pages are ABSENT afterwards.
  * A page pinned by a request under way is zeroed in place instead. Caller keeps the range from
- * being mapped anew meanwhile. 0 or -errno as fault_resolve.
+ * being mapped anew meanwhile. `unmapped`: nothing can be filled there any more, so
+ * memory without a state, which the host kernel filled, goes too. 0 or -errno as fault_resolve.
  */
-int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages);
+int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages, bool unmapped);
 /* Has the page contents of its own (resident or remote)? For mincore, mremap, write-back. */
 bool fault_page_exists(const struct fault_engine *engine, uint64_t page);
 /* First page in [page, end) that exists, or `end`. Skips untouched 2 MiB blocks quickly. */
 uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, uint64_t end);
-/* Contents differ, or may differ, from the file they were read from. */
-bool fault_page_modified(const struct fault_engine *engine, uint64_t page);
-
 /* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
  */
 int fault_events_start(struct fault_engine *engine);

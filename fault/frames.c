@@ -51,23 +51,23 @@ int64_t frames_take(struct fault_context *context, uint64_t want, bool optional)
 {
     struct fault_engine *engine = context->engine;
     uint64_t limit = optional ? optional_limit(engine) : engine->config.local_pages;
-    uint64_t deadline_ns = 0, got;
+    struct patience patience = {.left_ns = engine->config.timeout_ns};
+    bool waited = false;
     for (;;) {
         unsigned sequence = atomic_load(&engine->frames_sequence);
-        got = budget_take(&engine->resident_pages, &engine->resident_peak, limit, want);
+        uint64_t got = budget_take(&engine->resident_pages, &engine->resident_peak, limit, want);
         reclaim_ahead(engine);
         if (got || optional)
             return (int64_t)got;
         if (fault_engine_error(engine))
             return fault_engine_error(engine);
-        uint64_t now = clock_now_ns();
-        if (!deadline_ns) {
-            deadline_ns = now + engine->config.timeout_ns;
+        if (!waited)
             tally_add(&context->tally.frame_waits, 1);
-        } else if (now >= deadline_ns) {
+        waited = true;
+        uint64_t start_ns = clock_now_ns();
+        counter_wait(&engine->frames_sequence, sequence, PATIENCE_SLICE_NS);
+        if (patience_spend(&patience, start_ns))
             return -ENOMEM;
-        }
-        counter_wait(&engine->frames_sequence, sequence, 100000000u);
     }
 }
 

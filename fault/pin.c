@@ -27,27 +27,19 @@ static int pin_try(ept_word_t *word, bool write)
 static int pin_page(struct fault_context *context, uint64_t page, bool write)
 {
     struct fault_engine *engine = context->engine;
-    uint64_t deadline_ns = clock_now_ns() + engine->config.timeout_ns;
+    struct patience patience = {.left_ns = engine->config.timeout_ns};
     for (;;) {
+        uint64_t start_ns = clock_now_ns();
         int tried = pin_try(&engine->words[page], write);
         if (tried <= 0)
             return tried;
         /* As a writer, so that a page being evicted is rescued and not merely readable. */
         int error = fault_resolve(context, page, true);
-        if (error)
-            return error;
-        if (clock_now_ns() >= deadline_ns)
+        if (error) /* 1: never leaves, so needs no pin */
+            return error < 0 ? error : 0;
+        if (patience_spend(&patience, start_ns))
             return -ETIMEDOUT;
     }
-}
-
-/* Nothing leaves in this mode: a pin only has to bring file contents in. */
-static int pin_unpaged(struct fault_context *context, uint64_t page)
-{
-    struct fault_engine *engine = context->engine;
-    if (ept_word_state(atomic_load(&engine->words[page])) == EPT_LOCAL)
-        return 0;
-    return fault_resolve(context, page, true);
 }
 
 int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool write)
@@ -56,8 +48,7 @@ int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool
     if (page >= engine->span_pages || pages > engine->span_pages - page)
         return -EFAULT;
     for (uint64_t i = 0; i < pages; i++) {
-        int error =
-            engine->paged ? pin_page(context, page + i, write) : pin_unpaged(context, page + i);
+        int error = pin_page(context, page + i, write);
         if (error) {
             fault_unpin(engine, page, i);
             return error;
@@ -66,14 +57,18 @@ int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool
     return 0;
 }
 
+/* A page that the host kernel fills was not pinned, and its word shows none. */
+static void unpin_page(ept_word_t *word)
+{
+    uint64_t seen = atomic_load(word);
+    while (seen & EPT_PIN_MASK && !atomic_compare_exchange_weak(word, &seen, seen - EPT_PIN))
+        ;
+    if (seen & EPT_PIN_MASK && seen & EPT_WAITERS)
+        word_wake(word);
+}
+
 void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages)
 {
-    if (!engine->paged)
-        return;
-    for (uint64_t i = page; i < page + pages; i++) {
-        uint64_t before = atomic_fetch_sub(&engine->words[i], EPT_PIN);
-        FV_ASSERT(before & EPT_PIN_MASK);
-        if (before & EPT_WAITERS)
-            word_wake(&engine->words[i]);
-    }
+    for (uint64_t i = page; i < page + pages; i++)
+        unpin_page(&engine->words[i]);
 }

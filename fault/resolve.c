@@ -11,9 +11,10 @@
 #include <errno.h>
 #include <string.h>
 
+enum step { STEP_RESIDENT, STEP_NOT_OURS, STEP_AGAIN };
+
 #define FILL_MIN_PAGES  8u
 #define FILE_FILL_PAGES 32u
-#define WAIT_SLICE_NS   100000000u
 
 /* ---- claims: consecutive pages in one state, taken by compare-and-swap ---- */
 
@@ -121,9 +122,13 @@ static int install_failed(struct fault_engine *engine, uint64_t page, int error)
 /* Consecutive first touches double the window; others start small, not to waste frames. */
 static uint64_t fill_window(struct fault_context *context, uint64_t page, unsigned *stream)
 {
-    *stream = streams_find(&context->fills, page, FILL_MIN_PAGES, FILL_MAX_PAGES);
+    /* Guessed pages count against the quota: fewer guesses when it is no longer far away. */
+    const struct fault_engine *engine = context->engine;
+    bool plenty = atomic_load(&engine->existing_pages) < engine->config.memory_pages / 4;
+    *stream =
+        streams_find(&context->fills, page, plenty ? FILL_MIN_PAGES : 1, FILL_MAX_PAGES, false);
     uint64_t window = context->fills.of[*stream].window;
-    uint64_t room = frames_free(context->engine) / 8;
+    uint64_t room = frames_free(engine) / 8;
     return room < window ? room + 1 : window;
 }
 
@@ -177,8 +182,8 @@ static int64_t fill_claim(struct fault_context *context, uint64_t page, bool *ze
     const struct fault_source *source = &engine->config.source;
     uint64_t first, last;
     int error = source->extent(source->owner, page, &first, &last, zero);
-    if (error || (*zero && !engine->paged))
-        return error; /* 0: the host kernel fills it */
+    if (error)
+        return error < 0 ? error : 0; /* 0: the host kernel fills it */
     unsigned stream = 0;
     uint64_t want = *zero ? fill_window(context, page, &stream) : FILE_FILL_PAGES;
     want = want < last - page ? want : last - page;
@@ -191,7 +196,7 @@ static int64_t fill_claim(struct fault_context *context, uint64_t page, bool *ze
     error = source->extent(source->owner, page, &first, &last, &still_zero);
     if (error || still_zero != *zero || last < page + count) {
         fill_release(engine, page, count);
-        return error ? error : -EAGAIN;
+        return error < 0 ? error : -EAGAIN;
     }
     if (*zero)
         context->fills.of[stream].next = page + count;
@@ -206,7 +211,7 @@ static int fill(struct fault_context *context, uint64_t page)
     if (count > 0)
         count = fill_budget(context, page, (uint64_t)count);
     if (count <= 0)
-        return (int)count;
+        return count == 0 ? STEP_NOT_OURS : (int)count;
     uint64_t pages = (uint64_t)count, start_ns = clock_now_ns();
     ept_prime(engine->ept, page, pages, zero); /* a zero page is about to be written */
     if (!zero)
@@ -228,7 +233,7 @@ static int fill(struct fault_context *context, uint64_t page)
 
 static uint64_t fetch_window(struct fault_context *context, uint64_t page, unsigned *stream)
 {
-    *stream = streams_find(&context->fetches, page, 1, WINDOW_MAX_PAGES);
+    *stream = streams_find(&context->fetches, page, 1, WINDOW_MAX_PAGES, true);
     uint64_t window = context->fetches.of[*stream].window;
     uint64_t to_block_end = BLOCK_PAGES - page % BLOCK_PAGES;
     return window < to_block_end ? window : to_block_end;
@@ -260,14 +265,15 @@ static int lane_read(struct fault_engine *engine, struct lane *lane, uint64_t pa
     int posted = rdma_queue_post(lane->queue, &request, 1);
     if (posted != 1)
         return posted < 0 ? posted : -EIO;
-    uint64_t deadline_ns = clock_now_ns() + engine->config.timeout_ns;
+    struct patience patience = {.left_ns = engine->config.timeout_ns};
     for (;;) {
-        int got = rdma_queue_poll(lane->queue, &completion, 1, WAIT_SLICE_NS);
+        uint64_t start_ns = clock_now_ns();
+        int got = rdma_queue_poll(lane->queue, &completion, 1, PATIENCE_SLICE_NS);
         if (got < 0)
             return got;
-        if (got == 1)
-            return completion.status;
-        if (clock_now_ns() >= deadline_ns)
+        if (got == 1) /* any other cookie would be the answer to a question given up: wrong bytes */
+            return completion.cookie == page ? completion.status : -EIO;
+        if (patience_spend(&patience, start_ns))
             return -ETIMEDOUT;
     }
 }
@@ -279,7 +285,9 @@ int lane_fetch(struct fault_context *context, uint64_t page, uint32_t pages, voi
     *held = NULL;
     struct lane *lane = &engine->lanes[context->index % LANES_MAX];
     pthread_mutex_lock(&lane->lock);
-    int error = lane_open(engine, lane);
+    int error = fault_engine_error(engine);
+    if (!error)
+        error = lane_open(engine, lane);
     if (!error)
         error = lane_read(engine, lane, page, pages);
     if (error) {
@@ -348,9 +356,9 @@ static int fetch(struct fault_context *context, uint64_t page, bool write)
 
 /* ---- the state machine as a faulting thread sees it ---- */
 
-/* One step. 0: resident now; 1: look again; -errno. */
+/* One step as a faulting thread sees it: enum step, or -errno. */
 static int resolve_step(struct fault_context *context, uint64_t page, bool write,
-                        uint64_t deadline_ns)
+                        struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     ept_word_t *word = &engine->words[page];
@@ -361,22 +369,22 @@ static int resolve_step(struct fault_context *context, uint64_t page, bool write
         return 0;
     case EPT_ABSENT:
         error = fill(context, page);
-        return error == -EAGAIN ? 1 : error;
+        return error == -EAGAIN ? STEP_AGAIN : error;
     case EPT_REMOTE:
         error = fetch(context, page, write);
-        return error == -EAGAIN ? 1 : error;
+        return error == -EAGAIN ? STEP_AGAIN : error;
     case EPT_EVICTING:
         if (!write)
             return 0; /* write-protected, still readable */
         if (!(seen & EPT_RESCUE) && !atomic_compare_exchange_strong(word, &seen, seen | EPT_RESCUE))
-            return 1;
+            return STEP_AGAIN;
         seen |= EPT_RESCUE;
         break;
     default:
         break;
     }
     error = fault_engine_error(engine);
-    return error ? error : word_wait(word, seen, deadline_ns) == 0 ? 1 : -ETIMEDOUT;
+    return error ? error : word_wait(word, seen, patience) == 0 ? STEP_AGAIN : -ETIMEDOUT;
 }
 
 int fault_resolve(struct fault_context *context, uint64_t page, bool write)
@@ -390,9 +398,10 @@ int fault_resolve(struct fault_context *context, uint64_t page, bool write)
         tally_add(&context->tally.spurious, 1);
         return 0;
     }
-    int step = 1;
-    while (step == 1)
-        step = resolve_step(context, page, write, start_ns + engine->config.timeout_ns);
+    struct patience patience = {.left_ns = engine->config.timeout_ns};
+    int step = STEP_AGAIN;
+    while (step == STEP_AGAIN)
+        step = resolve_step(context, page, write, &patience);
     fault_histogram_add(&context->tally.fault_ns, clock_now_ns() - start_ns);
     return step;
 }

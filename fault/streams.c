@@ -6,13 +6,14 @@
  */
 #include "fault/engine_internal.h"
 
-unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max)
+unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max,
+                      bool skips)
 {
     unsigned best = STREAMS, oldest = 0;
     streams->turn++;
     for (unsigned i = 0; i < STREAMS; i++) {
         uint64_t ahead = page - streams->of[i].next; /* wraps to huge when page is before */
-        if (streams->of[i].window && ahead <= streams->of[i].window &&
+        if (streams->of[i].window && ahead <= (skips ? streams->of[i].window : 0) &&
             (best == STREAMS || streams->of[i].next > streams->of[best].next))
             best = i;
         if (streams->turn - streams->of[i].used > streams->turn - streams->of[oldest].used)

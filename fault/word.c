@@ -38,17 +38,23 @@ void word_settle(ept_word_t *word, uint64_t value)
         word_wake(word);
 }
 
-int word_wait(ept_word_t *word, uint64_t seen, uint64_t deadline_ns)
+int patience_spend(struct patience *patience, uint64_t start_ns)
 {
-    uint64_t marked = seen | EPT_WAITERS;
+    uint64_t passed_ns = clock_now_ns() - start_ns;
+    if (passed_ns > PATIENCE_SLICE_NS)
+        passed_ns = PATIENCE_SLICE_NS;
+    patience->left_ns -= passed_ns < patience->left_ns ? passed_ns : patience->left_ns;
+    return patience->left_ns ? 0 : -ETIMEDOUT;
+}
+
+int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience)
+{
+    uint64_t marked = seen | EPT_WAITERS, start_ns = clock_now_ns();
     if (marked != seen && !atomic_compare_exchange_strong(word, &seen, marked))
         return 0;
-    uint64_t now = clock_now_ns();
-    if (now >= deadline_ns)
-        return -ETIMEDOUT;
-    struct timespec timeout = timespec_of(deadline_ns - now);
+    struct timespec timeout = timespec_of(PATIENCE_SLICE_NS);
     futex(word, FUTEX_WAIT, (uint32_t)marked, &timeout);
-    return clock_now_ns() >= deadline_ns && atomic_load(word) == marked ? -ETIMEDOUT : 0;
+    return patience_spend(patience, start_ns);
 }
 
 void counter_wake(atomic_uint *counter)

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Kernel image, device tree, shared page and vCPU areas; not the VMM's tables. */
 static bool in_kernel_region(gpa_t gpa, size_t bytes)
@@ -56,34 +57,59 @@ static size_t piece(gpa_t gpa, size_t left)
     return here < left ? here : left;
 }
 
+/*
+ * A copy within one page. Pages of a shared file can vanish under us when the file is cut short,
+ * which would be a SIGBUS here: then the bytes go through a pipe, whose system calls fail with
+ * EFAULT instead.
+ */
+static int copy_piece(struct vm *vm, void *to, const void *from, size_t bytes)
+{
+    struct mm *mm = vm->mm;
+    char scratch[EPT_PAGE_BYTES];
+    if (!atomic_load_explicit(&mm->host_files, memory_order_relaxed)) {
+        memcpy(to, from, bytes);
+        return 0;
+    }
+    int error = 0;
+    pthread_mutex_lock(&mm->pipe_lock);
+    if (write(mm->pipe[1], from, bytes) != (ssize_t)bytes ||
+        read(mm->pipe[0], to, bytes) != (ssize_t)bytes) {
+        error = -EFAULT;
+        while (read(mm->pipe[0], scratch, sizeof(scratch)) > 0)
+            ;
+    }
+    pthread_mutex_unlock(&mm->pipe_lock);
+    return error;
+}
+
 int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
 {
-    for (size_t done = 0, n; done < bytes; done += n) {
+    int error = 0;
+    for (size_t done = 0, n; done < bytes && !error; done += n) {
         void *hva;
         n = piece(from + done, bytes - done);
-        int error = guestmem_pin(vm, from + done, n, false, &hva);
+        error = guestmem_pin(vm, from + done, n, false, &hva);
         if (error)
             return error;
-        /* A piece has at least one byte, so its address was set.
-         * NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
-        memcpy((char *)to + done, hva, n);
+        error = copy_piece(vm, (char *)to + done, hva, n);
         guestmem_unpin(vm, from + done, n);
     }
-    return 0;
+    return error;
 }
 
 int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes)
 {
-    for (size_t done = 0, n; done < bytes; done += n) {
+    int error = 0;
+    for (size_t done = 0, n; done < bytes && !error; done += n) {
         void *hva;
         n = piece(to + done, bytes - done);
-        int error = guestmem_pin(vm, to + done, n, true, &hva);
+        error = guestmem_pin(vm, to + done, n, true, &hva);
         if (error)
             return error;
-        memcpy(hva, (const char *)from + done, n);
+        error = copy_piece(vm, hva, (const char *)from + done, n);
         guestmem_unpin(vm, to + done, n);
     }
-    return 0;
+    return error;
 }
 
 long guestmem_read_string(struct vm *vm, char *to, gpa_t from, size_t bytes)

@@ -17,7 +17,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define EMBEDDED_SPARE_BYTES (256ULL << 20)
+#define EMBEDDED_SPARSENESS 512 /* pages a slab: as sparse as a program can be */
 
 struct machine {
     struct vm vm;
@@ -111,8 +111,7 @@ static int memory_create(struct vm *vm)
 static uint64_t quota_bytes(const struct run_config *config)
 {
     uint64_t slab_bytes = (uint64_t)RDMA_SLAB_PAGES * RDMA_PAGE_BYTES;
-    uint64_t bytes =
-        config->memserver ? config->memory_bytes : config->memory_bytes * 2 + EMBEDDED_SPARE_BYTES;
+    uint64_t bytes = config->memory_bytes * (config->memserver ? 1 : EMBEDDED_SPARSENESS);
     return (bytes + slab_bytes - 1) & ~(slab_bytes - 1);
 }
 
@@ -148,7 +147,10 @@ static int paging_create(struct vm *vm)
         .memory_pages = vm->config->memory_bytes / EPT_PAGE_BYTES,
         .local_pages = vm->config->local_bytes / EPT_PAGE_BYTES,
         .timeout_ns = vm->config->timeout_ns,
-        .source = {.extent = mm_source_extent, .read = mm_source_read, .owner = vm->mm},
+        .source = {.extent = mm_source_extent,
+                   .read = mm_source_read,
+                   .unfillable = mm_source_unfillable,
+                   .owner = vm->mm},
     };
     if (!error)
         error = fault_engine_create(&vm->engine, &config);

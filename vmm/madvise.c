@@ -12,20 +12,29 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-/* Shared file pages may hold what the file lacks: they are written to it, not lost. */
+/* Of a shared file nothing is discarded: its pages are the file's. */
 static int advise_discard(struct mm *mm, gpa_t start, gpa_t end)
 {
-    int error = mm_sync_range(mm, start, end);
-    if (error)
-        return error;
-    return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT);
+    int error = 0;
+    for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end && !error; i++) {
+        const struct mapping *map = &mm->maps[i];
+        gpa_t first = map->start > start ? map->start : start;
+        gpa_t last = map->end < end ? map->end : end;
+        uint64_t page = first >> EPT_PAGE_SHIFT, pages = (last - first) >> EPT_PAGE_SHIFT;
+        bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
+        if (!map->file && !paged) /* the host kernel's own pages: no states */
+            error = ept_drop(mm->vm->ept, page, pages);
+        else if (!mm_is_host_file(map))
+            error = fault_discard(mm_context(mm), page, pages, false);
+    }
+    return error;
 }
 
 static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
 {
     for (gpa_t at = start; at < end; at += EPT_PAGE_BYTES) {
         int error = fault_resolve(mm_context(mm), at >> EPT_PAGE_SHIFT, write);
-        if (error)
+        if (error < 0)
             return error == -EIO ? -EFAULT : error;
     }
     return 0;

@@ -39,13 +39,12 @@ static int page_resolve(struct vcpu *vcpu, gpa_t gpa, bool write)
     uint64_t word = atomic_load(&ept_words(vm->ept)[page]);
     if (ept_word_state(word) == EPT_LOCAL)
         return 0;
-    int error =
-        fault_resolve(vcpu->fault, page, write); /* Unmapped meanwhile: the guest's own page tables
-                                                    will refuse the access with a proper fault. */
-    if (error)
-        return error == -EFAULT ? 0 : error;
-    /* Still absent: memory that the host kernel fills by itself, so not what was missing. */
-    return ept_word_state(atomic_load(&ept_words(vm->ept)[page])) != EPT_ABSENT;
+    int result = fault_resolve(vcpu->fault, page, write);
+    /* Unmapped meanwhile: the guest's own page tables refuse the access with a proper fault. */
+    if (result == -EFAULT)
+        return 0;
+    /* 1: memory that the host kernel fills by itself, so not what was missing. */
+    return result < 0 ? result : !result;
 }
 
 static int access_resolve(struct vcpu *vcpu, const struct access *access, bool force_write)
@@ -116,20 +115,23 @@ static int give_up(struct vcpu *vcpu, gpa_t rip, const uint8_t *code, int bytes)
     return -EFAULT;
 }
 
-/* Says once why memory cannot be had any more, and ends the guest. */
-static int fatal(struct vcpu *vcpu, gpa_t rip, int error)
+void miss_out_of_memory(struct vcpu *vcpu, gpa_t gpa)
 {
     const struct run_config *config = vcpu->vm->config;
     char quota[32];
-    bool memory = error == -ENOMEM;
-    if (!vm_end(vcpu->vm, memory ? EXIT_SIGNAL_BASE + SIGKILL : EXIT_FARVISOR))
-        return error;
-    if (memory)
-        message_error("guest: out of memory at rip 0x%llx: all %s are in use (see --memory)",
-                      (unsigned long long)rip,
+    if (vm_end(vcpu->vm, EXIT_SIGNAL_BASE + SIGKILL))
+        message_error("guest: out of memory at 0x%llx: all %s are in use (see --memory)",
+                      (unsigned long long)gpa,
                       format_bytes(config->memory_bytes, quota, sizeof(quota)));
-    else if (!fault_engine_error(vcpu->vm->engine)) /* else whoever lost it has said so */
-        message_error("guest: far memory: %s", strerror(-error));
+}
+
+/* Says once why memory cannot be had any more, and ends the guest. */
+static int fatal(struct vcpu *vcpu, gpa_t rip, int error)
+{
+    if (error == -ENOMEM)
+        miss_out_of_memory(vcpu, rip);
+    else if (vm_end(vcpu->vm, EXIT_FARVISOR) && !fault_engine_error(vcpu->vm->engine))
+        message_error("guest: far memory: %s", strerror(-error)); /* else who lost it said so */
     return error;
 }
 

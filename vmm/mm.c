@@ -9,6 +9,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,7 +152,12 @@ int mm_create(struct mm **out, struct vm *vm)
     if (!mm)
         return -ENOMEM;
     mm->vm = vm;
+    if (pipe2(mm->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
+        free(mm);
+        return -errno;
+    }
     pthread_mutex_init(&mm->change, NULL);
+    pthread_mutex_init(&mm->pipe_lock, NULL);
     pthread_rwlock_init(&mm->table, NULL);
     mm->high_end = ept_span(vm->ept);
     mm->high_first = mm->high_end > FV_USER_HIGH_BASE ? FV_USER_HIGH_BASE : FV_KERNEL_BASE / 2;
@@ -167,7 +173,10 @@ void mm_destroy(struct mm *mm)
         return;
     mm_erase(mm, 0, mm->count);
     free(mm->maps);
+    close(mm->pipe[0]);
+    close(mm->pipe[1]);
     pthread_mutex_destroy(&mm->change);
+    pthread_mutex_destroy(&mm->pipe_lock);
     pthread_rwlock_destroy(&mm->table);
     free(mm);
 }
@@ -217,9 +226,9 @@ static unsigned needed_access(uint32_t error_code)
     return error_code & 2 ? EPT_WRITE : EPT_READ;
 }
 
-unsigned mm_table_access(const struct mapping *mapping)
+bool mm_is_host_file(const struct mapping *mapping)
 {
-    return mapping->access | (mapping->file && mapping->shared ? EPT_TRACKED : 0);
+    return mapping->file && mapping->shared;
 }
 
 /*
@@ -232,11 +241,17 @@ static int leaf_fill(struct mm *mm, const struct mapping *mapping, gpa_t gpa)
     gpa_t first = gpa & ~0x1fffffULL, last = first + 0x200000;
     bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
     bool whole = mapping->start <= first && last <= mapping->end;
-    if (whole && !paged && !mapping->file && !mapping->stack && mapping->access & EPT_WRITE)
+    if (!paged && !mapping->file && ept_resident_bytes(mm->vm->ept) > mm->vm->config->memory_bytes)
+        return -ENOMEM;
+    /* Only while the program goes through it in order: a sparse one would pay 512 pages for one. */
+    bool in_order = first == mapping->start ||
+                    ept_table_access(mm->vm->ept, first - EPT_PAGE_BYTES) != EPT_NONE;
+    if (whole && in_order && !paged && !mapping->file && !mapping->stack &&
+        mapping->access & EPT_WRITE)
         ept_populate(mm->vm->ept, first >> EPT_PAGE_SHIFT, 512);
     first = first > mapping->start ? first : mapping->start;
     last = last < mapping->end ? last : mapping->end;
-    return ept_protect(mm->vm->ept, first, last - first, mm_table_access(mapping));
+    return ept_protect(mm->vm->ept, first, last - first, mapping->access);
 }
 
 int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_code)
@@ -251,8 +266,7 @@ int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_c
         *si_code = mapping ? SEGV_ACCERR : SEGV_MAPERR;
     } else if ((ept_table_access(vcpu->vm->ept, gpa) & need) != need &&
                leaf_fill(mm, mapping, gpa)) {
-        signal = SIGBUS;
-        *si_code = BUS_ADRERR;
+        miss_out_of_memory(vcpu, gpa);
     }
     pthread_rwlock_unlock(&mm->table);
     return signal;
@@ -260,36 +274,51 @@ int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_c
 
 /* ---- where first contents come from (fault_source) ---- */
 
-static uint64_t file_pages(const struct mm_file *file)
+/* Pages of the file that the mapping covers, from its start. */
+static uint64_t pages_in_file(const struct mapping *mapping)
 {
     struct stat st;
-    return fstat(file->fd, &st) < 0 ? 0 : MM_PAGE_UP((uint64_t)st.st_size) >> 12;
+    uint64_t end = fstat(mapping->file->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
+    return end > mapping->offset_bytes ? MM_PAGE_UP(end - mapping->offset_bytes) >> EPT_PAGE_SHIFT
+                                       : 0;
 }
 
 int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
 {
     struct mm *mm = owner;
-    int error = 0;
+    bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
+    int result = 0;
     pthread_rwlock_rdlock(&mm->table);
     const struct mapping *mapping = mm_find(mm, page << EPT_PAGE_SHIFT);
     if (!mapping) {
-        error = -EFAULT;
+        result = -EFAULT;
     } else {
         *first = mapping->start >> EPT_PAGE_SHIFT;
         *last = mapping->end >> EPT_PAGE_SHIFT;
         *zero = !mapping->file;
         if (mapping->file) {
-            uint64_t skipped = mapping->offset_bytes >> EPT_PAGE_SHIFT;
-            uint64_t in_file = file_pages(mapping->file);
-            uint64_t there = in_file > skipped ? in_file - skipped : 0;
+            uint64_t there = pages_in_file(mapping);
             if (*last - *first > there)
                 *last = *first + there;
             if (page >= *last)
-                error = -EIO; /* beyond the end of the file: SIGBUS, as Linux */
+                result = -EIO; /* beyond the end of the file: SIGBUS, as Linux */
         }
+        if (!result && (mm_is_host_file(mapping) || (*zero && !paged)))
+            result = 1;
     }
     pthread_rwlock_unlock(&mm->table);
-    return error;
+    return result;
+}
+
+void mm_source_unfillable(void *owner, uint64_t page, int tid)
+{
+    struct mm *mm = owner;
+    struct vcpu *vcpu = vcpu_by_tid(mm->vm, tid);
+    (void)page;
+    if (!vcpu)
+        return;
+    atomic_store(&vcpu->look_again, true);
+    vcpu_kick(vcpu);
 }
 
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to)

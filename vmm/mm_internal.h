@@ -24,7 +24,7 @@ struct mm_file {
 struct mapping {
     gpa_t start, end;
     unsigned access;       /* EPT_* */
-    bool shared;           /* writes belong into the file */
+    bool shared;           /* of a file: its own pages, mapped by the host (ept_map_file) */
     bool stack;            /* touched at one end only: no reason to fill it ahead */
     struct mm_file *file;  /* NULL: anonymous */
     uint64_t offset_bytes; /* of start, in the file */
@@ -39,6 +39,9 @@ struct mm {
     size_t count, capacity;
     gpa_t high_first, high_end; /* where mappings without an address go */
     gpa_t brk_base, brk;
+    atomic_bool host_files; /* a shared file was mapped once */
+    pthread_mutex_t pipe_lock;
+    int pipe[2]; /* for copies that must survive a truncated file (guestmem.c) */
 };
 
 #define MM_PAGE_UP(x) (((x) + 0xfff) & ~0xfffULL)
@@ -61,6 +64,17 @@ void mm_file_put(struct mm_file *file);
 /* The calling thread's handle on the paging engine. */
 struct fault_context *mm_context(struct mm *mm);
 
+/* Are the pages of this mapping the host's own, of a shared file? */
+bool mm_is_host_file(const struct mapping *mapping);
+
+/* ---- mm_place.c ---- */
+/* A free range of `bytes` (page multiple), `room` free bytes after it wished; 0 if there is none.
+ */
+gpa_t mm_place(const struct mm *mm, uint64_t bytes, uint64_t room, bool low);
+
+/* ---- mmap.c; caller holds `change` ---- */
+int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end);
+int mm_map_range(struct mm *mm, const struct mapping *mapping);
 /* What ept_protect is to be told for a mapping. */
 unsigned mm_table_access(const struct mapping *mapping);
 

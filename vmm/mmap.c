@@ -39,13 +39,11 @@ static bool range_valid(const struct mm *mm, gpa_t start, uint64_t bytes)
 
 /* ---- building blocks; caller holds `change` ---- */
 
-int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
+/* Takes the mappings of the range out of the table, and the program's rights with them. */
+static int range_erase(struct mm *mm, gpa_t start, gpa_t end)
 {
-    int error = mm_sync_range(mm, start, end);
-    if (error)
-        return error;
     pthread_rwlock_wrlock(&mm->table);
-    error = mm_split(mm, start);
+    int error = mm_split(mm, start);
     if (!error)
         error = mm_split(mm, end);
     if (!error) {
@@ -53,69 +51,68 @@ int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
         while (last < mm->count && mm->maps[last].start < end) {
             const struct mapping *map = &mm->maps[last++];
             ept_protect(mm->vm->ept, map->start, map->end - map->start, EPT_NONE);
-            if (map->file)
+            if (mm_is_host_file(map)) {
+                ept_map_memory(mm->vm->ept, map->start, map->end - map->start);
+            } else if (map->file) {
                 ept_watch(mm->vm->ept, map->start, map->end - map->start, false);
+            }
         }
         mm_erase(mm, first, last - first);
     }
     pthread_rwlock_unlock(&mm->table);
-    if (error)
-        return error;
-    /* Nobody can map the range anew before its old contents are gone: `change` is held. */
-    return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT);
+    return error;
+}
+
+/* Nobody can map the range anew before its old contents are gone: the caller holds `change`. */
+static int range_discard(struct mm *mm, gpa_t start, gpa_t end)
+{
+    return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT,
+                         true);
+}
+
+int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
+{
+    int error = range_erase(mm, start, end);
+    return error ? error : range_discard(mm, start, end);
+}
+
+/*
+ * A request that was under way when the range was unmapped may have filled a page since. Contents
+ * of before never show: they are discarded again, and a file does not go where a request still
+ * holds a page.
+ */
+static int range_make_empty(struct mm *mm, const struct mapping *mapping)
+{
+    int error = range_discard(mm, mapping->start, mapping->end);
+    uint64_t end = mapping->end >> EPT_PAGE_SHIFT;
+    if (!error && mapping->file &&
+        fault_next_existing(mm->vm->engine, mapping->start >> EPT_PAGE_SHIFT, end) < end)
+        error = -ENOMEM;
+    return error;
 }
 
 int mm_map_range(struct mm *mm, const struct mapping *mapping)
 {
+    struct ept *ept = mm->vm->ept;
     uint64_t bytes = mapping->end - mapping->start;
-    int error = ept_back(mm->vm->ept, mapping->start, bytes);
-    if (!error && mapping->file)
-        error = ept_watch(mm->vm->ept, mapping->start, bytes, true);
+    /* A reservation gets its memory slots with its rights: mprotect. */
+    int error = mapping->access || mapping->file ? ept_back(ept, mapping->start, bytes) : 0;
+    if (!error)
+        error = range_make_empty(mm, mapping);
+    if (!error && mm_is_host_file(mapping))
+        error = ept_map_file(ept, mapping->start, bytes, mapping->file->fd, mapping->offset_bytes,
+                             mapping->file->writable);
+    else if (!error && mapping->file)
+        error = ept_watch(ept, mapping->start, bytes, true);
     if (error)
         return error;
     pthread_rwlock_wrlock(&mm->table);
     error = mm_insert(mm, mapping);
     if (!error)
-        error = ept_protect(mm->vm->ept, mapping->start, bytes, mm_table_access(mapping));
+        error = ept_protect(ept, mapping->start, bytes, mapping->access);
     pthread_rwlock_unlock(&mm->table);
-    return error;
-}
-
-/* One page of a shared mapping into its file, within the file's present size. */
-static int page_sync(struct mm *mm, const struct mapping *map, uint64_t page)
-{
-    struct fault_context *context = mm_context(mm);
-    struct stat st;
-    if (!fault_page_modified(mm->vm->engine, page))
-        return 0;
-    gpa_t gpa = page << EPT_PAGE_SHIFT;
-    uint64_t offset = map->offset_bytes + (gpa - map->start);
-    if (fstat(map->file->fd, &st) < 0 || offset >= (uint64_t)st.st_size)
-        return 0;
-    uint64_t bytes = (uint64_t)st.st_size - offset;
-    bytes = bytes < EPT_PAGE_BYTES ? bytes : EPT_PAGE_BYTES;
-    int error = fault_pin(context, page, 1, false);
-    if (error)
-        return error;
-    if (pwrite(map->file->fd, ept_hva(mm->vm->ept, gpa), bytes, (off_t)offset) != (ssize_t)bytes)
-        error = -EIO;
-    fault_unpin(mm->vm->engine, page, 1);
-    return error;
-}
-
-int mm_sync_range(struct mm *mm, gpa_t start, gpa_t end)
-{
-    int error = 0;
-    /* Only `change` holders edit the array, so it can be read here without the table lock. */
-    for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end && !error; i++) {
-        const struct mapping *map = &mm->maps[i];
-        if (!map->shared || !map->file || !map->file->writable)
-            continue;
-        uint64_t page = (map->start > start ? map->start : start) >> EPT_PAGE_SHIFT;
-        uint64_t last = (map->end < end ? map->end : end) >> EPT_PAGE_SHIFT;
-        while (!error && (page = fault_next_existing(mm->vm->engine, page, last)) < last)
-            error = page_sync(mm, map, page++);
-    }
+    if (mm_is_host_file(mapping))
+        atomic_store(&mm->host_files, true);
     return error;
 }
 
@@ -248,14 +245,20 @@ static int64_t mm_mprotect(struct mm *mm, const uint64_t args[6])
     unsigned access = access_of(args[2]);
     if (!mm_is_covered(mm, start, end))
         return -ENOMEM;
+    for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end; i++)
+        if (mm_is_host_file(&mm->maps[i]) && access & EPT_WRITE && !mm->maps[i].file->writable)
+            return -EACCES;
+    int error = access ? ept_back(mm->vm->ept, start, end - start) : 0;
+    if (error)
+        return error;
     pthread_rwlock_wrlock(&mm->table);
-    int error = mm_split(mm, start);
+    error = mm_split(mm, start);
     if (!error)
         error = mm_split(mm, end);
     for (size_t i = mm_index(mm, start); !error && i < mm->count && mm->maps[i].start < end; i++) {
         struct mapping *map = &mm->maps[i];
         map->access = access;
-        error = ept_protect(mm->vm->ept, map->start, map->end - map->start, mm_table_access(map));
+        error = ept_protect(mm->vm->ept, map->start, map->end - map->start, map->access);
     }
     mm_merge_around(mm, start, end);
     pthread_rwlock_unlock(&mm->table);
@@ -283,14 +286,19 @@ static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
     return (int64_t)mm->brk;
 }
 
+/* Shared file pages are the file's own in the host's cache: only durability is left to ask for. */
 static int64_t mm_msync(struct mm *mm, const uint64_t args[6])
 {
-    gpa_t end = args[0] + MM_PAGE_UP(args[1]);
-    if (args[0] & 0xfff || end < args[0])
+    gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
+    if (start & 0xfff || end < start || args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC))
         return -EINVAL;
-    if (!mm_is_covered(mm, args[0], end))
+    if (!mm_is_covered(mm, start, end))
         return -ENOMEM;
-    return mm_sync_range(mm, args[0], end);
+    for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end; i++)
+        if (mm_is_host_file(&mm->maps[i]) && args[2] & MS_SYNC &&
+            fdatasync(mm->maps[i].file->fd) < 0)
+            return -errno;
+    return 0;
 }
 
 int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])

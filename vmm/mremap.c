@@ -31,13 +31,6 @@ static int page_copy(struct mm *mm, uint64_t from, uint64_t to)
     return error;
 }
 
-/* Without paging the engine does not know which anonymous pages exist: copy them all. */
-static uint64_t next_to_copy(struct mm *mm, const struct mapping *map, uint64_t page, uint64_t end)
-{
-    bool tracked = mm->vm->config->local_bytes < mm->vm->config->memory_bytes || map->file;
-    return tracked ? fault_next_existing(mm->vm->engine, page, end) : page;
-}
-
 /* Moves contents batch by batch, giving up the old pages on the way: the quota never sees both. */
 static int contents_move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t bytes)
 {
@@ -45,10 +38,10 @@ static int contents_move(struct mm *mm, const struct mapping *map, gpa_t to, uin
     uint64_t target = to >> EPT_PAGE_SHIFT, done = first;
     int error = 0;
     for (uint64_t page = first; !error;) {
-        page = next_to_copy(mm, map, page, end);
+        page = fault_next_existing(mm->vm->engine, page, end);
         if (page >= done + MOVE_BATCH_PAGES || page >= end) {
             uint64_t until = page < end ? page : end;
-            error = fault_discard(mm_context(mm), done, until - done);
+            error = fault_discard(mm_context(mm), done, until - done, false);
             done = until;
         }
         if (page >= end || error)
@@ -68,10 +61,13 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
     int error = mm_map_range(mm, &moved);
     if (error)
         return error;
-    if (!(map->access & EPT_READ)) /* nothing was ever written there */
-        return mm_unmap_range(mm, map->start, map->start + old_bytes) ?: (int64_t)to;
     uint64_t bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
-    error = contents_move(mm, map, to, bytes);
+    bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
+    if (!map->file && !paged)
+        error = ept_move(mm->vm->ept, map->start >> EPT_PAGE_SHIFT, to >> EPT_PAGE_SHIFT,
+                         bytes >> EPT_PAGE_SHIFT);
+    else if (!mm_is_host_file(map))
+        error = contents_move(mm, map, to, bytes);
     if (error)
         return error;
     error = mm_unmap_range(mm, map->start, map->start + old_bytes);

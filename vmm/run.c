@@ -133,7 +133,11 @@ static void run_failed(struct vcpu *vcpu, int error)
         /* Cleared before anything is looked at: a kick from here on makes the next entry return. */
         vcpu->run->immediate_exit = 0;
         atomic_store(&vcpu->kicked, 0);
-        trap_deliver_pending(vcpu);
+        /* uffd mode found a page without contents: this thread's instruction says which. */
+        if (atomic_exchange(&vcpu->look_again, false) && miss_resolve(vcpu) == 1)
+            raise_bus(vcpu); /* the guest kernel looks at what is pending by itself */
+        else
+            trap_deliver_pending(vcpu);
         break;
     case EFAULT:
         if (!vcpu->fault)

@@ -66,6 +66,7 @@ struct vcpu {
     struct fv_vcpu *page;        /* shared with the guest; host address */
     struct fault_context *fault; /* this thread's handle on the paging engine */
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
+    atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
     pthread_cond_t wake; /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
@@ -173,6 +174,7 @@ bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need);
 /* fault_source of the address space; owner is the struct mm. */
 int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to);
+void mm_source_unfillable(void *owner, uint64_t page, int tid);
 
 /* Access rights of one page (EPT_*), EPT_NONE when unmapped. */
 unsigned mm_access(struct mm *mm, gpa_t gpa);
@@ -186,6 +188,8 @@ void mm_print_maps(struct mm *mm, FILE *out);
  * SIGBUS (BUS_ADRERR) at rip; else -errno after vm_end was called.
  */
 int miss_resolve(struct vcpu *vcpu);
+/* Ends the guest as killed, as Linux does when memory is used up, with one line. */
+void miss_out_of_memory(struct vcpu *vcpu, gpa_t gpa);
 
 /* ---- address.c: which guest addresses the instruction at rip touches (Zydis) ---- */
 struct access {

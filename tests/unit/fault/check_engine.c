@@ -173,7 +173,7 @@ START_TEST(discarded_pages_read_zero_and_free_the_node)
     for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
         page_put(context, FIRST + i, 5000 * i + 5000);
     /* All of it: a first touch may have filled pages beyond those written. */
-    ck_assert_int_eq(fault_discard(context, FIRST, 2 * MEMORY_PAGES), 0);
+    ck_assert_int_eq(fault_discard(context, FIRST, 2 * MEMORY_PAGES, true), 0);
     struct fault_counters now = counters();
     ck_assert_uint_eq(now.existing_pages, 0);
     ck_assert_uint_eq(now.resident_pages, 0);
@@ -229,7 +229,7 @@ static void storm_step(struct fault_context *by, unsigned *seed)
     int what = rand_r(seed) % 16;
     if (what == 0) {
         truth[i] = 0;
-        ck_assert_int_eq(fault_discard(by, FIRST + i, 1), 0);
+        ck_assert_int_eq(fault_discard(by, FIRST + i, 1, false), 0);
     } else if (what < 8) {
         truth[i] = (uint64_t)rand_r(seed) + 1;
         page_put(by, FIRST + i, truth[i]);
