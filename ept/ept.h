@@ -48,7 +48,7 @@
 #define EPT_EXEC  4u
 
 /* Ranges up to this get their leaf tables at once; larger ones 2 MiB at a time, when touched. */
-#define EPT_EAGER_BYTES (32ULL << 20)
+#define EPT_EAGER_BYTES (4ULL << 20)
 
 struct ept;
 

@@ -123,7 +123,7 @@ static int block_discard(struct fault_context *context, uint64_t page, uint64_t 
     for (uint64_t i = 0; i < count; i++)
         page_forget(engine, taken[i]);
     if (count) {
-        atomic_fetch_sub(&block_of(engine, taken[0])->existing, (unsigned short)count);
+        atomic_fetch_sub(&block_of(engine, taken[0])->existing, (unsigned)count);
         quota_give(engine, count);
         tally_add(&context->tally.discarded, count);
     }

@@ -21,13 +21,13 @@
 _Static_assert(BLOCK_PAGES == RDMA_SLAB_PAGES, "a block's copies live in one slab");
 
 struct block {
-    atomic_ushort existing; /* pages not ABSENT */
+    atomic_uint existing;   /* pages not ABSENT, and claims about to be made by every thread */
     atomic_ushort resident; /* pages that hold a frame */
     atomic_ushort copies;   /* remote copies, plus write-backs under way; under its block lock */
     atomic_uchar queued;    /* is in the clock's ring */
     atomic_uchar reserved;  /* the memory node holds a slab for it; under its block lock */
 };
-_Static_assert(sizeof(struct block) == 8, "8 bytes for 2 MiB");
+_Static_assert(sizeof(struct block) == 12, "12 bytes for 2 MiB");
 
 /* A queue to the memory node with its landing buffer; shared when there are more threads than
  * lanes. */

@@ -293,7 +293,7 @@ static void publish(struct evictor *evictor, unsigned freed)
         word_settle(word, epoch | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY | file));
     }
     struct block *block = block_of(engine, evictor->first);
-    atomic_fetch_sub(&block->existing, (unsigned short)forgotten);
+    atomic_fetch_sub(&block->existing, forgotten);
     atomic_fetch_sub(&block->resident, (unsigned short)freed);
     quota_give(engine, forgotten);
     frames_give(engine, freed);

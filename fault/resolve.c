@@ -78,7 +78,7 @@ static void run_existing(struct fault_engine *engine, uint64_t page, uint64_t pa
         uint64_t here = BLOCK_PAGES - page % BLOCK_PAGES;
         if (here > pages)
             here = pages;
-        atomic_fetch_add(&block_of(engine, page)->existing, (unsigned short)(sign * (int)here));
+        atomic_fetch_add(&block_of(engine, page)->existing, (unsigned)(sign * (int)here));
         page += here;
         pages -= here;
     }

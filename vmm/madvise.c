@@ -43,7 +43,7 @@ static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
 int64_t mm_advise(struct mm *mm, const uint64_t args[6])
 {
     gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
-    if (start & 0xfff || end < start)
+    if (start & 0xfff || end < start || MM_PAGE_UP(args[1]) < args[1])
         return -EINVAL;
     if (start == end)
         return 0;
@@ -78,7 +78,7 @@ int64_t mm_advise(struct mm *mm, const uint64_t args[6])
 int64_t mm_incore(struct mm *mm, const uint64_t args[6])
 {
     gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
-    if (start & 0xfff || end < start)
+    if (start & 0xfff || end < start || MM_PAGE_UP(args[1]) < args[1])
         return -EINVAL;
     if (!mm_is_covered(mm, start, end))
         return -ENOMEM;

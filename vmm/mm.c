@@ -17,6 +17,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define MAPPINGS_MAX 65530u /* as vm.max_map_count */
+
 /* ---- the table ---- */
 
 size_t mm_index(const struct mm *mm, gpa_t gpa)
@@ -56,6 +58,8 @@ bool mm_is_covered(const struct mm *mm, gpa_t start, gpa_t end)
 
 static int table_open(struct mm *mm, size_t at, size_t room)
 {
+    if (mm->count + room > MAPPINGS_MAX)
+        return -ENOMEM;
     if (mm->count + room > mm->capacity) {
         size_t capacity = mm->capacity ? mm->capacity * 2 : 64;
         struct mapping *maps = reallocarray(mm->maps, capacity, sizeof(*maps));

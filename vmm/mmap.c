@@ -238,8 +238,10 @@ static int64_t mm_mprotect(struct mm *mm, const uint64_t args[6])
 {
     gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
     uint64_t known = PROT_READ | PROT_WRITE | PROT_EXEC | PROT_GROWSDOWN | PROT_GROWSUP;
-    if (start & 0xfff || end < start || args[2] & ~known)
+    if (start & 0xfff || args[2] & ~known)
         return -EINVAL;
+    if (end < start || MM_PAGE_UP(args[1]) < args[1])
+        return -ENOMEM;
     if (start == end)
         return 0;
     unsigned access = access_of(args[2]);
@@ -290,7 +292,8 @@ static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
 static int64_t mm_msync(struct mm *mm, const uint64_t args[6])
 {
     gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
-    if (start & 0xfff || end < start || args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC))
+    if (start & 0xfff || end < start + args[1] ||
+        args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC))
         return -EINVAL;
     if (!mm_is_covered(mm, start, end))
         return -ENOMEM;

@@ -68,8 +68,10 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
                          bytes >> EPT_PAGE_SHIFT);
     else if (!mm_is_host_file(map))
         error = contents_move(mm, map, to, bytes);
-    if (error)
+    if (error) { /* half here, half there: a program must not go on with that */
+        miss_out_of_memory(vcpu_self(), to);
         return error;
+    }
     error = mm_unmap_range(mm, map->start, map->start + old_bytes);
     return error ? error : (int64_t)to;
 }
@@ -116,7 +118,8 @@ int64_t mm_remap(struct mm *mm, const uint64_t args[6])
     }
     gpa_t to = args[4];
     if (args[3] & MREMAP_FIXED) {
-        if (to & 0xfff || to < FV_USER_MIN || to + new_bytes > ept_span(mm->vm->ept) ||
+        if (to & 0xfff || to < FV_USER_MIN || to > ept_span(mm->vm->ept) ||
+            new_bytes > ept_span(mm->vm->ept) - to ||
             (to < start + old_bytes && start < to + new_bytes) ||
             (to < FV_USER_HIGH_BASE && to + new_bytes > FV_KERNEL_BASE))
             return -EINVAL;
