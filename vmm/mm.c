@@ -230,11 +230,6 @@ static unsigned needed_access(uint32_t error_code)
     return error_code & 2 ? EPT_WRITE : EPT_READ;
 }
 
-bool mm_is_host_file(const struct mapping *mapping)
-{
-    return mapping->file && mapping->shared;
-}
-
 /*
  * Gives the leaf entries of the mapping around gpa, in its 2 MiB, their rights. Where nothing is
  * paged, a whole block of anonymous memory is filled now: one exit, and if possible one huge page,

@@ -65,7 +65,10 @@ void mm_file_put(struct mm_file *file);
 struct fault_context *mm_context(struct mm *mm);
 
 /* Are the pages of this mapping the host's own, of a shared file? */
-bool mm_is_host_file(const struct mapping *mapping);
+static inline bool mm_is_host_file(const struct mapping *mapping)
+{
+    return mapping->file && mapping->shared;
+}
 
 /* ---- mm_place.c ---- */
 /* A free range of `bytes` (page multiple), `room` free bytes after it wished; 0 if there is none.
