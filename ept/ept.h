@@ -12,20 +12,22 @@
  *
  * Page states and every legal transition (tests/model/page.pml checks them):
  *
- *   from      to        who                      meaning
- *   ABSENT    FILLING   faulting thread          first touch: zero page or file contents
- *   REMOTE    FETCHING  faulting/prefetch thread a read from the memory node is on its way
- *   FILLING   LOCAL     the same thread          installed
- *   FETCHING  LOCAL     the same thread          installed; guest D bit is the dirty state from
- * here FILLING   ABSENT    the same thread          fill failed or was cancelled FETCHING  REMOTE
- * the same thread          fetch failed or was cancelled LOCAL     EVICTING  reclaimer, pins = 0
- * write-protected; reads still hit; writers wait EVICTING  LOCAL     reclaimer rescued: a writer or
- * a pin asked for it EVICTING  DROPPING  reclaimer                written back (or clean), nobody
- * asked for it DROPPING  REMOTE    reclaimer                page freed here; the remote copy is the
- * only one DROPPING  ABSENT    reclaimer                page freed here; it held only zeroes or
- * clean file bytes LOCAL     DISCARDING, REMOTE DISCARDING, ABSENT DISCARDING   munmap/madvise
- * thread, pins = 0 DISCARDING ABSENT   the same thread          contents gone for good, remote copy
- * forgotten
+ *   from        to          who, and what it means
+ *   ABSENT      FILLING     faulting thread: first touch, zero page or file contents
+ *   FILLING     LOCAL       the same thread: installed
+ *   FILLING     ABSENT      the same thread: the fill failed
+ *   REMOTE      FETCHING    faulting thread (demand) or holder of a lane (prefetch): a read is out
+ *   FETCHING    LOCAL       demand: the same thread; prefetch: whoever holds the lane's lock when
+ *                           the read has landed. Guest D bit is the dirty state from here
+ *   FETCHING    REMOTE      likewise: the read failed, or only some bytes were wanted
+ *   LOCAL       EVICTING    reclaimer, pins = 0: write-protected; reads still hit, writers wait
+ *   EVICTING    LOCAL       reclaimer: rescued, a writer or a pin asked for it
+ *   EVICTING    DROPPING    reclaimer: written back (or clean), and nobody asked for it
+ *   DROPPING    REMOTE      reclaimer: freed here; the remote copy is the only one
+ *   DROPPING    ABSENT      reclaimer: freed here; it held only zeroes or clean file bytes
+ *   LOCAL       DISCARDING  munmap/madvise thread, pins = 0
+ *   REMOTE      DISCARDING  likewise
+ *   DISCARDING  ABSENT      the same thread: contents gone for good, remote copy forgotten
  */
 #ifndef FARVISOR_EPT_H
 #define FARVISOR_EPT_H
@@ -129,17 +131,23 @@ enum ept_state {
     EPT_DISCARDING,
 };
 
+/* clang-format off */
 #define EPT_STATE_MASK  7ULL
 #define EPT_DIRTY       (1ULL << 3) /* written by the VMM, or the D bit cannot be trusted */
 #define EPT_COPY        (1ULL << 4) /* the memory node holds a copy (maybe older than ours) */
 #define EPT_FILE        (1ULL << 5) /* clean means: can be read from its file again */
 #define EPT_RESCUE      (1ULL << 6) /* EVICTING only: somebody wants it to stay */
 #define EPT_WAITERS     (1ULL << 7) /* somebody sleeps on the low half of the word */
-#define EPT_PREFETCHED  (1ULL << 8) /* fetched unasked, not yet seen used */
+#define EPT_PREFETCHED  (1ULL << 8) /* LOCAL only: fetched unasked, not yet seen used */
+#define EPT_ACTIVE      (1ULL << 9) /* LOCAL only: came back soon after it left (fault/clock.c) */
 #define EPT_PIN         (1ULL << 12)
 #define EPT_PIN_MASK    (0xfffULL << 12)
-#define EPT_EPOCH_SHIFT 32
-#define EPT_LOW_HALF    0xffffffffULL /* everything but the epoch */
+/* FETCHING pages have no pins: the field tells who will install them, 0 a faulting thread. */
+#define EPT_LANE_SHIFT  12
+#define EPT_STAMP_SHIFT 32          /* batch of evictions: the page's own (not LOCAL), or the last
+                                     * one before it arrived (LOCAL) */
+#define EPT_LOW_HALF    0xffffffffULL
+/* clang-format on */
 
 typedef _Atomic uint64_t ept_word_t;
 

@@ -50,8 +50,9 @@ static int page_renew_in_place(struct fault_context *context, uint64_t page)
 
 enum claimed { CLAIMED_NOTHING, CLAIMED_FRAME, CLAIMED_REMOTE };
 
-/* Takes one page into DISCARDING, waiting for whoever moves it. */
-static int page_take(struct fault_context *context, uint64_t page, enum claimed *what, bool *copy)
+/* Takes one page into DISCARDING, waiting for whoever moves it. *was: its word until then. */
+static int page_take(struct fault_context *context, uint64_t page, enum claimed *what,
+                     uint64_t *was)
 {
     struct fault_engine *engine = context->engine;
     ept_word_t *word = &engine->words[page];
@@ -69,29 +70,32 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
                                                 (seen & ~EPT_STATE_MASK) | EPT_DISCARDING))
                 continue;
             *what = state == EPT_LOCAL ? CLAIMED_FRAME : CLAIMED_REMOTE;
-            *copy = seen & EPT_COPY;
+            *was = seen;
             return 0;
         }
-        if (word_wait(word, seen, &patience) == -ETIMEDOUT)
-            return fault_engine_error(engine) ? fault_engine_error(engine) : -ETIMEDOUT;
+        int error = fault_engine_error(engine);
+        if (!error)
+            error = page_wait(engine, page, seen, &patience);
+        if (error)
+            return error;
     }
 }
 
 static void page_forget(struct fault_engine *engine, uint64_t page)
 {
-    uint64_t epoch = atomic_load(&engine->words[page]) >> EPT_EPOCH_SHIFT << EPT_EPOCH_SHIFT;
+    uint64_t epoch = atomic_load(&engine->words[page]) >> EPT_STAMP_SHIFT << EPT_STAMP_SHIFT;
     word_settle(&engine->words[page], epoch | EPT_ABSENT);
 }
 
 /* Frees the frames of a run in DISCARDING. */
-static int run_drop(struct fault_engine *engine, uint64_t page, uint64_t pages)
+static int run_drop(struct fault_engine *engine, uint64_t page, uint64_t pages, unsigned active)
 {
     if (!pages)
         return 0;
     int error = ept_drop(engine->ept, page, pages);
     if (error)
         return fault_fail(engine, error);
-    atomic_fetch_sub(&block_of(engine, page)->resident, (unsigned short)pages);
+    clock_left(&engine->clock, page, (unsigned)pages, active);
     frames_give(engine, pages);
     return 0;
 }
@@ -101,25 +105,27 @@ static int block_discard(struct fault_context *context, uint64_t page, uint64_t 
 {
     struct fault_engine *engine = context->engine;
     uint64_t taken[BLOCK_PAGES], count = 0, run = 0;
+    unsigned active = 0;
     int copies = 0, error = 0;
     for (; page < end && !error; page++) {
         enum claimed what;
-        bool copy = false;
-        error = page_take(context, page, &what, &copy);
+        uint64_t was = 0;
+        error = page_take(context, page, &what, &was);
         if (what != CLAIMED_FRAME || error) {
-            int failed = run_drop(engine, page - run, run);
+            int failed = run_drop(engine, page - run, run, active);
             error = error ? error : failed;
-            run = 0;
+            run = active = 0;
         } else {
             run++;
+            active += (was & EPT_ACTIVE) != 0;
         }
         if (what != CLAIMED_NOTHING && !error) {
             taken[count++] = page;
-            copies += copy;
+            copies += (was & EPT_COPY) != 0;
         }
     }
     if (!error)
-        error = run_drop(engine, page - run, run);
+        error = run_drop(engine, page - run, run, active);
     for (uint64_t i = 0; i < count; i++)
         page_forget(engine, taken[i]);
     if (count) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Life of the paging engine, its contexts and its counters.
+ * Life of the paging engine and its contexts.
  *
  * Epochs. A page is known to be clean by the D bit of its guest page-table entry. Under shadow
  * paging KVM sets D when its fault handler walks the guest's tables and maps the page writable a
@@ -42,7 +42,7 @@ int fault_engine_event_fd(const struct fault_engine *engine)
 static void engine_watermarks(struct fault_engine *engine)
 {
     uint64_t local = engine->config.local_pages;
-    engine->low_free_pages = local / 16 < 2048 ? local / 16 : 2048;
+    engine->low_free_pages = local / 16 < 4096 ? local / 16 : 4096;
     engine->high_free_pages = engine->low_free_pages * 2;
 }
 
@@ -51,9 +51,43 @@ static int engine_locks_create(struct fault_engine *engine)
     pthread_mutex_init(&engine->context_lock, NULL);
     for (size_t i = 0; i < BLOCK_LOCKS; i++)
         pthread_mutex_init(&engine->block_locks[i], NULL);
-    for (size_t i = 0; i < LANES_MAX; i++)
-        pthread_mutex_init(&engine->lanes[i].lock, NULL);
-    return 0;
+    return lanes_create(engine);
+}
+
+/* ---- what the replacement policy asks ---- */
+
+static bool clock_accessed(void *owner, uint64_t page)
+{
+    return ept_accessed(owner, page);
+}
+
+static void clock_accessed_clear(void *owner, uint64_t page)
+{
+    ept_accessed_clear(owner, page);
+}
+
+static void clock_age(void *owner, uint64_t page, uint64_t pages)
+{
+    ept_unmap(owner, page, pages);
+}
+
+static const struct clock_ops clock_ops = {
+    .accessed = clock_accessed, .accessed_clear = clock_accessed_clear, .age = clock_age};
+
+static int engine_tables_create(struct fault_engine *engine)
+{
+    size_t bytes = (engine->span_pages >> BLOCK_SHIFT) * sizeof(struct block);
+    void *blocks = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (blocks == MAP_FAILED)
+        return -ENOMEM;
+    engine->blocks = blocks;
+    engine->clock.words = engine->words;
+    engine->clock.blocks = engine->blocks;
+    engine->clock.local_pages = engine->config.local_pages;
+    engine->clock.ops = &clock_ops;
+    engine->clock.owner = engine->ept;
+    return clock_create(&engine->clock, engine->span_pages);
 }
 
 int fault_engine_create(struct fault_engine **out, const struct fault_config *config)
@@ -69,15 +103,13 @@ int fault_engine_create(struct fault_engine **out, const struct fault_config *co
     engine_locks_create(engine);
     engine_watermarks(engine);
     engine->error_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    size_t bytes = (engine->span_pages >> BLOCK_SHIFT) * sizeof(struct block);
-    engine->blocks = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (engine->blocks == MAP_FAILED) {
-        engine->blocks = NULL;
-        fault_engine_destroy(engine);
-        return -ENOMEM;
-    }
-    int error = engine->paged ? reclaimer_start(engine) : 0;
+    engine->accuracy = 65536;
+    engine->prefetcher = prefetch_find(config->prefetcher ? config->prefetcher : "auto");
+    int error = engine->prefetcher ? engine_tables_create(engine) : -EINVAL;
+    if (!error && engine->paged)
+        error = reclaimer_start(engine);
+    if (!error && engine->paged)
+        error = lander_start(engine);
     if (error) {
         fault_engine_destroy(engine);
         return error;
@@ -91,15 +123,10 @@ void fault_engine_destroy(struct fault_engine *engine)
     if (!engine)
         return;
     fault_events_stop(engine);
+    lander_stop(engine);
     reclaimer_stop(engine);
-    for (size_t i = 0; i < LANES_MAX; i++) {
-        struct lane *lane = &engine->lanes[i];
-        rdma_queue_destroy(lane->queue);
-        if (lane->buffer)
-            rdma_buffer_free(engine->config.node, lane->buffer,
-                             (size_t)WINDOW_MAX_PAGES * EPT_PAGE_BYTES);
-        pthread_mutex_destroy(&lane->lock);
-    }
+    lanes_destroy(engine);
+    clock_destroy(&engine->clock);
     for (size_t i = 0; i < BLOCK_LOCKS; i++)
         pthread_mutex_destroy(&engine->block_locks[i]);
     pthread_mutex_destroy(&engine->context_lock);
@@ -123,6 +150,7 @@ int fault_context_create(struct fault_engine *engine, struct fault_context **out
         if (engine->contexts[i])
             continue;
         context->index = i;
+        context->lane = i % LANES;
         engine->contexts[i] = context;
         if (i >= atomic_load(&engine->context_count))
             atomic_store(&engine->context_count, i + 1);
@@ -135,31 +163,6 @@ int fault_context_create(struct fault_engine *engine, struct fault_context **out
     else
         *out = context;
     return error;
-}
-
-static void histogram_merge(struct fault_histogram *to, const struct fault_histogram *from)
-{
-    to->count += from->count;
-    to->sum_ns += from->sum_ns;
-    if (from->max_ns > to->max_ns)
-        to->max_ns = from->max_ns;
-    for (size_t i = 0; i < FAULT_HISTOGRAM_BUCKETS; i++)
-        to->buckets[i] += from->buckets[i];
-}
-
-static void tally_merge(struct tally *to, struct tally *from)
-{
-    tally_add(&to->faults, from->faults);
-    tally_add(&to->spurious, from->spurious);
-    tally_add(&to->zero_filled, from->zero_filled);
-    tally_add(&to->file_filled, from->file_filled);
-    tally_add(&to->demand_fetches, from->demand_fetches);
-    tally_add(&to->prefetched, from->prefetched);
-    tally_add(&to->discarded, from->discarded);
-    tally_add(&to->frame_waits, from->frame_waits);
-    histogram_merge(&to->fault_ns, &from->fault_ns);
-    histogram_merge(&to->fetch_ns, &from->fetch_ns);
-    histogram_merge(&to->install_ns, &from->install_ns);
 }
 
 void fault_context_destroy(struct fault_context *context)
@@ -178,7 +181,7 @@ void fault_context_enter(struct fault_context *context)
 {
     /* Epoch before flag before KVM_RUN: who sees the flag sees an epoch not newer than the entry.
      */
-    atomic_store(&context->entered, atomic_load(&context->engine->epoch));
+    atomic_store(&context->entered, atomic_load(&context->engine->clock.epoch));
     atomic_store(&context->inside, true);
 }
 
@@ -200,90 +203,4 @@ bool fault_epoch_passed(struct fault_engine *engine, uint32_t epoch)
     }
     pthread_mutex_unlock(&engine->context_lock);
     return passed;
-}
-
-/* ---- counters ---- */
-
-static unsigned histogram_bucket(uint64_t ns)
-{
-    if (ns < 4)
-        return (unsigned)ns;
-    unsigned log = 63u - (unsigned)__builtin_clzll(ns);
-    unsigned bucket = (log - 1) * 4 + (unsigned)(ns >> (log - 2) & 3);
-    return bucket < FAULT_HISTOGRAM_BUCKETS ? bucket : FAULT_HISTOGRAM_BUCKETS - 1;
-}
-
-static uint64_t histogram_bucket_end(unsigned bucket)
-{
-    if (bucket < 4)
-        return bucket + 1;
-    return (uint64_t)(4 + bucket % 4 + 1) << (bucket / 4 - 1);
-}
-
-void fault_histogram_add(struct fault_histogram *histogram, uint64_t ns)
-{
-    histogram->count++;
-    histogram->sum_ns += ns;
-    if (ns > histogram->max_ns)
-        histogram->max_ns = ns;
-    histogram->buckets[histogram_bucket(ns)]++;
-}
-
-uint64_t fault_histogram_quantile(const struct fault_histogram *histogram, double fraction)
-{
-    uint64_t below = 0, want = (uint64_t)((double)histogram->count * fraction);
-    if (!histogram->count)
-        return 0;
-    for (unsigned i = 0; i < FAULT_HISTOGRAM_BUCKETS; i++) {
-        below += histogram->buckets[i];
-        if (below > want)
-            return histogram_bucket_end(i) < histogram->max_ns ? histogram_bucket_end(i)
-                                                               : histogram->max_ns;
-    }
-    return histogram->max_ns;
-}
-
-static void counters_from_tally(struct fault_counters *out, const struct tally *sum)
-{
-    out->faults = sum->faults;
-    out->spurious = sum->spurious;
-    out->zero_filled_pages = sum->zero_filled;
-    out->file_filled_pages = sum->file_filled;
-    out->demand_fetches = sum->demand_fetches;
-    out->prefetched_pages = sum->prefetched;
-    out->discarded_pages = sum->discarded;
-    out->frame_waits = sum->frame_waits;
-    out->fault_ns = sum->fault_ns;
-    out->fetch_ns = sum->fetch_ns;
-    out->install_ns = sum->install_ns;
-}
-
-void fault_engine_counters(struct fault_engine *engine, struct fault_counters *out)
-{
-    memset(out, 0, sizeof(*out));
-    struct tally *sum = calloc(1, sizeof(*sum));
-    if (!sum)
-        return;
-    pthread_mutex_lock(&engine->context_lock);
-    tally_merge(sum, &engine->retired);
-    for (unsigned i = 0; i < atomic_load(&engine->context_count); i++)
-        if (engine->contexts[i])
-            tally_merge(sum, &engine->contexts[i]->tally);
-    pthread_mutex_unlock(&engine->context_lock);
-    counters_from_tally(out, sum);
-    free(sum);
-    out->evicted_pages = engine->evicted;
-    out->evicted_clean_pages = engine->evicted_clean;
-    out->evicted_zero_pages = engine->evicted_zero;
-    out->rescued_pages = engine->rescued;
-    out->resident_pages = engine->resident_pages;
-    out->resident_peak_pages = engine->resident_peak;
-    out->existing_pages = engine->existing_pages;
-    out->existing_peak_pages = engine->existing_peak;
-    if (engine->config.node) {
-        struct rdma_counters wire;
-        rdma_node_counters(engine->config.node, &wire);
-        out->fetched_bytes = wire.read_bytes;
-        out->written_bytes = wire.write_bytes;
-    }
 }

@@ -3,71 +3,56 @@
 #ifndef FARVISOR_FAULT_INTERNAL_H
 #define FARVISOR_FAULT_INTERNAL_H
 
+#include "fault/clock.h"
 #include "fault/fault.h"
+#include "fault/lane.h"
+#include "fault/prefetch.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* A block is 2 MiB: one leaf table, one slab of the memory node, one stop of the clock's hand. */
-#define BLOCK_SHIFT 9
-#define BLOCK_PAGES (1u << BLOCK_SHIFT)
-
-#define WINDOW_MAX_PAGES 64u  /* most pages one fault fetches */
 #define FILL_MAX_PAGES   256u /* most pages one first touch fills */
-#define LANES_MAX        16u
 #define BLOCK_LOCKS      64u
 #define CONTEXTS_MAX     (FV_VCPU_MAX + 64u)
+#define SAMPLE_PAGES     8u /* one page in so many tells whether prefetches are used */
+#define SAMPLE_HISTORY   64 /* ... averaged over about so many */
+#define RECLAIMERS_MAX   4u
 
 _Static_assert(BLOCK_PAGES == RDMA_SLAB_PAGES, "a block's copies live in one slab");
 
-struct block {
-    atomic_uint existing;   /* pages not ABSENT, and claims about to be made by every thread */
-    atomic_ushort resident; /* pages that hold a frame */
-    atomic_ushort copies;   /* remote copies, plus write-backs under way; under its block lock */
-    atomic_uchar queued;    /* is in the clock's ring */
-    atomic_uchar reserved;  /* the memory node holds a slab for it; under its block lock */
-};
-_Static_assert(sizeof(struct block) == 12, "12 bytes for 2 MiB");
-
-/* A queue to the memory node with its landing buffer; shared when there are more threads than
- * lanes. */
-struct lane {
-    pthread_mutex_t lock;
-    struct rdma_queue *queue; /* made when first used */
-    uint8_t *buffer;          /* WINDOW_MAX_PAGES pages */
-};
-
 /* Counters of one context: written by its thread alone, read by anyone. */
 struct tally {
-    _Atomic uint64_t faults, spurious, zero_filled, file_filled, demand_fetches, prefetched;
-    _Atomic uint64_t discarded, frame_waits, rescued;
+    _Atomic uint64_t faults, spurious, zero_filled, file_filled, demand_fetches;
+    _Atomic uint64_t discarded, frame_waits, late_hits;
     struct fault_histogram fault_ns, fetch_ns, install_ns;
 };
 
 /*
- * Sequences that a thread follows at once (merge passes, several arrays): each is known by the page
- * it is expected to touch next, and its window doubles while it does.
+ * First touches that follow each other: each sequence is known by the page it is expected to touch
+ * next, and its window doubles while it does.
  */
-#define STREAMS 8u
+#define FILL_STREAMS 8u
 struct streams {
     struct {
         uint64_t next;   /* page after the last run */
         uint32_t window; /* pages */
         uint32_t used;   /* turn of its last use, for replacement */
-    } of[STREAMS];
+    } of[FILL_STREAMS];
     uint32_t turn;
 };
 
 struct fault_context {
     struct fault_engine *engine;
     uint32_t index;
+    uint32_t lane;       /* which lane its fetches use; uffd mode: by faulting thread */
     atomic_bool inside;  /* the vCPU is in KVM_RUN ... */
     atomic_uint entered; /* ... since this epoch */
-    struct streams fills, fetches;
+    struct streams fills;
     struct tally tally;
 };
 
 struct reclaimer;
+struct lander;
 
 struct fault_engine {
     struct fault_config config;
@@ -80,14 +65,17 @@ struct fault_engine {
     _Atomic uint64_t resident_pages, resident_peak, existing_pages, existing_peak;
     uint64_t low_free_pages, high_free_pages; /* reclaim starts below low, stops above high */
     atomic_uint frames_sequence;              /* futex: bumped when frames became free */
-    atomic_uint reclaim_wanted;               /* futex: bumped to wake the reclaimer */
+    atomic_uint reclaim_wanted;               /* futex: bumped to wake a reclaimer */
 
-    /* Number of the next batch of evictions; see fault_epoch_passed. */
-    atomic_uint epoch;
+    struct clock clock;
 
     atomic_int error; /* sticky -errno of far memory */
     int error_fd;     /* eventfd: written with the first error */
-    struct lane lanes[LANES_MAX];
+    const struct prefetcher *prefetcher;
+    struct lane lanes[LANES];
+    struct buffers buffers;
+    _Atomic uint64_t lanes_busy; /* bit a lane: it has flights or markers for the lander */
+    struct lander *lander;
     pthread_mutex_t block_locks[BLOCK_LOCKS];
 
     pthread_mutex_t context_lock;
@@ -98,7 +86,9 @@ struct fault_engine {
     struct reclaimer *reclaimer;
     struct event_threads *events;
 
-    _Atomic uint64_t evicted, evicted_clean, evicted_zero, rescued;
+    _Atomic uint64_t evicted_clean, evicted_zero, rescued, prefetched, refaults, distrusted;
+    _Atomic uint64_t samples_used, samples_wasted;
+    atomic_uint accuracy; /* of recent samples, in 1/65536 */
 };
 
 static inline void tally_add(_Atomic uint64_t *counter, uint64_t n)
@@ -120,9 +110,14 @@ static inline pthread_mutex_t *block_lock(struct fault_engine *engine, uint64_t 
 
 /* ---- engine.c ---- */
 int fault_fail(struct fault_engine *engine, int error); /* remembers the first; returns it */
-void fault_histogram_add(struct fault_histogram *histogram, uint64_t ns);
 /* Has every vCPU left KVM_RUN since the batch of evictions `epoch`? */
 bool fault_epoch_passed(struct fault_engine *engine, uint32_t epoch);
+
+/* ---- counters.c ---- */
+void fault_histogram_add(struct fault_histogram *histogram, uint64_t ns);
+void tally_merge(struct tally *to, struct tally *from);
+/* A page fetched unasked leaves, or was looked at: was it used? Only sampled pages can tell. */
+void sample_take(struct fault_engine *engine, uint64_t page);
 
 /* ---- word.c: waiting for and settling page words ---- */
 /* Leaves a busy state that the caller owns; wakes whoever waited. */
@@ -142,13 +137,44 @@ int patience_spend(struct patience *patience, uint64_t start_ns);
 /* Sleeps at most a slice, or until *word differs from `seen`. 0, or -ETIMEDOUT at the end of
  * patience. */
 int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience);
+/* Likewise for a page in any busy state; lands the page itself if it is on its way. */
+int page_wait(struct fault_engine *engine, uint64_t page, uint64_t seen,
+              struct patience *patience);
 /* Futex on a plain counter. */
 void counter_wake(atomic_uint *counter);
 int counter_wait(atomic_uint *counter, unsigned seen, uint64_t timeout_ns);
 
+/* ---- run.c: consecutive pages in one state ---- */
+/* LOCAL, REMOTE or ABSENT to a busy state; `lane` as in EPT_LANE_SHIFT. Pages claimed. */
+uint64_t run_claim(struct fault_engine *engine, uint64_t page, uint64_t want, enum ept_state from,
+                   enum ept_state to, unsigned lane);
+void run_release(struct fault_engine *engine, uint64_t page, uint64_t pages, enum ept_state to);
+/* Counts pages as existing (or no more). */
+void run_existing(struct fault_engine *engine, uint64_t page, uint64_t pages, int sign);
+/* Puts settled pages in the clock's hands. */
+void run_resident(struct fault_engine *engine, uint64_t page, uint64_t pages);
+/* Marks those pages whose D bit cannot be trusted. */
+void run_distrust(struct fault_engine *engine, uint64_t page, uint64_t pages);
+int install_failed(struct fault_engine *engine, uint64_t page, int error);
+/* A fetched run whose bytes are in `data`: FETCHING -> LOCAL. 0 or -errno, claims kept then. */
+int run_land(struct fault_engine *engine, uint64_t page, uint64_t pages, const void *data,
+             bool write, bool prefetched);
+
+/* ---- resolve.c ---- */
+/* As fault_resolve; `rescue`: the page may not leave, though it could be read meanwhile. */
+int page_resolve(struct fault_context *context, uint64_t page, bool write, bool rescue);
+
+/* ---- fetch.c, fill.c: one miss; 0, -EAGAIN (look again) or -errno; fill: 1 not ours ---- */
+int fault_fetch(struct fault_context *context, uint64_t page, bool write);
+int fault_fill(struct fault_context *context, uint64_t page);
+/* Tells the prefetcher of a touch that found its page in flight. */
+void fault_touched_late(struct fault_context *context, uint64_t page, bool write);
+
 /* ---- frames.c: the residency bound and the quota ---- */
 /* Takes between 1 and `want` frames within the bound, waiting for the first. Count or -errno. */
-int64_t frames_take(struct fault_context *context, uint64_t want, bool optional);
+int64_t frames_take(struct fault_context *context, uint64_t want);
+/* Takes what is free beyond the reserve for demand faults, perhaps nothing. */
+uint64_t frames_take_optional(struct fault_engine *engine, uint64_t want);
 void frames_give(struct fault_engine *engine, uint64_t count);
 /* Like frames_take for the quota on existing pages; never waits. */
 int64_t quota_take(struct fault_engine *engine, uint64_t want);
@@ -165,25 +191,28 @@ void copies_settle(struct fault_engine *engine, uint64_t page, int change, bool 
 /* ---- streams.c ---- */
 /* The stream that a touch of `page` continues, its window doubled up to `max`; or a new one of
  * `first`. */
-unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max,
-                      bool skips);
+unsigned streams_find(struct streams *streams, uint64_t page, uint32_t first, uint32_t max);
 
-/* ---- resolve.c ---- */
-int lane_fetch(struct fault_context *context, uint64_t page, uint32_t pages, void **data,
-               struct lane **held);
+/* ---- lander.c ---- */
+int lander_start(struct fault_engine *engine);
+void lander_stop(struct fault_engine *engine);
+void lander_wake(struct fault_engine *engine);
 
 /* ---- reclaim.c ---- */
 int reclaimer_start(struct fault_engine *engine);
 void reclaimer_stop(struct fault_engine *engine);
-void reclaimer_block_resident(struct fault_engine *engine, uint64_t page);
 
 /* ---- evict.c ---- */
 struct evictor;
 int evictor_create(struct fault_engine *engine, struct evictor **out);
 void evictor_destroy(struct evictor *evictor);
-/* Evicts those of the block's candidate pages (bitmap) that still may go. Pages freed, or -errno.
+/*
+ * Starts to evict those of the block's candidate pages (bitmap) that still may go: claimed,
+ * protected, their write-backs posted. Pages claimed (0: nothing to finish), or -errno.
  */
-int64_t evictor_run(struct evictor *evictor, uint64_t first_page, const uint64_t candidates[8]);
+int64_t evictor_begin(struct evictor *evictor, uint64_t first_page, const uint64_t candidates[8]);
+/* Waits for the write-backs and frees the pages. Pages freed, or -errno. */
+int64_t evictor_finish(struct evictor *evictor);
 
 /* ---- events.c ---- */
 void fault_events_stop(struct fault_engine *engine);

@@ -34,6 +34,8 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
         return;
     bool write = event->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
     uint64_t page = gpa >> EPT_PAGE_SHIFT;
+    /* Any handler may get any thread's event; what a thread does next is known by thread. */
+    context->lane = event->arg.pagefault.feat.ptid % LANES;
     int error = fault_resolve(context, page, write);
     const struct fault_source *source = &engine->config.source;
     /* The sleeper must wake even if somebody else installed the page: it then touches it again. */

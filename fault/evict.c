@@ -10,7 +10,9 @@
  *   5. decide    EVICTING -> DROPPING, or back to LOCAL if a writer or a pin asked (RESCUE)
  *   6. drop      free the frames, clear D, take an epoch (engine.c), then -> REMOTE or ABSENT
  *
- * A store that races with 2 faults, sets RESCUE and sleeps until 5 or 6. Reads go on until 6.
+ * A store that races with 2 faults, sets RESCUE and sleeps until 5 or 6. Reads go on until 6. Steps
+ * 1 to 4 are evictor_begin, 5 and 6 evictor_finish: a reclaimer has several blocks under way, so
+ * that it does not wait for one write-back after the other.
  */
 #include "fault/engine_internal.h"
 #include "support.h"
@@ -25,6 +27,9 @@ struct evictor {
     struct fault_engine *engine;
     struct rdma_queue *queue;
     uint8_t *buffer; /* one block, for transports that cannot send guest memory */
+    bool began;      /* copies_begin was called and is not settled */
+    int error;       /* of a write-back that was posted */
+    unsigned inflight, active;
     uint64_t first;  /* block's first page */
     uint64_t set[8]; /* pages at work, a bit each */
     uint8_t fate[BLOCK_PAGES];
@@ -81,13 +86,18 @@ void evictor_destroy(struct evictor *evictor)
 
 /* ---- 1: claim ---- */
 
-static bool page_claim(ept_word_t *word)
+static bool page_claim(struct fault_engine *engine, uint64_t page)
 {
-    uint64_t seen = atomic_load(word);
+    uint64_t seen = atomic_load(&engine->words[page]);
     if (ept_word_state(seen) != EPT_LOCAL || seen & EPT_PIN_MASK)
         return false;
+    if (seen & EPT_PREFETCHED) {
+        sample_take(engine, page);
+        seen = atomic_load(&engine->words[page]);
+    }
     uint64_t want = (seen & ~(EPT_STATE_MASK | EPT_PREFETCHED)) | EPT_EVICTING;
-    return atomic_compare_exchange_strong(word, &seen, want);
+    return ept_word_state(seen) == EPT_LOCAL && !(seen & EPT_PIN_MASK) &&
+           atomic_compare_exchange_strong(&engine->words[page], &seen, want);
 }
 
 static unsigned claim(struct evictor *evictor, const uint64_t candidates[8])
@@ -96,7 +106,7 @@ static unsigned claim(struct evictor *evictor, const uint64_t candidates[8])
     memset(evictor->set, 0, sizeof(evictor->set));
     for (unsigned i = 0; i < BLOCK_PAGES; i++) {
         evictor->fate[i] = FATE_NONE;
-        if (in_set(candidates, i) && page_claim(&evictor->engine->words[evictor->first + i])) {
+        if (in_set(candidates, i) && page_claim(evictor->engine, evictor->first + i)) {
             evictor->set[i / 64] |= 1ULL << (i % 64);
             count++;
         }
@@ -123,6 +133,7 @@ static void rescue(struct evictor *evictor, unsigned i, bool written)
     ept_word_t *word = &engine->words[evictor->first + i];
     ept_write_protect(engine->ept, evictor->first + i, 1, false);
     uint64_t keep = atomic_load(word) & ~(EPT_STATE_MASK | EPT_RESCUE);
+    keep |= clock_rescued(&engine->clock, evictor->first + i, keep);
     word_settle(word, keep | EPT_LOCAL | (written ? EPT_COPY : 0));
     atomic_fetch_add(&engine->rescued, 1);
     evictor->set[i / 64] &= ~(1ULL << (i % 64));
@@ -175,7 +186,8 @@ static unsigned classify(struct evictor *evictor)
 
 /* ---- 4: write ---- */
 
-static int collect(struct evictor *evictor, unsigned *inflight)
+/* Takes finished write-backs, waiting for one. 0 or -errno. */
+static int collect(struct evictor *evictor)
 {
     struct rdma_completion done[16];
     int got = rdma_queue_poll(evictor->queue, done, 16, evictor->engine->config.timeout_ns);
@@ -184,11 +196,11 @@ static int collect(struct evictor *evictor, unsigned *inflight)
     for (int i = 0; i < got; i++)
         if (done[i].status)
             return done[i].status;
-    *inflight -= (unsigned)got;
+    evictor->inflight -= (unsigned)got;
     return 0;
 }
 
-static int post(struct evictor *evictor, unsigned i, unsigned n, unsigned *inflight)
+static int post(struct evictor *evictor, unsigned i, unsigned n)
 {
     void *local = ept_hva(evictor->engine->ept, (evictor->first + i) << EPT_PAGE_SHIFT);
     if (evictor->buffer) {
@@ -203,10 +215,10 @@ static int post(struct evictor *evictor, unsigned i, unsigned n, unsigned *infli
         if (posted < 0)
             return posted;
         if (posted == 1) {
-            (*inflight)++;
+            evictor->inflight++;
             return 0;
         }
-        int error = *inflight ? collect(evictor, inflight) : -EIO;
+        int error = evictor->inflight ? collect(evictor) : -EIO;
         if (error)
             return error;
     }
@@ -214,17 +226,14 @@ static int post(struct evictor *evictor, unsigned i, unsigned n, unsigned *infli
 
 static int write_back(struct evictor *evictor)
 {
-    unsigned inflight = 0;
     int error = 0;
     for (unsigned i = 0, n; i < BLOCK_PAGES && !error; i += n ? n : 1) {
         for (n = 0; i + n < BLOCK_PAGES && evictor->fate[i + n] == FATE_WRITE &&
                     in_set(evictor->set, i + n);)
             n++;
         if (n)
-            error = post(evictor, i, n, &inflight);
+            error = post(evictor, i, n);
     }
-    while (inflight && !error)
-        error = collect(evictor, &inflight);
     return error;
 }
 
@@ -257,6 +266,7 @@ static int decide(struct evictor *evictor)
             rescue(evictor, i, written);
         else
             lost += evictor->fate[i] == FATE_FORGET && seen & EPT_COPY;
+        evictor->active += !(seen & EPT_RESCUE) && seen & EPT_ACTIVE;
     }
     return lost;
 }
@@ -280,7 +290,7 @@ static int drop_frames(struct evictor *evictor, unsigned *freed)
 static void publish(struct evictor *evictor, unsigned freed)
 {
     struct fault_engine *engine = evictor->engine;
-    uint64_t epoch = (uint64_t)(atomic_fetch_add(&engine->epoch, 1) + 1) << EPT_EPOCH_SHIFT;
+    uint64_t epoch = (uint64_t)clock_batch(&engine->clock, freed) << EPT_STAMP_SHIFT;
     unsigned forgotten = 0, clean = 0;
     for (unsigned i = 0; i < BLOCK_PAGES; i++) {
         if (!in_set(evictor->set, i))
@@ -292,40 +302,48 @@ static void publish(struct evictor *evictor, unsigned freed)
         clean += evictor->fate[i] == FATE_COPY_VALID;
         word_settle(word, epoch | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY | file));
     }
-    struct block *block = block_of(engine, evictor->first);
-    atomic_fetch_sub(&block->existing, forgotten);
-    atomic_fetch_sub(&block->resident, (unsigned short)freed);
+    atomic_fetch_sub(&block_of(engine, evictor->first)->existing, forgotten);
+    clock_left(&engine->clock, evictor->first, freed, evictor->active);
     quota_give(engine, forgotten);
     frames_give(engine, freed);
-    atomic_fetch_add(&engine->evicted, freed);
     atomic_fetch_add(&engine->evicted_zero, forgotten);
     atomic_fetch_add(&engine->evicted_clean, clean);
 }
 
-int64_t evictor_run(struct evictor *evictor, uint64_t first_page, const uint64_t candidates[8])
+int64_t evictor_begin(struct evictor *evictor, uint64_t first_page, const uint64_t candidates[8])
 {
     struct fault_engine *engine = evictor->engine;
     evictor->first = first_page;
-    if (!claim(evictor, candidates))
+    evictor->began = false;
+    evictor->inflight = evictor->active = 0;
+    unsigned claimed = claim(evictor, candidates);
+    if (!claimed)
         return 0;
     int error = protect(evictor);
-    bool began = false;
     if (!error && classify(evictor)) {
         error = copies_begin(engine, first_page);
-        began = !error;
+        evictor->began = !error;
     }
-    if (began)
-        error = write_back(evictor);
+    evictor->error = evictor->began ? write_back(evictor) : error;
+    return claimed;
+}
+
+int64_t evictor_finish(struct evictor *evictor)
+{
+    struct fault_engine *engine = evictor->engine;
+    int error = evictor->error;
+    while (evictor->inflight && !error)
+        error = collect(evictor);
     if (error) {
         /* Nothing was given up yet: every page is still here, and stays. */
         rescue_all(evictor);
-        if (began)
-            copies_settle(engine, first_page, 0, true);
+        if (evictor->began)
+            copies_settle(engine, evictor->first, 0, true);
         return fault_fail(engine, error);
     }
     /* Counted before any word shows COPY: whoever discards such a page takes it off again. */
-    if (began)
-        copies_settle(engine, first_page, copies_gained(evictor), true);
+    if (evictor->began)
+        copies_settle(engine, evictor->first, copies_gained(evictor), true);
     unsigned freed = 0;
     int lost = decide(evictor);
     error = drop_frames(evictor, &freed);
@@ -335,6 +353,6 @@ int64_t evictor_run(struct evictor *evictor, uint64_t first_page, const uint64_t
     }
     publish(evictor, freed);
     if (lost)
-        copies_settle(engine, first_page, -lost, false);
+        copies_settle(engine, evictor->first, -lost, false);
     return freed;
 }

@@ -40,6 +40,7 @@ struct fault_config {
     uint64_t memory_pages;  /* quota on pages that exist, here and remote */
     uint64_t local_pages;   /* hard bound on resident pages */
     uint64_t timeout_ns;    /* longest wait on the node or on another thread */
+    const char *prefetcher; /* "none", "readahead", "trend", "auto"; NULL: auto */
     struct fault_source source;
 };
 
@@ -56,7 +57,12 @@ struct fault_counters {
     uint64_t zero_filled_pages; /* first touches, with their neighbours */
     uint64_t file_filled_pages;
     uint64_t demand_fetches;   /* pages fetched because they were touched */
-    uint64_t prefetched_pages; /* pages fetched along */
+    uint64_t prefetched_pages; /* pages fetched unasked */
+    uint64_t late_hits;        /* touches of pages that were still in flight */
+    uint64_t samples_used;     /* of the prefetched pages looked at (one in 8), those used ... */
+    uint64_t samples_wasted;   /* ... and those that left untouched */
+    uint64_t refaulted_pages;  /* demanded again soon after they were evicted */
+    uint64_t distrusted_pages; /* counted as dirty because their D bit could not be trusted */
     uint64_t fetched_bytes;
     uint64_t written_bytes; /* to the memory node */
     uint64_t evicted_pages;
@@ -65,12 +71,14 @@ struct fault_counters {
     uint64_t rescued_pages;       /* eviction given up: touched meanwhile */
     uint64_t discarded_pages;
     uint64_t frame_waits;    /* faults that had to wait for the reclaimer */
+    uint64_t active_pages;   /* now: resident and protected from scans */
     uint64_t resident_pages; /* now */
     uint64_t resident_peak_pages;
     uint64_t existing_pages; /* now, here and remote */
     uint64_t existing_peak_pages;
     struct fault_histogram fault_ns;   /* whole fault inside the engine */
-    struct fault_histogram fetch_ns;   /* waiting for the memory node */
+    struct fault_histogram fetch_ns;   /* demand reads, from posted to arrived */
+    struct fault_histogram flight_ns;  /* prefetch reads, from posted to landed */
     struct fault_histogram install_ns; /* putting pages into the second stage */
 };
 
@@ -131,6 +139,21 @@ int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages, 
 bool fault_page_exists(const struct fault_engine *engine, uint64_t page);
 /* First page in [page, end) that exists, or `end`. Skips untouched 2 MiB blocks quickly. */
 uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, uint64_t end);
+
+/* ---- hints.c: advice, which never waits for the memory node nor for frames ---- */
+
+/*
+ * fault_prefetch - the pages will be touched soon: starts fetching those that are remote.
+ * Returns how many pages were passed (fewer when frames, buffers or the queue ran short), or
+ * -EFAULT. The context's thread.
+ */
+int64_t fault_prefetch(struct fault_context *context, uint64_t page, uint64_t pages);
+/* The pages will not be needed for long: the reclaimer takes them first. Any thread. */
+void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages);
+/* resident[i]: would a read of page + i find it here now? 0 or -EFAULT. Any thread. */
+int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,
+                    uint8_t *resident);
+
 /* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
  */
 int fault_events_start(struct fault_engine *engine);

@@ -47,17 +47,25 @@ static uint64_t optional_limit(const struct fault_engine *engine)
     return engine->config.local_pages - reserve;
 }
 
-int64_t frames_take(struct fault_context *context, uint64_t want, bool optional)
+uint64_t frames_take_optional(struct fault_engine *engine, uint64_t want)
+{
+    uint64_t got = budget_take(&engine->resident_pages, &engine->resident_peak,
+                               optional_limit(engine), want);
+    reclaim_ahead(engine);
+    return got;
+}
+
+int64_t frames_take(struct fault_context *context, uint64_t want)
 {
     struct fault_engine *engine = context->engine;
-    uint64_t limit = optional ? optional_limit(engine) : engine->config.local_pages;
+    uint64_t limit = engine->config.local_pages;
     struct patience patience = {.left_ns = engine->config.timeout_ns};
     bool waited = false;
     for (;;) {
         unsigned sequence = atomic_load(&engine->frames_sequence);
         uint64_t got = budget_take(&engine->resident_pages, &engine->resident_peak, limit, want);
         reclaim_ahead(engine);
-        if (got || optional)
+        if (got)
             return (int64_t)got;
         if (fault_engine_error(engine))
             return fault_engine_error(engine);

@@ -20,7 +20,9 @@ static int pin_try(ept_word_t *word, bool write)
         if ((seen & EPT_PIN_MASK) == EPT_PIN_MASK)
             return -EBUSY;
     } while (
-        !atomic_compare_exchange_weak(word, &seen, (seen + EPT_PIN) | (write ? EPT_DIRTY : 0)));
+        !atomic_compare_exchange_weak(word, &seen,
+                                      ((seen & ~EPT_PREFETCHED) + EPT_PIN) |
+                                          (write ? EPT_DIRTY : 0)));
     return 0;
 }
 
@@ -33,8 +35,7 @@ static int pin_page(struct fault_context *context, uint64_t page, bool write)
         int tried = pin_try(&engine->words[page], write);
         if (tried <= 0)
             return tried;
-        /* As a writer, so that a page being evicted is rescued and not merely readable. */
-        int error = fault_resolve(context, page, true);
+        int error = page_resolve(context, page, write, true);
         if (error) /* 1: never leaves, so needs no pin */
             return error < 0 ? error : 0;
         if (patience_spend(&patience, start_ns))
@@ -47,6 +48,8 @@ int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool
     struct fault_engine *engine = context->engine;
     if (page >= engine->span_pages || pages > engine->span_pages - page)
         return -EFAULT;
+    if (pages > 1 && engine->paged)
+        fault_prefetch(context, page, pages);
     for (uint64_t i = 0; i < pages; i++) {
         int error = pin_page(context, page + i, write);
         if (error) {

@@ -1,149 +1,136 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reclaimer: one thread that keeps frames free ahead of need. A clock over 2 MiB blocks in the
- * order in which they became resident. The hand gives every page a second chance: A set: clear it
- * and unmap the block, so that the next touch sets it again (without an exit); A clear: the page
- * was not touched for a whole turn, evict it.
+ * Reclaimers: threads that keep frames free ahead of need. The policy (clock.c) names pages, the
+ * evictors (evict.c) take them out, several blocks at a time so that a slow memory node costs its
+ * latency once and not once a block.
  */
 #include "fault/engine_internal.h"
 #include "support.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
+#include <unistd.h>
 
-#define IDLE_NS    1000000000u /* a missed wake-up costs at most this */
-#define BACKOFF_NS 2000000u    /* nothing evictable: look again a little later */
+#define IDLE_NS     1000000000u /* a missed wake-up costs at most this */
+#define BACKOFF_NS  2000000u    /* nothing evictable: look again a little later */
+#define UNDER_WAY   4u          /* blocks of one reclaimer */
+#define BATCH_SHARE 32u         /* a batch is at most so small a part of the host's share, but ... */
+#define BATCH_MIN   64u         /* ... not smaller than this */
+#define CPUS_EACH   4u          /* one reclaimer for so many CPUs */
 
-struct reclaimer {
+struct worker {
     struct fault_engine *engine;
-    struct evictor *evictor;
     pthread_t thread;
     bool running;
-    atomic_bool stop;
-
-    pthread_mutex_t ring_lock; /* taken once for 512 pages: not worth being clever */
-    uint32_t *ring;            /* block numbers; every block is in at most once */
-    uint64_t ring_size, head, count;
+    struct evictor *evictors[UNDER_WAY];
+    unsigned begun, first; /* evictors under way, in order; the oldest */
+    uint64_t leaving;      /* pages they will free, at most */
+    uint64_t claimed[UNDER_WAY];
 };
 
-static void ring_push(struct reclaimer *reclaimer, uint64_t block)
+struct reclaimer {
+    atomic_bool stop;
+    unsigned count;
+    struct worker workers[RECLAIMERS_MAX];
+};
+
+/* Frames freed, or -errno. */
+static int64_t oldest_finish(struct worker *worker)
 {
-    pthread_mutex_lock(&reclaimer->ring_lock);
-    reclaimer->ring[(reclaimer->head + reclaimer->count) % reclaimer->ring_size] = (uint32_t)block;
-    reclaimer->count++;
-    pthread_mutex_unlock(&reclaimer->ring_lock);
+    unsigned index = worker->first;
+    worker->first = (index + 1) % UNDER_WAY;
+    worker->begun--;
+    worker->leaving -= worker->claimed[index];
+    return evictor_finish(worker->evictors[index]);
 }
 
-static bool ring_pop(struct reclaimer *reclaimer, uint64_t *block)
+static int all_finish(struct worker *worker)
 {
-    pthread_mutex_lock(&reclaimer->ring_lock);
-    bool any = reclaimer->count > 0;
-    if (any) {
-        *block = reclaimer->ring[reclaimer->head];
-        reclaimer->head = (reclaimer->head + 1) % reclaimer->ring_size;
-        reclaimer->count--;
-    }
-    pthread_mutex_unlock(&reclaimer->ring_lock);
-    return any;
+    int64_t freed = 0;
+    while (worker->begun && freed >= 0)
+        freed = oldest_finish(worker);
+    return freed < 0 ? (int)freed : 0;
 }
 
-void reclaimer_block_resident(struct fault_engine *engine, uint64_t page)
+/* Starts on one block. Pages that are leaving, 0 if the block had none, or -errno. */
+static int64_t block_begin(struct worker *worker, bool urgent, bool *any)
 {
-    if (!atomic_exchange(&block_of(engine, page)->queued, 1))
-        ring_push(engine->reclaimer, page >> BLOCK_SHIFT);
-}
-
-/*
- * Puts the block back behind the others while it holds pages. The race is a page becoming resident
- * after the look at `resident`: it finds `queued` still set and does not push, hence the second
- * look.
- */
-static void block_requeue(struct reclaimer *reclaimer, uint64_t number)
-{
-    struct block *block = &reclaimer->engine->blocks[number];
-    if (!atomic_load(&block->resident)) {
-        atomic_store(&block->queued, 0);
-        if (!atomic_load(&block->resident) || atomic_exchange(&block->queued, 1))
-            return;
-    }
-    ring_push(reclaimer, number);
-}
-
-/* Looks at every page of a block: fills `candidates` (at most `want`), ages the others. */
-static uint64_t block_scan(struct fault_engine *engine, uint64_t first, uint64_t want,
-                           uint64_t candidates[8])
-{
-    uint64_t found = 0;
-    bool aged = false;
-    memset(candidates, 0, 8 * sizeof(candidates[0]));
-    for (unsigned i = 0; i < BLOCK_PAGES; i++) {
-        uint64_t word = atomic_load(&engine->words[first + i]);
-        if (ept_word_state(word) != EPT_LOCAL || word & EPT_PIN_MASK)
-            continue;
-        if (ept_accessed(engine->ept, first + i)) {
-            ept_accessed_clear(engine->ept, first + i);
-            aged = true;
-        } else if (found < want) {
-            candidates[i / 64] |= 1ULL << (i % 64);
-            found++;
-        }
-    }
-    if (aged)
-        ept_unmap(engine->ept, first, BLOCK_PAGES);
-    return found;
-}
-
-static int64_t block_visit(struct reclaimer *reclaimer, uint64_t number)
-{
-    struct fault_engine *engine = reclaimer->engine;
-    uint64_t free_pages = frames_free(engine), candidates[8];
-    uint64_t want = engine->high_free_pages > free_pages ? engine->high_free_pages - free_pages : 0;
-    /* A few pages more than needed, where that keeps a batch contiguous. */
-    want = (want + 63) & ~63ULL;
-    if (!block_scan(engine, number << BLOCK_SHIFT, want, candidates))
+    struct fault_engine *engine = worker->engine;
+    struct clock_choice choice;
+    uint64_t most = engine->config.local_pages / BATCH_SHARE;
+    *any = clock_choose(&engine->clock, most > BATCH_MIN ? most : BATCH_MIN, urgent, &choice);
+    if (!*any)
         return 0;
-    return evictor_run(reclaimer->evictor, number << BLOCK_SHIFT, candidates);
+    int64_t claimed = 0;
+    if (choice.count && worker->begun == UNDER_WAY)
+        claimed = oldest_finish(worker);
+    if (choice.count && claimed >= 0) {
+        unsigned next = (worker->first + worker->begun) % UNDER_WAY;
+        claimed = evictor_begin(worker->evictors[next], choice.first_page, choice.candidates);
+        worker->claimed[next] = claimed > 0 ? (uint64_t)claimed : 0;
+        worker->leaving += worker->claimed[next];
+        worker->begun += claimed > 0;
+    }
+    clock_return(&engine->clock, &choice);
+    return claimed;
 }
 
 /* Frees frames up to the high mark. 0, or -errno when far memory is lost. */
-static int reclaim(struct reclaimer *reclaimer)
+static int reclaim(struct worker *worker, const atomic_bool *stop)
 {
-    struct fault_engine *engine = reclaimer->engine;
-    uint64_t fruitless = 0, number;
-    while (!atomic_load(&reclaimer->stop) && frames_free(engine) < engine->high_free_pages) {
-        if (!ring_pop(reclaimer, &number))
-            return 0;
-        int64_t freed = block_visit(reclaimer, number);
-        block_requeue(reclaimer, number);
-        if (freed < 0)
-            return (int)freed;
-        fruitless = freed ? 0 : fruitless + 1;
-        if (fruitless > 2 * reclaimer->count + 2) {
+    struct fault_engine *engine = worker->engine;
+    uint64_t fruitless = 0;
+    while (!atomic_load(stop) && frames_free(engine) + worker->leaving < engine->high_free_pages) {
+        /* A whole turn without a page: whoever waits for a frame cannot wait for another turn. */
+        bool urgent = fruitless > clock_blocks(&engine->clock) + 1, any;
+        int64_t claimed = block_begin(worker, urgent, &any);
+        if (claimed < 0)
+            return (int)claimed;
+        fruitless = claimed ? 0 : fruitless + 1;
+        if (claimed && any)
+            continue;
+        if (worker->begun && all_finish(worker))
+            return fault_engine_error(engine);
+        if (!any || fruitless > 2 * clock_blocks(&engine->clock) + 2) {
             counter_wait(&engine->reclaim_wanted, atomic_load(&engine->reclaim_wanted), BACKOFF_NS);
+            if (!any)
+                return 0;
             fruitless = 0;
         }
     }
-    return 0;
+    return all_finish(worker);
 }
 
-static void *reclaimer_main(void *argument)
+static void *worker_main(void *argument)
 {
-    struct reclaimer *reclaimer = argument;
-    struct fault_engine *engine = reclaimer->engine;
-    while (!atomic_load(&reclaimer->stop)) {
+    struct worker *worker = argument;
+    struct fault_engine *engine = worker->engine;
+    const atomic_bool *stop = &engine->reclaimer->stop;
+    while (!atomic_load(stop)) {
         unsigned seen = atomic_load(&engine->reclaim_wanted);
         if (frames_free(engine) >= engine->low_free_pages) {
             counter_wait(&engine->reclaim_wanted, seen, IDLE_NS);
             continue;
         }
-        if (reclaim(reclaimer)) {
+        if (reclaim(worker, stop)) {
             counter_wake(&engine->frames_sequence); /* those who wait learn of the error */
             break;
         }
     }
     return NULL;
+}
+
+static int worker_start(struct worker *worker, struct fault_engine *engine)
+{
+    worker->engine = engine;
+    for (unsigned i = 0; i < UNDER_WAY; i++) {
+        int error = evictor_create(engine, &worker->evictors[i]);
+        if (error)
+            return error;
+    }
+    int error = -pthread_create(&worker->thread, NULL, worker_main, worker);
+    worker->running = !error;
+    return error;
 }
 
 int reclaimer_start(struct fault_engine *engine)
@@ -152,18 +139,12 @@ int reclaimer_start(struct fault_engine *engine)
     if (!reclaimer)
         return -ENOMEM;
     engine->reclaimer = reclaimer;
-    reclaimer->engine = engine;
-    pthread_mutex_init(&reclaimer->ring_lock, NULL);
-    reclaimer->ring_size = engine->span_pages >> BLOCK_SHIFT;
-    void *ring = mmap(NULL, reclaimer->ring_size * sizeof(uint32_t), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ring == MAP_FAILED)
-        return -ENOMEM;
-    reclaimer->ring = ring;
-    int error = evictor_create(engine, &reclaimer->evictor);
-    if (!error)
-        error = -pthread_create(&reclaimer->thread, NULL, reclaimer_main, reclaimer);
-    reclaimer->running = !error;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = cpus > (long)CPUS_EACH ? (unsigned)cpus / CPUS_EACH : 1;
+    count = count < RECLAIMERS_MAX ? count : RECLAIMERS_MAX;
+    int error = 0;
+    for (; reclaimer->count < count && !error; reclaimer->count++)
+        error = worker_start(&reclaimer->workers[reclaimer->count], engine);
     return error;
 }
 
@@ -174,12 +155,13 @@ void reclaimer_stop(struct fault_engine *engine)
         return;
     atomic_store(&reclaimer->stop, true);
     counter_wake(&engine->reclaim_wanted);
-    if (reclaimer->running)
-        pthread_join(reclaimer->thread, NULL);
-    evictor_destroy(reclaimer->evictor);
-    if (reclaimer->ring)
-        munmap(reclaimer->ring, reclaimer->ring_size * sizeof(uint32_t));
-    pthread_mutex_destroy(&reclaimer->ring_lock);
+    for (unsigned i = 0; i < reclaimer->count; i++) {
+        struct worker *worker = &reclaimer->workers[i];
+        if (worker->running)
+            pthread_join(worker->thread, NULL);
+        for (unsigned j = 0; j < UNDER_WAY; j++)
+            evictor_destroy(worker->evictors[j]);
+    }
     free(reclaimer);
     engine->reclaimer = NULL;
 }

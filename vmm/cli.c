@@ -38,6 +38,8 @@ const struct option_spec cli_run_options[] = {
      cli_set_transport},
     {"fault-mode", 0, "MODE", "exit or uffd: who solves a miss (default: exit)",
      cli_set_fault_mode},
+    {"prefetch", 0, "NAME", "none, readahead, trend or auto: what to fetch ahead (default: auto)",
+     cli_set_prefetch},
     {"timeout", 0, "DURATION", "longest wait for the memory node (default: 5s)", cli_set_timeout},
     {"threads", 0, "N", "most threads the program may have (default: 1024)", cli_set_threads},
     {"env", 'e', "NAME=VALUE", "set an environment variable (repeatable)", cli_set_env},
@@ -82,6 +84,7 @@ int cli_run(int argc, char **argv)
             {
                 .transport = "auto",
                 .fault_mode = FAULT_MODE_EXIT,
+                .prefetcher = "auto",
                 .threads_max = FV_VCPU_MAX,
                 .timeout_ns = 5000000000ULL,
             },

@@ -112,6 +112,7 @@ int cli_completion(int argc, char **argv)
           "        case $prev in\n"
           "        --transport) word='auto loopback ofi verbs' ;;\n"
           "        --fault-mode) word='exit uffd' ;;\n"
+          "        --prefetch) word='none readahead trend auto' ;;\n"
           "        --stats|--dir|-d|--workdir|-w)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
           "            return ;;\n"
@@ -151,6 +152,7 @@ void cli_config_dump(const struct run_config *config)
     printf("memserver=%s\n", config->memserver ? config->memserver : "");
     printf("transport=%s\n", config->transport);
     printf("fault_mode=%s\n", config->fault_mode == FAULT_MODE_EXIT ? "exit" : "uffd");
+    printf("prefetch=%s\n", config->prefetcher);
     printf("timeout_ns=%llu\n", (unsigned long long)config->timeout_ns);
     printf("threads=%u\n", config->threads_max);
     printf("workdir=%s\n", config->workdir ? config->workdir : "");

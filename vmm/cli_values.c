@@ -6,6 +6,9 @@
  */
 #include "vmm/cli.h"
 
+#include "fault/prefetch.h"
+#include "support.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -61,6 +64,18 @@ int cli_set_fault_mode(void *cli, const char *value)
         message_error("--fault-mode %s: unknown mode (exit or uffd)", value);
         return -EINVAL;
     }
+    return 0;
+}
+
+int cli_set_prefetch(void *cli, const char *value)
+{
+    struct run_config *config = &((struct cli *)cli)->config;
+
+    if (!prefetch_find(value)) {
+        message_error("--prefetch %s: unknown prefetcher (none, readahead, trend or auto)", value);
+        return -EINVAL;
+    }
+    config->prefetcher = value;
     return 0;
 }
 

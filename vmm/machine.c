@@ -147,6 +147,7 @@ static int paging_create(struct vm *vm)
         .memory_pages = vm->config->memory_bytes / EPT_PAGE_BYTES,
         .local_pages = vm->config->local_bytes / EPT_PAGE_BYTES,
         .timeout_ns = vm->config->timeout_ns,
+        .prefetcher = vm->config->prefetcher,
         .source = {.extent = mm_source_extent,
                    .read = mm_source_read,
                    .unfillable = mm_source_unfillable,

@@ -50,17 +50,37 @@ static json_t *histogram_object(const struct fault_histogram *histogram)
     json_object_set_new(object, "count", number(histogram->count));
     json_object_set_new(object, "mean_ns", number(mean));
     json_object_set_new(object, "p50_ns", number(fault_histogram_quantile(histogram, 0.5)));
+    json_object_set_new(object, "p90_ns", number(fault_histogram_quantile(histogram, 0.9)));
     json_object_set_new(object, "p99_ns", number(fault_histogram_quantile(histogram, 0.99)));
+    json_object_set_new(object, "p99_9_ns", number(fault_histogram_quantile(histogram, 0.999)));
     json_object_set_new(object, "max_ns", number(histogram->max_ns));
     return object;
 }
 
-/* Of the pages that were fetched, the share that cost no fault of its own. */
-static double prefetch_share(const struct fault_counters *counters)
+/*
+ * Accuracy: of the pages fetched unasked, the share that was used (of those looked at, one in 8).
+ * Coverage: of the pages used, the share that had been fetched unasked. Timeliness: of these, the
+ * share that was here before it was touched.
+ */
+static json_t *prefetch_object(const struct run_config *config,
+                               const struct fault_counters *counters)
 {
-    uint64_t fetched = counters->demand_fetches + counters->prefetched_pages;
+    uint64_t samples = counters->samples_used + counters->samples_wasted;
+    double accuracy = samples ? (double)counters->samples_used / (double)samples : 1.0;
+    double used = accuracy * (double)counters->prefetched_pages;
+    double touched = used + (double)counters->demand_fetches;
+    json_t *object = json_object();
 
-    return fetched ? (double)counters->prefetched_pages / (double)fetched : 0.0;
+    json_object_set_new(object, "prefetcher", json_string(config->prefetcher));
+    json_object_set_new(object, "pages", number(counters->prefetched_pages));
+    json_object_set_new(object, "late_pages", number(counters->late_hits));
+    json_object_set_new(object, "sampled_used", number(counters->samples_used));
+    json_object_set_new(object, "sampled_wasted", number(counters->samples_wasted));
+    json_object_set_new(object, "accuracy", json_real(accuracy));
+    json_object_set_new(object, "coverage", json_real(touched > 0 ? used / touched : 0.0));
+    json_object_set_new(object, "timeliness",
+                        json_real(used > 0 ? 1.0 - (double)counters->late_hits / used : 1.0));
+    return object;
 }
 
 static json_t *paging_object(const struct fault_counters *counters)
@@ -75,6 +95,8 @@ static json_t *paging_object(const struct fault_counters *counters)
         {"file_filled_pages", counters->file_filled_pages},
         {"demand_fetched_pages", counters->demand_fetches},
         {"prefetched_pages", counters->prefetched_pages},
+        {"refaulted_pages", counters->refaulted_pages},
+        {"distrusted_pages", counters->distrusted_pages},
         {"fetched_bytes", counters->fetched_bytes},
         {"written_bytes", counters->written_bytes},
         {"evicted_pages", counters->evicted_pages},
@@ -83,6 +105,7 @@ static json_t *paging_object(const struct fault_counters *counters)
         {"rescued_pages", counters->rescued_pages},
         {"discarded_pages", counters->discarded_pages},
         {"frame_waits", counters->frame_waits},
+        {"active_pages", counters->active_pages},
         {"resident_pages", counters->resident_pages},
         {"resident_peak_pages", counters->resident_peak_pages},
         {"existing_pages", counters->existing_pages},
@@ -92,9 +115,9 @@ static json_t *paging_object(const struct fault_counters *counters)
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         json_object_set_new(object, rows[i].name, number(rows[i].value));
-    json_object_set_new(object, "prefetch_share", json_real(prefetch_share(counters)));
     json_object_set_new(object, "fault", histogram_object(&counters->fault_ns));
     json_object_set_new(object, "fetch", histogram_object(&counters->fetch_ns));
+    json_object_set_new(object, "flight", histogram_object(&counters->flight_ns));
     json_object_set_new(object, "install", histogram_object(&counters->install_ns));
     return object;
 }
@@ -166,6 +189,7 @@ static json_t *report_object(struct vm *vm)
 
         fault_engine_counters(vm->engine, &counters);
         json_object_set_new(report, "paging", paging_object(&counters));
+        json_object_set_new(report, "prefetch", prefetch_object(config, &counters));
     }
     if (vm->node)
         json_object_set_new(report, "memory_node", node_object(vm->node));
