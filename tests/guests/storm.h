@@ -31,7 +31,7 @@ struct storm {
     uint64_t pages;
     struct storm_truth *truth;
     atomic_ulong mismatches;
-    atomic_ulong counts[8]; /* by enum storm_op */
+    atomic_ulong counts[9]; /* by enum storm_op */
     double deadline_s;
 };
 
@@ -44,6 +44,7 @@ enum storm_op {
     STORM_REMAP,
     STORM_PROTECT,
     STORM_IO,
+    STORM_SWEEP,
     STORM_OPS
 };
 

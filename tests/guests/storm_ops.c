@@ -126,10 +126,9 @@ static void op_span(struct storm_thread *thread)
 }
 
 /* A read-modify-write of one word: the smallest change there is. */
-static void op_small(struct storm_thread *thread)
+static void change_word(struct storm_thread *thread, uint64_t page)
 {
     struct storm *storm = thread->storm;
-    uint64_t page = pick(thread, 1);
     uint64_t index = storm_random(&thread->random) % STORM_HEADER_WORD;
 
     storm_lock(storm, page, 1);
@@ -140,6 +139,33 @@ static void op_small(struct storm_thread *thread)
     storm_check(storm, page, false);
     storm_stamp(storm, page, sum);
     storm_unlock(storm, page, 1);
+}
+
+static void op_small(struct storm_thread *thread)
+{
+    change_word(thread, pick(thread, 1));
+}
+
+/* A sequence, up or down, with or without gaps: what is fetched ahead meets everybody else. */
+static void op_sweep(struct storm_thread *thread)
+{
+    static const int strides[8] = {1, 1, 1, 1, -1, -1, 2, 3};
+    struct storm *storm = thread->storm;
+    uint64_t dice = storm_random(&thread->random);
+    int64_t stride = strides[dice & 7];
+    uint64_t steps = 16 + (dice >> 8) % 240;
+    uint64_t page = pick(thread, 1);
+    bool writes = dice & (1u << 20);
+
+    for (; steps && page < storm->pages; steps--, page += (uint64_t)stride) {
+        if (writes) {
+            change_word(thread, page);
+            continue;
+        }
+        storm_lock(storm, page, 1);
+        storm_check(storm, page, steps % 8 == 0);
+        storm_unlock(storm, page, 1);
+    }
 }
 
 static void op_discard(struct storm_thread *thread)
@@ -238,10 +264,11 @@ static const struct {
     unsigned share;
     void (*run)(struct storm_thread *thread);
 } storm_ops[STORM_OPS] = {
-    [STORM_READ] = {46, op_read},      [STORM_REWRITE] = {15, op_rewrite},
+    [STORM_READ] = {45, op_read},      [STORM_REWRITE] = {15, op_rewrite},
     [STORM_SPAN] = {12, op_span},      [STORM_SMALL] = {20, op_small},
     [STORM_DISCARD] = {2, op_discard}, [STORM_REMAP] = {1, op_remap},
     [STORM_PROTECT] = {1, op_protect}, [STORM_IO] = {3, op_io},
+    [STORM_SWEEP] = {1, op_sweep},
 };
 
 void storm_op_run(struct storm_thread *thread)
