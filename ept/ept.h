@@ -113,10 +113,11 @@ void ept_dirty_clear(struct ept *ept, uint64_t page);
 bool ept_accessed(const struct ept *ept, uint64_t page);
 void ept_accessed_clear(struct ept *ept, uint64_t page);
 /*
- * ept_prime - set A, and D if `dirty`, for pages about to be installed. KVM's shadow paging maps
- * neighbours of a fault only where A is set, and writable only where D is: 0.9 us a page, not 2.7.
+ * ept_prime - set A if `accessed`, and D if `dirty`, for pages about to be installed. KVM's shadow
+ * paging maps neighbours of a fault only where A is set, and writable only where D is: 0.9 us a
+ * page, not 2.7.
  */
-void ept_prime(struct ept *ept, uint64_t page, uint64_t pages, bool dirty);
+void ept_prime(struct ept *ept, uint64_t page, uint64_t pages, bool accessed, bool dirty);
 
 /* ---- the page table of states (inline: it is on every hot path) ---- */
 

@@ -207,9 +207,9 @@ bool ept_accessed(const struct ept *ept, uint64_t page)
     return bit_test(ept, page, PTE_ACCESSED);
 }
 
-void ept_prime(struct ept *ept, uint64_t page, uint64_t pages, bool dirty)
+void ept_prime(struct ept *ept, uint64_t page, uint64_t pages, bool accessed, bool dirty)
 {
-    uint64_t bits = PTE_ACCESSED | (dirty ? PTE_DIRTY : 0);
+    uint64_t bits = (accessed ? PTE_ACCESSED : 0) | (dirty ? PTE_DIRTY : 0);
     for (uint64_t end = page + pages; page < end;) {
         uint64_t leaf_end = (page | (LEAF_PAGES - 1)) + 1;
         pte_t *leaf = leaf_find(ept, page << EPT_PAGE_SHIFT);

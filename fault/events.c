@@ -21,6 +21,7 @@
 struct event_threads {
     struct fault_engine *engine;
     int stop_fd;
+    atomic_bool stop; /* for a handler that spins */
     unsigned running;
     pthread_t threads[HANDLERS];
 };
@@ -67,7 +68,26 @@ static void *handler_main(void *argument)
     return NULL;
 }
 
-int fault_events_start(struct fault_engine *engine)
+/* Never sleeps: what a design with a handler thread can do at best, for a processor of its own. */
+static void *spinner_main(void *argument)
+{
+    struct event_threads *threads = argument;
+    struct fault_context *context;
+    int uffd = ept_event_fd(threads->engine->ept);
+    if (fault_context_create(threads->engine, &context))
+        return NULL;
+    while (!atomic_load_explicit(&threads->stop, memory_order_relaxed)) {
+        struct uffd_msg event;
+        if (read(uffd, &event, sizeof(event)) == sizeof(event))
+            event_handle(context, &event);
+        else
+            __builtin_ia32_pause();
+    }
+    fault_context_destroy(context);
+    return NULL;
+}
+
+int fault_events_start(struct fault_engine *engine, bool spin)
 {
     struct event_threads *threads = calloc(1, sizeof(*threads));
     if (!threads)
@@ -77,9 +97,9 @@ int fault_events_start(struct fault_engine *engine)
     engine->events = threads;
     if (threads->stop_fd < 0)
         return -errno;
-    for (; threads->running < HANDLERS; threads->running++) {
-        int error =
-            pthread_create(&threads->threads[threads->running], NULL, handler_main, threads);
+    for (; threads->running < (spin ? 1 : HANDLERS); threads->running++) {
+        int error = pthread_create(&threads->threads[threads->running], NULL,
+                                   spin ? spinner_main : handler_main, threads);
         if (error)
             return -error;
     }
@@ -92,6 +112,7 @@ void fault_events_stop(struct fault_engine *engine)
     if (!threads)
         return;
     eventfd_write(threads->stop_fd, 1);
+    atomic_store(&threads->stop, true);
     for (unsigned i = 0; i < threads->running; i++)
         pthread_join(threads->threads[i], NULL);
     close(threads->stop_fd);

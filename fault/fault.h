@@ -156,6 +156,7 @@ int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t p
 
 /* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
  */
-int fault_events_start(struct fault_engine *engine);
+/* `spin`: one handler that never sleeps, to compare with; costs a processor. */
+int fault_events_start(struct fault_engine *engine, bool spin);
 
 #endif

@@ -121,7 +121,7 @@ int fault_fill(struct fault_context *context, uint64_t page)
     if (count <= 0)
         return count == 0 ? 1 : (int)count;
     uint64_t pages = (uint64_t)count, start_ns = clock_now_ns();
-    ept_prime(engine->ept, page, pages, zero); /* a zero page is about to be written */
+    ept_prime(engine->ept, page, pages, true, zero); /* a zero page is about to be written */
     if (!zero)
         run_distrust(engine, page, pages);
     int error = fill_install(context, page, pages, zero);

@@ -43,7 +43,7 @@ static bool lanes_look(struct fault_engine *engine)
         struct lane *lane = &engine->lanes[__builtin_ctzll(busy)];
         if (pthread_mutex_trylock(&lane->lock)) /* somebody lands there already */
             continue;
-        moved |= lane_land(engine, lane, 0) > 0;
+        moved |= lane_land(engine, lane, LANE_FLIGHTS, 0) > 0;
         moved |= lane_follow(engine, lane);
         pthread_mutex_unlock(&lane->lock);
     }

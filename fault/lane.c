@@ -16,6 +16,9 @@
 
 int lanes_create(struct fault_engine *engine)
 {
+    /* What is in flight already counts as resident: at most a quarter of it may be. */
+    uint64_t most = engine->config.local_pages / (4 * FLIGHT_PAGES);
+    engine->buffers.most = most < BUFFERS_MAX ? (unsigned)most : BUFFERS_MAX;
     pthread_mutex_init(&engine->buffers.lock, NULL);
     for (unsigned i = 0; i < LANES; i++) {
         struct lane *lane = &engine->lanes[i];
@@ -103,7 +106,7 @@ static uint8_t *buffer_get(struct fault_engine *engine)
     pthread_mutex_lock(&buffers->lock);
     if (buffers->free_count)
         buffer = buffers->free[--buffers->free_count];
-    else if (buffers->made < BUFFERS_MAX &&
+    else if (buffers->made < buffers->most &&
              rdma_buffer_alloc(engine->config.node, BUFFER_BYTES, &buffer) == 0)
         buffers->made++;
     pthread_mutex_unlock(&buffers->lock);
@@ -304,12 +307,12 @@ static void flight_land(struct fault_engine *engine, struct lane *lane, struct f
     flight_end(engine, lane, flight);
 }
 
-int lane_land(struct fault_engine *engine, struct lane *lane, uint64_t timeout_ns)
+int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns)
 {
     struct rdma_completion done[LANE_FLIGHTS];
     if (!lane->in_flight)
         return 0;
-    int got = rdma_queue_poll(lane->prefetch, done, LANE_FLIGHTS, timeout_ns);
+    int got = rdma_queue_poll(lane->prefetch, done, most, timeout_ns);
     for (int i = 0; i < got; i++)
         flight_land(engine, lane, &lane->flights[done[i].cookie], done[i].status);
     int error = fault_engine_error(engine);
@@ -330,7 +333,8 @@ int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
     pthread_mutex_lock(&lane->lock);
     while (!error && lane->in_flight && on_lane(engine, lane, page)) {
         uint64_t start_ns = clock_now_ns();
-        int got = lane_land(engine, lane, PATIENCE_SLICE_NS);
+        /* One by one, oldest first: whoever waits for a page does not land what it needs later. */
+        int got = lane_land(engine, lane, 1, PATIENCE_SLICE_NS);
         error = got < 0 ? got : patience_spend(patience, start_ns);
     }
     pthread_mutex_unlock(&lane->lock);

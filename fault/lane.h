@@ -62,7 +62,7 @@ struct lane {
 struct buffers {
     pthread_mutex_t lock;
     uint8_t *free[BUFFERS_MAX];
-    unsigned free_count, made;
+    unsigned free_count, made, most;
 };
 
 int lanes_create(struct fault_engine *engine);
@@ -82,8 +82,9 @@ void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
  * first one started that can tell whether it was touched. */
 uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t pages,
                     bool write, uint64_t *marker);
-/* Lands what has arrived, waiting at most timeout_ns for the first. Flights landed, or -errno. */
-int lane_land(struct fault_engine *engine, struct lane *lane, uint64_t timeout_ns);
+/* Lands at most `most` flights that have arrived, waiting at most timeout_ns for the first. Flights
+ * landed, or -errno. */
+int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns);
 /* Follows markers that were reached. True if any was. */
 bool lane_follow(struct fault_engine *engine, struct lane *lane);
 /* Sees to it that `page`, in flight on this lane, lands. 0 or -errno. Takes the lock itself. */

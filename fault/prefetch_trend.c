@@ -6,6 +6,7 @@
  */
 #include "fault/prefetch.h"
 
+#define VOTE_LEAST 4u
 #define VOTE_FIRST 8u
 #define WINDOW_MAX 64u
 
@@ -36,6 +37,8 @@ static int64_t majority(const struct prefetch_state *state, uint32_t count)
 static int64_t trend_find(const struct prefetch_state *state)
 {
     uint32_t known = state->touches < PREFETCH_HISTORY ? state->touches : PREFETCH_HISTORY;
+    if (known < VOTE_LEAST)
+        return 0;
     for (uint32_t count = VOTE_FIRST; count <= PREFETCH_HISTORY; count *= 2) {
         int64_t trend = majority(state, count < known ? count : known);
         if (trend || count >= known)
@@ -53,8 +56,8 @@ static void trend_plan(struct prefetch_state *state, const struct prefetch_touch
     int64_t step = (int64_t)(touch->page - stream->last);
     plan->count = plan->stream = 0;
     /* A touch within what was fetched followed the trend, step by step. */
-    bool followed = stream->window && stream->stride && step * stream->stride >= 0 &&
-                    (stream->stride > 0 ? step <= lead : step >= lead);
+    bool followed = stream->window && step % stream->stride == 0 &&
+                    (stream->stride > 0 ? step > 0 && step <= lead : step < 0 && step >= lead);
     state->history[state->touches++ % PREFETCH_HISTORY] = followed ? stream->stride : step;
     stream->last = touch->page;
     stream->write = touch->write;

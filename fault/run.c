@@ -101,7 +101,7 @@ static void run_prime(struct fault_engine *engine, uint64_t page, uint64_t pages
                       bool prefetched)
 {
     if (!prefetched) {
-        ept_prime(engine->ept, page, pages, write);
+        ept_prime(engine->ept, page, pages, true, write);
         return;
     }
     for (uint64_t at = page, end = page + pages, next; at < end; at = next) {
@@ -110,8 +110,7 @@ static void run_prime(struct fault_engine *engine, uint64_t page, uint64_t pages
         next = next < end ? next : end;
         if (tells)
             ept_accessed_clear(engine->ept, at);
-        else
-            ept_prime(engine->ept, at, next - at, write);
+        ept_prime(engine->ept, at, next - at, !tells, write);
     }
 }
 

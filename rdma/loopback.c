@@ -177,11 +177,11 @@ static int loopback_copy(struct rdma_queue *queue, const struct queue_slot *slot
     return 0;
 }
 
-static int loopback_poll(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max)
+/* The transfer posted first among those that are due, or NULL. */
+static struct queue_slot *loopback_first_due(struct rdma_queue *queue, uint64_t now)
 {
-    uint64_t now = loopback_simulates(queue->node) ? clock_now_ns() : 0;
+    struct queue_slot *first = NULL;
     uint32_t seen = 0;
-    int got = 0;
 
     for (uint32_t i = 0; i < queue->depth && seen < queue->in_flight; i++) {
         struct queue_slot *slot = &queue->slots[i];
@@ -189,14 +189,25 @@ static int loopback_poll(struct rdma_queue *queue, struct rdma_finished *finishe
         if (!slot->busy)
             continue;
         seen++;
-        if (slot->due_ns > now)
-            continue;
-        if ((uint32_t)got == max)
-            break;
-        finished[got].slot = i;
-        finished[got++].status = loopback_copy(queue, slot);
+        if (slot->due_ns <= now && (!first || slot->turn < first->turn))
+            first = slot;
     }
-    return got;
+    return first;
+}
+
+/* In order of posting: whoever takes them one by one pays for the copies one by one. */
+static int loopback_poll(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max)
+{
+    uint64_t now = loopback_simulates(queue->node) ? clock_now_ns() : 0;
+    struct queue_slot *slot;
+    uint32_t got = 0;
+
+    while (got < max && (slot = loopback_first_due(queue, now))) {
+        finished[got].slot = (uint32_t)(slot - queue->slots);
+        finished[got++].status = loopback_copy(queue, slot);
+        slot->due_ns = UINT64_MAX; /* done; the queue frees the slot */
+    }
+    return (int)got;
 }
 
 static uint64_t loopback_next_due(const struct rdma_queue *queue)

@@ -85,6 +85,7 @@ static int queue_post_one(struct rdma_queue *queue, const struct rdma_request *r
         return 0;
     queue->slots[slot].request = *request;
     queue->slots[slot].remote = remote;
+    queue->slots[slot].turn = queue->turn++;
     taken = queue->node->transport->post(queue, slot, remote, key);
     if (taken <= 0)
         return taken;

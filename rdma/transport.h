@@ -99,6 +99,7 @@ struct queue_slot {
     struct rdma_request request;
     uint64_t due_ns; /* loopback: when it becomes visible */
     uint64_t remote; /* address on the node */
+    uint64_t turn;   /* order of posting */
     uint32_t next_free;
     bool busy;
 };
@@ -107,6 +108,7 @@ struct rdma_queue {
     struct rdma_node *node;
     enum rdma_queue_kind kind;
     uint32_t depth, in_flight, free_slot;
+    uint64_t turn;
     uint64_t looked_ns; /* last poll that found nothing */
     uint64_t stall_ns;  /* polled so long in vain; a stopped process does not count */
     struct spin spin;

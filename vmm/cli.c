@@ -36,7 +36,7 @@ const struct option_spec cli_run_options[] = {
      cli_set_memserver},
     {"transport", 0, "NAME", "auto, loopback, ofi or verbs[,KEY=VALUE...] (default: auto)",
      cli_set_transport},
-    {"fault-mode", 0, "MODE", "exit or uffd: who solves a miss (default: exit)",
+    {"fault-mode", 0, "MODE", "exit, uffd or uffd-spin: who solves a miss (default: exit)",
      cli_set_fault_mode},
     {"prefetch", 0, "NAME", "none, readahead, trend or auto: what to fetch ahead (default: auto)",
      cli_set_prefetch},

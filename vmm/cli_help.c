@@ -111,7 +111,7 @@ int cli_completion(int argc, char **argv)
           "    run)\n"
           "        case $prev in\n"
           "        --transport) word='auto loopback ofi verbs' ;;\n"
-          "        --fault-mode) word='exit uffd' ;;\n"
+          "        --fault-mode) word='exit uffd uffd-spin' ;;\n"
           "        --prefetch) word='none readahead trend auto' ;;\n"
           "        --stats|--dir|-d|--workdir|-w)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
@@ -151,7 +151,7 @@ void cli_config_dump(const struct run_config *config)
     printf("local_bytes=%llu\n", (unsigned long long)config->local_bytes);
     printf("memserver=%s\n", config->memserver ? config->memserver : "");
     printf("transport=%s\n", config->transport);
-    printf("fault_mode=%s\n", config->fault_mode == FAULT_MODE_EXIT ? "exit" : "uffd");
+    printf("fault_mode=%s\n", fault_mode_name(config->fault_mode));
     printf("prefetch=%s\n", config->prefetcher);
     printf("timeout_ns=%llu\n", (unsigned long long)config->timeout_ns);
     printf("threads=%u\n", config->threads_max);

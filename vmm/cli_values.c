@@ -52,19 +52,26 @@ int cli_set_transport(void *cli, const char *value)
     return -EINVAL;
 }
 
+static const char *const fault_modes[] = {
+    [FAULT_MODE_EXIT] = "exit", [FAULT_MODE_UFFD] = "uffd", [FAULT_MODE_UFFD_SPIN] = "uffd-spin"};
+
+const char *fault_mode_name(enum fault_mode mode)
+{
+    return fault_modes[mode];
+}
+
 int cli_set_fault_mode(void *cli, const char *value)
 {
     struct run_config *config = &((struct cli *)cli)->config;
 
-    if (strcmp(value, "exit") == 0) {
-        config->fault_mode = FAULT_MODE_EXIT;
-    } else if (strcmp(value, "uffd") == 0) {
-        config->fault_mode = FAULT_MODE_UFFD;
-    } else {
-        message_error("--fault-mode %s: unknown mode (exit or uffd)", value);
-        return -EINVAL;
+    for (unsigned mode = FAULT_MODE_EXIT; mode <= FAULT_MODE_UFFD_SPIN; mode++) {
+        if (strcmp(value, fault_modes[mode]) == 0) {
+            config->fault_mode = (enum fault_mode)mode;
+            return 0;
+        }
     }
-    return 0;
+    message_error("--fault-mode %s: unknown mode (exit, uffd or uffd-spin)", value);
+    return -EINVAL;
 }
 
 int cli_set_prefetch(void *cli, const char *value)

@@ -155,8 +155,8 @@ static int paging_create(struct vm *vm)
     };
     if (!error)
         error = fault_engine_create(&vm->engine, &config);
-    if (!error && vm->config->fault_mode == FAULT_MODE_UFFD)
-        error = fault_events_start(vm->engine);
+    if (!error && vm->config->fault_mode != FAULT_MODE_EXIT)
+        error = fault_events_start(vm->engine, vm->config->fault_mode == FAULT_MODE_UFFD_SPIN);
     return error;
 }
 

@@ -181,7 +181,7 @@ static json_t *report_object(struct vm *vm)
     json_object_set_new(report, "memory_bytes", number(config->memory_bytes));
     json_object_set_new(report, "local_bytes", number(config->local_bytes));
     json_object_set_new(report, "fault_mode",
-                        json_string(config->fault_mode == FAULT_MODE_EXIT ? "exit" : "uffd"));
+                        json_string(fault_mode_name(config->fault_mode)));
     json_object_set_new(report, "vcpus", vcpus_object(vm));
     json_object_set_new(report, "table_bytes", number(ept_table_bytes(vm->ept)));
     if (vm->engine) {

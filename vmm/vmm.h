@@ -28,7 +28,8 @@ struct timers;
 /* Exit statuses, as `docker run`. */
 enum { EXIT_FARVISOR = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_SIGNAL_BASE = 128 };
 
-enum fault_mode { FAULT_MODE_EXIT, FAULT_MODE_UFFD };
+enum fault_mode { FAULT_MODE_EXIT, FAULT_MODE_UFFD, FAULT_MODE_UFFD_SPIN };
+const char *fault_mode_name(enum fault_mode mode); /* as the command line has it (cli_values.c) */
 
 struct dir_grant {
     const char *host;  /* absolute host path */

@@ -49,7 +49,7 @@ row() {
         fetched=$(mib "$(figure "$name" memory_node read_bytes)")
         written=$(mib "$(figure "$name" memory_node write_bytes)")
         # Hit ratio: of the far pages that came back, those that were here before the program asked.
-        hits=$(awk -v share="$(figure "$name" paging prefetch_share)" 'BEGIN {printf "%.1f %%", share * 100}')
+        hits=$(awk -v share="$(figure "$name" prefetch coverage)" 'BEGIN {printf "%.1f %%", share * 100}')
     fi
     printf '%-34s %8s s %10s %9s %10s %10s %9s\n' "$2" "$(cat "$name.s")" "$touched" "$faults" \
         "$fetched" "$written" "$hits"

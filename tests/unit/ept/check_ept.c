@@ -66,7 +66,7 @@ START_TEST(dirty_state_survives_losing_access)
     uint64_t page = BASE >> EPT_PAGE_SHIFT;
     ck_assert_int_eq(ept_protect(ept, BASE, 0x2000, EPT_READ | EPT_WRITE), 0);
     ck_assert(!ept_dirty(ept, page));
-    ept_prime(ept, page, 2, true);
+    ept_prime(ept, page, 2, true, true);
     ck_assert(ept_dirty(ept, page) && ept_dirty(ept, page + 1));
     ck_assert_int_eq(ept_protect(ept, BASE, 0x1000, EPT_NONE), 0);
     ck_assert_int_eq(ept_protect(ept, BASE, 0x1000, EPT_READ), 0);
