@@ -262,6 +262,85 @@ START_TEST(threads_lose_nothing)
 }
 END_TEST
 
+/* A range whose pages were all written and are all away now. */
+static void range_send_away(uint64_t pages)
+{
+    for (uint64_t i = 0; i < pages; i++)
+        page_put(context, FIRST + i, 1000 * i + 1000);
+    for (uint64_t i = pages; i < pages + 2 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, 7);
+}
+
+static unsigned resident(uint64_t page, uint64_t pages)
+{
+    uint8_t here[512];
+    unsigned count = 0;
+    ck_assert_int_eq(fault_residency(engine, page, pages, here), 0);
+    for (uint64_t i = 0; i < pages; i++)
+        count += here[i];
+    return count;
+}
+
+static void wait_resident(uint64_t page, uint64_t pages)
+{
+    for (int i = 0; i < 2000 && resident(page, pages) < pages; i++)
+        usleep(1000);
+    ck_assert_uint_eq(resident(page, pages), pages);
+}
+
+START_TEST(prefetched_pages_arrive_untouched)
+{
+    range_send_away(512);
+    uint64_t demanded = counters().demand_fetches;
+    ck_assert_uint_eq(resident(FIRST, 64), 0);
+    ck_assert_int_eq(fault_prefetch(context, FIRST, 64), 64);
+    wait_resident(FIRST, 64);
+    for (uint64_t i = 0; i < 64; i++)
+        ck_assert_uint_eq(page_get(context, FIRST + i), 1000 * i + 1000);
+    ck_assert_uint_eq(counters().demand_fetches, demanded);
+    ck_assert_int_eq(fault_prefetch(context, UINT64_MAX - 1, 2), -EFAULT);
+}
+END_TEST
+
+START_TEST(pages_in_flight_can_be_demanded_and_discarded)
+{
+    range_send_away(1024);
+    for (uint64_t round = 0; round < 64; round++) {
+        uint64_t page = FIRST + round * 16;
+        fault_prefetch(context, page, 16);
+        ck_assert_uint_eq(page_get(context, page + 3), 1000 * (page - FIRST + 3) + 1000);
+        ck_assert_int_eq(fault_discard(context, page, 16, false), 0);
+        ck_assert_uint_eq(page_get(context, page + 3), 0);
+        ck_assert_uint_eq(page_get(context, page + 15), 0);
+    }
+}
+END_TEST
+
+START_TEST(a_sequence_is_mostly_prefetched)
+{
+    range_send_away(4 * LOCAL_PAGES);
+    struct fault_counters before = counters();
+    for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
+        ck_assert_uint_eq(page_get(context, FIRST + i), 1000 * i + 1000);
+    struct fault_counters after = counters();
+    ck_assert_uint_lt(after.demand_fetches - before.demand_fetches, 4 * LOCAL_PAGES / 10);
+    ck_assert_uint_gt(after.prefetched_pages, 3 * LOCAL_PAGES);
+    ck_assert_uint_le(after.resident_peak_pages, LOCAL_PAGES);
+}
+END_TEST
+
+START_TEST(cold_pages_leave_first)
+{
+    for (uint64_t i = 0; i < 1024; i++)
+        page_put(context, FIRST + i, i + 1);
+    fault_cold(engine, FIRST + 512, 512);
+    for (uint64_t i = 1024; i < LOCAL_PAGES + 256; i++)
+        page_put(context, FIRST + i, i + 1);
+    usleep(100000); /* the reclaimer works ahead; give it its time */
+    ck_assert_uint_lt(resident(FIRST + 512, 512), resident(FIRST, 512));
+}
+END_TEST
+
 START_TEST(lost_node_is_an_error_not_a_hang)
 {
     for (uint64_t i = 0; i < 2 * LOCAL_PAGES; i++)
@@ -296,6 +375,10 @@ int main(void)
     tcase_add_test(tests, discarded_pages_read_zero_and_free_the_node);
     tcase_add_test(tests, quota_is_a_bound);
     tcase_add_test(tests, pinned_pages_stay);
+    tcase_add_test(tests, prefetched_pages_arrive_untouched);
+    tcase_add_test(tests, pages_in_flight_can_be_demanded_and_discarded);
+    tcase_add_test(tests, a_sequence_is_mostly_prefetched);
+    tcase_add_test(tests, cold_pages_leave_first);
     tcase_add_test(tests, threads_lose_nothing);
     tcase_add_test(tests, lost_node_is_an_error_not_a_hang);
     suite_add_tcase(suite, tests);
