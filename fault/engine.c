@@ -92,9 +92,10 @@ static int engine_tables_create(struct fault_engine *engine)
 
 int fault_engine_create(struct fault_engine **out, const struct fault_config *config)
 {
-    struct fault_engine *engine = calloc(1, sizeof(*engine));
+    struct fault_engine *engine = aligned_alloc(_Alignof(struct fault_engine), sizeof(*engine));
     if (!engine)
         return -ENOMEM;
+    memset(engine, 0, sizeof(*engine));
     engine->config = *config;
     engine->ept = config->ept;
     engine->words = ept_words(config->ept);
@@ -179,28 +180,26 @@ void fault_context_destroy(struct fault_context *context)
 
 void fault_context_enter(struct fault_context *context)
 {
+    struct whereabouts *at = &context->engine->whereabouts[context->index];
     /* Epoch before flag before KVM_RUN: who sees the flag sees an epoch not newer than the entry.
      */
-    atomic_store(&context->entered, atomic_load(&context->engine->clock.epoch));
-    atomic_store(&context->inside, true);
+    atomic_store(&at->entered, atomic_load(&context->engine->clock.epoch));
+    atomic_store(&at->inside, true);
 }
 
 void fault_context_leave(struct fault_context *context)
 {
-    atomic_store_explicit(&context->inside, false, memory_order_release);
+    atomic_store_explicit(&context->engine->whereabouts[context->index].inside, false,
+                          memory_order_release);
 }
 
 bool fault_epoch_passed(struct fault_engine *engine, uint32_t epoch)
 {
-    bool passed = true;
-    /* Contexts come and go under the lock; a fetch is far longer than this scan. */
-    pthread_mutex_lock(&engine->context_lock);
     unsigned count = atomic_load(&engine->context_count);
-    for (unsigned i = 0; i < count && passed; i++) {
-        struct fault_context *context = engine->contexts[i];
-        if (context && atomic_load(&context->inside))
-            passed = (int32_t)(atomic_load(&context->entered) - epoch) >= 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct whereabouts *at = &engine->whereabouts[i];
+        if (atomic_load(&at->inside) && (int32_t)(atomic_load(&at->entered) - epoch) < 0)
+            return false;
     }
-    pthread_mutex_unlock(&engine->context_lock);
-    return passed;
+    return true;
 }

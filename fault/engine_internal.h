@@ -45,11 +45,15 @@ struct fault_context {
     struct fault_engine *engine;
     uint32_t index;
     uint32_t lane;       /* which lane its fetches use; uffd mode: by faulting thread */
-    atomic_bool inside;  /* the vCPU is in KVM_RUN ... */
-    atomic_uint entered; /* ... since this epoch */
     struct streams fills;
     struct tally tally;
 };
+
+/* Where a vCPU is. Lives as long as the engine, so that nobody needs a lock to look at all. */
+struct whereabouts {
+    atomic_bool inside;  /* in KVM_RUN ... */
+    atomic_uint entered; /* ... since this epoch */
+} __attribute__((aligned(64))); /* written at every exit: a cache line of its own */
 
 struct reclaimer;
 struct lander;
@@ -79,6 +83,7 @@ struct fault_engine {
     pthread_mutex_t block_locks[BLOCK_LOCKS];
 
     pthread_mutex_t context_lock;
+    struct whereabouts whereabouts[CONTEXTS_MAX]; /* by context index */
     struct fault_context *contexts[CONTEXTS_MAX];
     atomic_uint context_count;
     struct tally retired; /* of contexts that are gone; under context_lock */
