@@ -112,7 +112,7 @@ static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t k
 
     if (!error)
         error = rules_for_scratch(ruleset, &mounts->memory, known);
-#ifdef __SANITIZE_ADDRESS__ /* names the functions in its reports */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* names in their reports */
     if (!error)
         error = rule_add_path(ruleset, "/proc/self/exe", LANDLOCK_ACCESS_FS_READ_FILE);
 #endif

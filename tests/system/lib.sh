@@ -17,6 +17,8 @@ BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$REPO/$BUILD ;; esac
 FARVISOR=${FARVISOR:-$BUILD/farvisor}
 MEMSERVER=${MEMSERVER:-$BUILD/memserver}
+# shellcheck source-path=SCRIPTDIR source=../sanitizers.sh
+. "$REPO/tests/sanitizers.sh"
 export GUESTS=$BUILD/tests/guests
 FULL=${FULL:-}
 CASE_TIMEOUT=${CASE_TIMEOUT:-60} # seconds; a file may set another before system_main
@@ -133,10 +135,10 @@ wait_until() {
 
 # What sanitizers print, in whatever file a case sent it to: a finding in a process whose status
 # nobody asks for, a tenant's worker say, would go unseen otherwise. Keeps the whole of it.
-SANITIZER_REPORT='ERROR: [A-Za-z]*Sanitizer|WARNING: ThreadSanitizer|runtime error: '
+SANITIZER_REPORT='^==[0-9]+==ERROR: |^WARNING: ThreadSanitizer: |:[0-9]+:[0-9]+: runtime error: '
 fail_on_reports() {
     local directory=$1 kept=$BUILD/sanitizer-reports/$2 found
-    found=$(find "$directory" -type f -size -1024k -exec grep -lE "$SANITIZER_REPORT" {} +)
+    found=$(find "$directory" -type f -size -1024k -exec grep -lIE "$SANITIZER_REPORT" {} +)
     [ "$found" ] || return 0
     mkdir -p "${kept%/*}"
     xargs -d '\n' cat <<<"$found" >"$kept"
