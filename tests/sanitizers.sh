@@ -7,3 +7,6 @@
 # By default ThreadSanitizer lets a program sleep a second before it ends: failures that must be
 # noticed within a time would not be.
 export TSAN_OPTIONS="atexit_sleep_ms=50 ${TSAN_OPTIONS:-}"
+
+# Check gives a test four seconds: not enough for a slow build on a busy machine.
+[ ! "${SANITIZE:-}" ] || export CK_TIMEOUT_MULTIPLIER="${CK_TIMEOUT_MULTIPLIER:-8}"
