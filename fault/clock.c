@@ -117,7 +117,7 @@ void clock_destroy(struct clock *clock)
 
 uint64_t clock_blocks(const struct clock *clock)
 {
-    return __atomic_load_n(&clock->rings[CLOCK_PROBATION].count, __ATOMIC_RELAXED);
+    return atomic_load_explicit(&clock->rings[CLOCK_PROBATION].count, memory_order_relaxed);
 }
 
 /* ---- what the engine tells ---- */

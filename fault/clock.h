@@ -41,7 +41,8 @@ struct clock_entry {
 struct clock_ring {
     pthread_mutex_t lock; /* taken once for up to 512 pages: not worth being clever */
     struct clock_entry *entries;
-    uint64_t size, head, count;
+    uint64_t size, head;
+    _Atomic uint64_t count; /* changed under the lock, looked at without */
 };
 
 struct clock_ops {

@@ -8,12 +8,13 @@
 
 static void histogram_merge(struct fault_histogram *to, const struct fault_histogram *from)
 {
-    to->count += from->count;
-    to->sum_ns += from->sum_ns;
-    if (from->max_ns > to->max_ns)
-        to->max_ns = from->max_ns;
+    uint64_t max_ns = __atomic_load_n(&from->max_ns, __ATOMIC_RELAXED);
+    to->count += __atomic_load_n(&from->count, __ATOMIC_RELAXED);
+    to->sum_ns += __atomic_load_n(&from->sum_ns, __ATOMIC_RELAXED);
+    if (max_ns > to->max_ns)
+        to->max_ns = max_ns;
     for (size_t i = 0; i < FAULT_HISTOGRAM_BUCKETS; i++)
-        to->buckets[i] += from->buckets[i];
+        to->buckets[i] += __atomic_load_n(&from->buckets[i], __ATOMIC_RELAXED);
 }
 
 void tally_merge(struct tally *to, struct tally *from)
@@ -61,13 +62,19 @@ static uint64_t histogram_bucket_end(unsigned bucket)
     return (uint64_t)(4 + bucket % 4 + 1) << (bucket / 4 - 1);
 }
 
+/* One writer, as tally_add; the field itself is plain, because results are read as one likes. */
+static void count_add(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
 void fault_histogram_add(struct fault_histogram *histogram, uint64_t ns)
 {
-    histogram->count++;
-    histogram->sum_ns += ns;
+    count_add(&histogram->count, 1);
+    count_add(&histogram->sum_ns, ns);
     if (ns > histogram->max_ns)
-        histogram->max_ns = ns;
-    histogram->buckets[histogram_bucket(ns)]++;
+        __atomic_store_n(&histogram->max_ns, ns, __ATOMIC_RELAXED);
+    count_add(&histogram->buckets[histogram_bucket(ns)], 1);
 }
 
 uint64_t fault_histogram_quantile(const struct fault_histogram *histogram, double fraction)

@@ -116,7 +116,7 @@ static void server_police(struct tenant *tenant)
         tenant_end(tenant, WIRE_ERROR_PROTOCOL, "used memory that it had not reserved");
 }
 
-/* A worker loads its libraries for 0.4 s and more; meanwhile its tenant hears that we are alive. */
+/* A worker loads its libraries for 0.2 s and more; meanwhile its tenant hears that we are alive. */
 static void server_reassure(struct tenant *tenant, uint64_t now)
 {
     union wire_message ping;

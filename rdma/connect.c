@@ -87,7 +87,7 @@ static int greet_error_code(uint32_t code)
     }
 }
 
-/* The next message, PINGs aside: with them a server that is starting our worker, which takes 0.4 s
+/* The next message, PINGs aside: with them a server that is starting our worker, which takes 0.2 s
  * and more on a busy host, says that it is alive. Each one buys it time, up to a limit. */
 static int greet_receive(struct rdma_node *node, union wire_message *answer)
 {

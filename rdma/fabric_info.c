@@ -37,6 +37,18 @@ static void library_symbol(void *handle, const char *name, void *function)
     memcpy(function, &symbol, sizeof(symbol));
 }
 
+/* The first call starts the providers; the filter keeps all but one out of later ones. */
+static void library_start(void)
+{
+    bool filtered = !getenv("FI_PROVIDER") && setenv("FI_PROVIDER", "tcp", 0) == 0;
+    struct fi_info *info = NULL;
+
+    if (library.getinfo(FABRIC_VERSION, NULL, NULL, 0, NULL, &info) == 0)
+        library.freeinfo(info);
+    if (filtered)
+        unsetenv("FI_PROVIDER");
+}
+
 static void library_open(void)
 {
     void *handle = dlopen("libfabric.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -50,13 +62,20 @@ static void library_open(void)
     library_symbol(handle, "fi_dupinfo", &library.dupinfo);
     library_symbol(handle, "fi_fabric", &library.fabric);
     library_symbol(handle, "fi_strerror", &library.strerror);
+    if (!library.error)
+        library_start();
+}
+
+static void library_open_quietly(void)
+{
+    fabric_start_quietly(library_open);
 }
 
 int fabric_library_load(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-    pthread_once(&once, library_open);
+    pthread_once(&once, library_open_quietly);
     return library.error;
 }
 
@@ -92,18 +111,13 @@ int fabric_info_get(struct fi_info **info, const struct address *address, bool l
 {
     struct fi_info *hints;
     int error = fabric_library_load();
-    bool filtered;
 
     if (error)
         return error;
     hints = library.dupinfo(NULL); /* an empty one, all parts allocated */
     error = hints ? info_hints(hints, address, listens, depth) : -ENOMEM;
-    /* Keeps other providers from probing for their hardware. */
-    filtered = !getenv("FI_PROVIDER") && setenv("FI_PROVIDER", "tcp", 0) == 0;
     if (!error)
         error = library.getinfo(FABRIC_VERSION, NULL, NULL, 0, hints, info);
-    if (filtered)
-        unsetenv("FI_PROVIDER");
     if (hints)
         library.freeinfo(hints);
     return error;

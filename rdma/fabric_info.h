@@ -16,13 +16,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Loads the library; later calls cost nothing. 0, or -ELIBACC: not installed or not fit. */
+/* fabric_load.c: calls `start` in a thread of its own, where the providers' start is cheap. */
+void fabric_start_quietly(void (*start)(void));
+
+/* Loads and starts the library; later calls cost nothing. 0, or -ELIBACC: not installed or not fit.
+ * The first one not while others use the environment. */
 int fabric_library_load(void);
 
 /*
  * fabric_info_get - the tcp provider's connected endpoints with one-sided operations.
  * listens: `address` is ours to bind to, else the peer's. depth: transfers in flight an endpoint.
- * Returns 0 with *info for fabric_info_free, or -errno. Not while others use the environment.
+ * Returns 0 with *info for fabric_info_free, or -errno.
  */
 int fabric_info_get(struct fi_info **info, const struct address *address, bool listens,
                     size_t depth);

@@ -99,6 +99,8 @@ static bool mergeable(const struct mapping *a, const struct mapping *b)
 
 void mm_erase(struct mm *mm, size_t first, size_t count)
 {
+    if (!count) /* perhaps there is no table yet */
+        return;
     for (size_t i = first; i < first + count; i++)
         mm_file_put(mm->maps[i].file);
     memmove(&mm->maps[first], &mm->maps[first + count],

@@ -112,6 +112,10 @@ static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t k
 
     if (!error)
         error = rules_for_scratch(ruleset, &mounts->memory, known);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* names in their reports */
+    if (!error)
+        error = rule_add_path(ruleset, "/proc/self/exe", LANDLOCK_ACCESS_FS_READ_FILE);
+#endif
     for (size_t i = 0; !error && i < sizeof(own_read) / sizeof(own_read[0]); i++)
         error = rule_add_path(ruleset, own_read[i], RIGHTS_READ);
     return error;

@@ -8,7 +8,8 @@
 #
 #   tests/system/failures.sh [--full] [CASE...]
 #
-# Environment: BUILD (default build), FARVISOR, MEMSERVER, FULL=1 (as --full: the long forms).
+# Environment: BUILD (default build), FARVISOR, MEMSERVER, FULL=1 (as --full: the long forms),
+# SANITIZE (as make's): a report of a sanitizer in any process of a case fails the case.
 
 SYSTEM_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPO=$(cd "$SYSTEM_DIR/../.." && pwd)
@@ -16,6 +17,8 @@ BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$REPO/$BUILD ;; esac
 FARVISOR=${FARVISOR:-$BUILD/farvisor}
 MEMSERVER=${MEMSERVER:-$BUILD/memserver}
+# shellcheck source-path=SCRIPTDIR source=../sanitizers.sh
+. "$REPO/tests/sanitizers.sh"
 export GUESTS=$BUILD/tests/guests
 FULL=${FULL:-}
 CASE_TIMEOUT=${CASE_TIMEOUT:-60} # seconds; a file may set another before system_main
@@ -56,6 +59,19 @@ end_process() {
     { kill -KILL "$1" && wait "$1"; } 2>/dev/null
 }
 
+# end_memserver PID: with a sanitizer it gets to end by itself, and so to look for leaks.
+end_memserver() {
+    if [ "${SANITIZE:-}" ]; then
+        kill -CONT "$1" 2>/dev/null && kill -TERM "$1" 2>/dev/null
+        wait_until 5 process_ended "$1"
+    fi
+    end_process "$1"
+}
+
+process_ended() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
 # start_memserver [OPTION...]: one that ends with the case, its address in MEMSERVER_ADDR.
 start_memserver() {
     local ready
@@ -65,7 +81,7 @@ start_memserver() {
     "$MEMSERVER" "${listen[@]}" --ready-fd 9 "$@" 9>"$ready" 2>memserver.err &
     MEMSERVER_PID=$!
     export MEMSERVER_ADDR
-    at_exit "end_process $MEMSERVER_PID"
+    at_exit "end_memserver $MEMSERVER_PID"
     read -r -t 10 MEMSERVER_ADDR <"$ready" || fail "memserver did not start: $(cat memserver.err)"
     rm -f "$ready"
 }
@@ -117,11 +133,25 @@ wait_until() {
 
 # ---- the runner ----
 
+# What sanitizers print, in whatever file a case sent it to: a finding in a process whose status
+# nobody asks for, a tenant's worker say, would go unseen otherwise. Keeps the whole of it.
+SANITIZER_REPORT='^==[0-9]+==ERROR: |^WARNING: ThreadSanitizer: |:[0-9]+:[0-9]+: runtime error: '
+fail_on_reports() {
+    local directory=$1 kept=$BUILD/sanitizer-reports/$2 found
+    found=$(find "$directory" -type f -size -1024k -exec grep -lIE "$SANITIZER_REPORT" {} +)
+    [ "$found" ] || return 0
+    mkdir -p "${kept%/*}"
+    xargs -d '\n' cat <<<"$found" >"$kept"
+    rm -rf "$directory"
+    fail "$(grep -hoE -m 1 "($SANITIZER_REPORT).*" "$kept") (all of it: $kept)"
+}
+
 # Runs one case of this file in a fresh directory; ends with the case's status.
 system_case() {
     local directory
     directory=$(mktemp -d "${TMPDIR:-/tmp}/farvisor-test.XXXXXX") || exit 1
     at_exit "rm -rf '$directory'"
+    [ ! "${SANITIZE:-}" ] || at_exit "fail_on_reports '$directory' '$(basename "$0" .sh)-$1'"
     cd "$directory" || exit 1
     "$1"
     exit $?

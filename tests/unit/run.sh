@@ -7,6 +7,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
+# shellcheck source-path=SCRIPTDIR source=../sanitizers.sh
+. tests/sanitizers.sh
 build=${BUILD:-build}
 export FARVISOR=${FARVISOR:-$PWD/$build/farvisor} MEMSERVER=${MEMSERVER:-$PWD/$build/memserver}
 export BUILD=$build

@@ -14,7 +14,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define BASE (0x10000000000ULL - (4ULL << 30)) /* high, as mmap would choose */
+#define BASE ((1ULL << 39) - (4ULL << 30)) /* high, on the smallest host too */
 
 static int kvm = -1, vm = -1;
 static struct ept *ept;
