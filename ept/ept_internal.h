@@ -14,7 +14,7 @@
 #else
 #define EPT_SPAN_BITS_MAX 40
 #endif
-#define EPT_SLOTS_MAX     (1u << (EPT_SPAN_BITS_MAX - 30))
+#define EPT_SLOTS_MAX (1u << (EPT_SPAN_BITS_MAX - 30))
 
 struct ept {
     struct ept_config config;

@@ -13,7 +13,7 @@
 /* ACTIVE pages may fill three quarters; beyond that the coldest of them go back to probation. */
 #define ACTIVE_SHARE(local) ((local) / 4 * 3)
 #define COLD_AGE            (1u << 30) /* batches: older than anything that only waited */
-#define AGE_BLOCKS          2u /* active blocks looked at for each one evicted from */
+#define AGE_BLOCKS          2u         /* active blocks looked at for each one evicted from */
 
 /* ---- queues ---- */
 
@@ -70,8 +70,9 @@ static bool block_belongs(const struct block *block, enum clock_queue queue)
 }
 
 /*
- * Gives a popped block back, or leaves it out if it has no business in the queue. The race is a page
- * arriving after the look: it finds `queued` still set and does not push, hence the second look.
+ * Gives a popped block back, or leaves it out if it has no business in the queue. The race is a
+ * page arriving after the look: it finds `queued` still set and does not push, hence the second
+ * look.
  */
 static void block_requeue(struct clock *clock, struct clock_entry entry, enum clock_queue queue,
                           bool front)
@@ -128,8 +129,8 @@ uint64_t clock_arrival(const struct clock *clock, uint64_t word, bool demanded)
     uint64_t stamp = (uint64_t)batch << EPT_STAMP_SHIFT;
     if (!demanded || !(word & EPT_COPY) || batch - left >= CLOCK_MEMORY)
         return stamp;
-    uint64_t then = atomic_load_explicit(&clock->evicted_at[left % CLOCK_MEMORY],
-                                         memory_order_relaxed);
+    uint64_t then =
+        atomic_load_explicit(&clock->evicted_at[left % CLOCK_MEMORY], memory_order_relaxed);
     uint64_t distance = atomic_load_explicit(&clock->evicted, memory_order_relaxed) - then;
     return stamp | (distance <= ACTIVE_SHARE(clock->local_pages) ? EPT_ACTIVE : 0);
 }
@@ -233,8 +234,8 @@ static void block_scan(const struct clock *clock, struct clock_choice *choice, u
     uint32_t batch = now(clock), waited = batch - choice->stamp;
     uint32_t spared = choice->queue == CLOCK_COLD ? COLD_AGE : waited / 2;
     for (unsigned i = 0; i < BLOCK_PAGES; i++) {
-        uint64_t word = atomic_load_explicit(&clock->words[choice->first_page + i],
-                                             memory_order_relaxed);
+        uint64_t word =
+            atomic_load_explicit(&clock->words[choice->first_page + i], memory_order_relaxed);
         uint32_t age = batch - (uint32_t)(word >> EPT_STAMP_SHIFT);
         if (ept_word_state(word) != EPT_LOCAL || word & EPT_PIN_MASK ||
             (!urgent && (word & EPT_ACTIVE || age < spared)))
@@ -289,8 +290,7 @@ void clock_cold(struct clock *clock, uint64_t page, uint64_t pages)
         } while (ept_word_state(word) == EPT_LOCAL &&
                  !atomic_compare_exchange_weak(
                      &clock->words[page], &word,
-                     (word & EPT_LOW_HALF) |
-                         (uint64_t)(now(clock) - COLD_AGE) << EPT_STAMP_SHIFT));
+                     (word & EPT_LOW_HALF) | (uint64_t)(now(clock) - COLD_AGE) << EPT_STAMP_SHIFT));
     }
     block_queue(clock, number, CLOCK_COLD);
 }

@@ -39,6 +39,11 @@ int fault_engine_event_fd(const struct fault_engine *engine)
     return engine->error_fd;
 }
 
+bool fault_prefetcher_known(const char *name)
+{
+    return prefetch_find(name) != NULL;
+}
+
 static void engine_watermarks(struct fault_engine *engine)
 {
     uint64_t local = engine->config.local_pages;
@@ -151,6 +156,7 @@ int fault_context_create(struct fault_engine *engine, struct fault_context **out
         if (engine->contexts[i])
             continue;
         context->index = i;
+        atomic_store(&engine->whereabouts[i].tid, gettid());
         context->lane = i % LANES;
         engine->contexts[i] = context;
         if (i >= atomic_load(&engine->context_count))

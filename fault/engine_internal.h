@@ -11,12 +11,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define FILL_MAX_PAGES   256u /* most pages one first touch fills */
-#define BLOCK_LOCKS      64u
-#define CONTEXTS_MAX     (FV_VCPU_MAX + 64u)
-#define SAMPLE_PAGES     8u /* one page in so many tells whether prefetches are used */
-#define SAMPLE_HISTORY   64 /* ... averaged over about so many */
-#define RECLAIMERS_MAX   4u
+#define FILL_MAX_PAGES 256u /* most pages one first touch fills */
+#define BLOCK_LOCKS    64u
+#define CONTEXTS_MAX   (FV_VCPU_MAX + 64u)
+#define SAMPLE_PAGES   8u /* one page in so many tells whether prefetches are used */
+#define SAMPLE_HISTORY 64 /* ... averaged over about so many */
+#define RECLAIMERS_MAX 4u
 
 _Static_assert(BLOCK_PAGES == RDMA_SLAB_PAGES, "a block's copies live in one slab");
 
@@ -44,7 +44,7 @@ struct streams {
 struct fault_context {
     struct fault_engine *engine;
     uint32_t index;
-    uint32_t lane;       /* which lane its fetches use; uffd mode: by faulting thread */
+    uint32_t lane; /* which lane its fetches use; uffd mode: by faulting thread */
     struct streams fills;
     struct tally tally;
 };
@@ -53,6 +53,7 @@ struct fault_context {
 struct whereabouts {
     atomic_bool inside;  /* in KVM_RUN ... */
     atomic_uint entered; /* ... since this epoch */
+    atomic_int tid;
 } __attribute__((aligned(64))); /* written at every exit: a cache line of its own */
 
 struct reclaimer;
@@ -143,8 +144,7 @@ int patience_spend(struct patience *patience, uint64_t start_ns);
  * patience. */
 int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience);
 /* Likewise for a page in any busy state; lands the page itself if it is on its way. */
-int page_wait(struct fault_engine *engine, uint64_t page, uint64_t seen,
-              struct patience *patience);
+int page_wait(struct fault_engine *engine, uint64_t page, uint64_t seen, struct patience *patience);
 /* Futex on a plain counter. */
 void counter_wake(atomic_uint *counter);
 int counter_wait(atomic_uint *counter, unsigned seen, uint64_t timeout_ns);

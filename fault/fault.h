@@ -28,6 +28,8 @@ struct fault_source {
                 void *to); /* uffd mode: thread `tid` waits in KVM_RUN for a page whose contents do
                               not exist. */
     void (*unfillable)(void *owner, uint64_t page, int tid);
+    /* The vCPU on thread `tid` should leave KVM_RUN soon, and come back. NULL: never asked. */
+    void (*expel)(void *owner, int tid);
     void *owner;
 };
 
@@ -84,6 +86,8 @@ struct fault_counters {
 
 /* ---- engine.c ---- */
 
+/* May fault_config.prefetcher have this name? */
+bool fault_prefetcher_known(const char *name);
 /* Starts the reclaimer where something is remote. Returns 0 or -errno after one message. */
 int fault_engine_create(struct fault_engine **out, const struct fault_config *config);
 /* Stops its threads; no context may be in use any more. Accepts NULL. */

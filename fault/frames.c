@@ -49,8 +49,8 @@ static uint64_t optional_limit(const struct fault_engine *engine)
 
 uint64_t frames_take_optional(struct fault_engine *engine, uint64_t want)
 {
-    uint64_t got = budget_take(&engine->resident_pages, &engine->resident_peak,
-                               optional_limit(engine), want);
+    uint64_t got =
+        budget_take(&engine->resident_pages, &engine->resident_peak, optional_limit(engine), want);
     reclaim_ahead(engine);
     return got;
 }

@@ -61,8 +61,7 @@ static int demand_open(struct fault_engine *engine, struct lane *lane)
     int error = rdma_buffer_alloc(engine->config.node, EPT_PAGE_BYTES, &buffer);
     if (error)
         return error;
-    error =
-        rdma_queue_create(engine->config.node, RDMA_QUEUE_DEMAND, DEMAND_DEPTH, &lane->demand);
+    error = rdma_queue_create(engine->config.node, RDMA_QUEUE_DEMAND, DEMAND_DEPTH, &lane->demand);
     if (error)
         rdma_buffer_free(engine->config.node, buffer, EPT_PAGE_BYTES);
     else
@@ -170,8 +169,7 @@ static uint64_t flight_claim(struct fault_engine *engine, const struct lane *lan
     most = most < to_block_end ? most : to_block_end;
     most = most < FLIGHT_PAGES ? most : FLIGHT_PAGES;
     uint64_t frames = frames_take_optional(engine, most);
-    uint64_t got =
-        run_claim(engine, page, frames, EPT_REMOTE, EPT_FETCHING, lane->index + 1);
+    uint64_t got = run_claim(engine, page, frames, EPT_REMOTE, EPT_FETCHING, lane->index + 1);
     frames_give(engine, frames - got);
     return got;
 }
@@ -204,7 +202,8 @@ uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t pag
         }
         /* Only sampled pages can tell that they were touched (run.c). */
         if (marker && *marker == MARKER_NONE)
-            *marker = got < SAMPLE_PAGES ? at : (at + SAMPLE_PAGES - 1) / SAMPLE_PAGES * SAMPLE_PAGES;
+            *marker =
+                got < SAMPLE_PAGES ? at : (at + SAMPLE_PAGES - 1) / SAMPLE_PAGES * SAMPLE_PAGES;
         atomic_fetch_add_explicit(&engine->prefetched, got, memory_order_relaxed);
         at += got;
     }
@@ -232,16 +231,16 @@ void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
         .cause = cause,
         .write = write,
         .max_pages = most < AHEAD_MAX ? (uint32_t)most : AHEAD_MAX,
-        .accuracy_percent = atomic_load_explicit(&engine->accuracy, memory_order_relaxed) * 100 >>
-                            16,
+        .accuracy_percent =
+            atomic_load_explicit(&engine->accuracy, memory_order_relaxed) * 100 >> 16,
     };
     struct prefetch_plan plan;
     uint64_t marker = MARKER_NONE;
     uint32_t done = 0;
     prefetcher->plan(&lane->state, &touch, &plan);
     for (uint32_t i = 0; i < plan.count; i++) {
-        uint64_t passed = lane_fetch(engine, lane, plan.runs[i].page, plan.runs[i].pages,
-                                     plan.write, &marker);
+        uint64_t passed =
+            lane_fetch(engine, lane, plan.runs[i].page, plan.runs[i].pages, plan.write, &marker);
         done += (uint32_t)passed;
         if (passed < plan.runs[i].pages)
             break;
@@ -297,8 +296,7 @@ static void flight_land(struct fault_engine *engine, struct lane *lane, struct f
 {
     fault_histogram_add(&lane->flight_ns, clock_now_ns() - flight->posted_ns);
     if (!error)
-        error =
-            run_land(engine, flight->page, flight->pages, flight->buffer, flight->write, true);
+        error = run_land(engine, flight->page, flight->pages, flight->buffer, flight->write, true);
     if (error) {
         run_release(engine, flight->page, flight->pages, EPT_REMOTE);
         frames_give(engine, flight->pages);

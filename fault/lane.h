@@ -20,12 +20,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LANES           64u
-#define LANE_FLIGHTS    16u
-#define LANE_MARKERS    16u
-#define FLIGHT_PAGES    PREFETCH_RUN_PAGES
-#define BUFFERS_MAX     64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
-#define MARKER_NONE     UINT64_MAX
+#define LANES        64u
+#define LANE_FLIGHTS 16u
+#define LANE_MARKERS 16u
+#define FLIGHT_PAGES PREFETCH_RUN_PAGES
+#define BUFFERS_MAX  64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
+#define MARKER_NONE  UINT64_MAX
 
 struct fault_engine;
 struct fault_context;
@@ -78,8 +78,8 @@ int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t pa
 void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
                   enum prefetch_cause cause, bool write);
 /* Starts fetching those of the pages that are remote. Pages passed, fewer than `pages` when there
- * are no frames, buffers or queue slots left. *marker (if not NULL and MARKER_NONE): a page near the
- * first one started that can tell whether it was touched. */
+ * are no frames, buffers or queue slots left. *marker (if not NULL and MARKER_NONE): a page near
+ * the first one started that can tell whether it was touched. */
 uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t pages,
                     bool write, uint64_t *marker);
 /* Lands at most `most` flights that have arrived, waiting at most timeout_ns for the first. Flights

@@ -19,10 +19,8 @@ static int pin_try(ept_word_t *word, bool write)
             return 1;
         if ((seen & EPT_PIN_MASK) == EPT_PIN_MASK)
             return -EBUSY;
-    } while (
-        !atomic_compare_exchange_weak(word, &seen,
-                                      ((seen & ~EPT_PREFETCHED) + EPT_PIN) |
-                                          (write ? EPT_DIRTY : 0)));
+    } while (!atomic_compare_exchange_weak(
+        word, &seen, ((seen & ~EPT_PREFETCHED) + EPT_PIN) | (write ? EPT_DIRTY : 0)));
     return 0;
 }
 

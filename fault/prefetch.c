@@ -92,8 +92,8 @@ void prefetch_stream_plan(struct prefetch_stream *stream, const struct prefetch_
     if (stride < 0 && want > stream->edge / span)
         want = stream->edge / span;
     plan->write = stream->write;
-    stream->edge += (uint64_t)(stride * (int64_t)prefetch_append(plan, stream->edge, stride,
-                                                                 (uint32_t)want));
+    stream->edge +=
+        (uint64_t)(stride * (int64_t)prefetch_append(plan, stream->edge, stride, (uint32_t)want));
 }
 
 void prefetch_stream_posted(struct prefetch_stream *stream, uint32_t planned, uint32_t pages)

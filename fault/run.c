@@ -26,8 +26,7 @@ void run_release(struct fault_engine *engine, uint64_t page, uint64_t pages, enu
 {
     for (uint64_t i = page; i < page + pages; i++) {
         uint64_t word = atomic_load(&engine->words[i]);
-        word_settle(&engine->words[i],
-                    (word & ~(EPT_STATE_MASK | EPT_PIN_MASK | EPT_DIRTY)) | to);
+        word_settle(&engine->words[i], (word & ~(EPT_STATE_MASK | EPT_PIN_MASK | EPT_DIRTY)) | to);
     }
 }
 
@@ -134,8 +133,8 @@ int run_land(struct fault_engine *engine, uint64_t page, uint64_t pages, const v
         atomic_fetch_add_explicit(&engine->refaults, active, memory_order_relaxed);
     for (uint64_t i = 0; i < pages; i++) {
         uint64_t word = atomic_load(&engine->words[page + i]) & kept;
-        word_settle(&engine->words[page + i], word | arrivals[i] | EPT_LOCAL | EPT_COPY |
-                                                  (prefetched ? EPT_PREFETCHED : 0));
+        word_settle(&engine->words[page + i],
+                    word | arrivals[i] | EPT_LOCAL | EPT_COPY | (prefetched ? EPT_PREFETCHED : 0));
     }
     return 0;
 }

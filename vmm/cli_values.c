@@ -6,7 +6,7 @@
  */
 #include "vmm/cli.h"
 
-#include "fault/prefetch.h"
+#include "fault/fault.h"
 #include "support.h"
 
 #include <errno.h>
@@ -78,7 +78,7 @@ int cli_set_prefetch(void *cli, const char *value)
 {
     struct run_config *config = &((struct cli *)cli)->config;
 
-    if (!prefetch_find(value)) {
+    if (!fault_prefetcher_known(value)) {
         message_error("--prefetch %s: unknown prefetcher (none, readahead, trend or auto)", value);
         return -EINVAL;
     }

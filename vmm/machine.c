@@ -151,6 +151,7 @@ static int paging_create(struct vm *vm)
         .source = {.extent = mm_source_extent,
                    .read = mm_source_read,
                    .unfillable = mm_source_unfillable,
+                   .expel = mm_source_expel,
                    .owner = vm->mm},
     };
     if (!error)

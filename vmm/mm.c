@@ -322,6 +322,14 @@ void mm_source_unfillable(void *owner, uint64_t page, int tid)
     vcpu_kick(vcpu);
 }
 
+void mm_source_expel(void *owner, int tid)
+{
+    struct mm *mm = owner;
+    struct vcpu *vcpu = vcpu_by_tid(mm->vm, tid);
+    if (vcpu)
+        vcpu_kick(vcpu);
+}
+
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to)
 {
     struct mm *mm = owner;

@@ -180,8 +180,7 @@ static json_t *report_object(struct vm *vm)
     json_object_set_new(report, "system_ns", number(timeval_ns(usage.ru_stime)));
     json_object_set_new(report, "memory_bytes", number(config->memory_bytes));
     json_object_set_new(report, "local_bytes", number(config->local_bytes));
-    json_object_set_new(report, "fault_mode",
-                        json_string(fault_mode_name(config->fault_mode)));
+    json_object_set_new(report, "fault_mode", json_string(fault_mode_name(config->fault_mode)));
     json_object_set_new(report, "vcpus", vcpus_object(vm));
     json_object_set_new(report, "table_bytes", number(ept_table_bytes(vm->ept)));
     if (vm->engine) {

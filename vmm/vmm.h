@@ -46,8 +46,8 @@ struct run_config {
     const char *memserver; /* NULL: embedded when needed */
     const char *transport; /* as rdma_config.transport */
     enum fault_mode fault_mode;
-    const char *prefetcher; /* a name that prefetch_find knows */
-    uint32_t threads_max; /* vCPUs */
+    const char *prefetcher; /* fault_prefetcher_known */
+    uint32_t threads_max;   /* vCPUs */
     struct dir_grant *dirs;
     size_t dir_count;
     const char *workdir;    /* NULL: the current directory */
@@ -177,6 +177,7 @@ bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need);
 int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to);
 void mm_source_unfillable(void *owner, uint64_t page, int tid);
+void mm_source_expel(void *owner, int tid);
 
 /* Access rights of one page (EPT_*), EPT_NONE when unmapped. */
 unsigned mm_access(struct mm *mm, gpa_t gpa);

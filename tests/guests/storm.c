@@ -85,8 +85,8 @@ static void run_threads(struct storm *storm, unsigned threads, uint64_t seed, bo
 
 static int report(struct storm *storm)
 {
-    static const char *const names[STORM_OPS] = {"reads",    "rewrites", "spans",    "small",
-                                                 "discards", "remaps",   "protects", "io", "sweep"};
+    static const char *const names[STORM_OPS] = {"reads",  "rewrites", "spans", "small", "discards",
+                                                 "remaps", "protects", "io",    "sweep"};
     unsigned long total = 0;
     printf("storm:");
     for (unsigned op = 0; op < STORM_OPS; op++) {
