@@ -182,9 +182,11 @@ void rdma_node_destroy(struct rdma_node *node)
 {
     if (!node)
         return;
-    rdma_control_stop(node);
+    /* First the data connections: the server ends what is left of them when it hears our BYE, and
+     * that would look like a failure. */
     if (node->transport)
         node->transport->close(node);
+    rdma_control_stop(node);
     channel_close(&node->channel);
     if (node->slabs)
         munmap(node->slabs, node->slab_count * sizeof(struct slab_entry));

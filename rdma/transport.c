@@ -5,6 +5,7 @@
  * device leads to the address and the node takes it, else libfabric.
  */
 #include "rdma/transport.h"
+#include "rdma/verbs_library.h"
 
 #include "support.h"
 
@@ -120,6 +121,12 @@ int rdma_transport_parse(struct rdma_node *node, const char *text)
         message_error("memory node %s: the verbs transport needs a HOST:PORT address",
                       node->address_text);
         return -EINVAL;
+    }
+    if (node->transport == &rdma_verbs && !verbs_device_exists()) {
+        message_error("memory node %s: the verbs transport needs an RDMA device, and this host has "
+                      "none (or use --transport ofi)",
+                      node->address_text);
+        return -ENODEV;
     }
     rdma_transport_describe(node);
     return 0;

@@ -64,6 +64,22 @@ struct verbs_node {
     uint8_t reads_max;           /* READs that one queue pair may have under way */
 };
 
+struct verbs_queue {
+    struct verbs_link link;
+    bool armed; /* the completion channel tells of the next completion */
+    unsigned events_unacknowledged;
+    /* Counts of transfers since the start; position % limit is a place in the arrays. */
+    uint64_t chained, handed_over, completed, reported;
+    uint32_t limit; /* at most the queue's depth */
+    struct ibv_send_wr *requests;
+    struct ibv_sge *pieces;
+    uint32_t *slots;
+    /* The buffer last used, which is nearly always the next one's. */
+    unsigned buffers_seen;
+    uintptr_t base, end;
+    uint32_t key;
+};
+
 /* verbs_thread.c */
 int verbs_thread_start(struct rdma_node *node);
 void verbs_thread_stop(struct verbs_node *shared);

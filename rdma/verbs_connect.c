@@ -25,6 +25,7 @@
 #define ACK_TIMEOUT_UNIT   4096 /* ns */
 #define READS_IN_FLIGHT    16   /* what common devices can do */
 #define CONNECT_LOOK_MS    100
+#define WORDS_MS           200
 #define PORT_SPACE_REQUEST RDMA_PS_TCP
 
 /* What of an event is still needed once it was acknowledged. */
@@ -52,9 +53,19 @@ static int verbs_event_take(struct rdma_node *node, struct rdma_cm_id **id,
     return 1;
 }
 
+/* The server's own words, on the control connection, are worth a moment. */
+static void verbs_words_await(const struct rdma_node *node)
+{
+    struct pollfd lost = {.fd = node->event_fd, .events = POLLIN};
+
+    poll(&lost, 1, WORDS_MS);
+}
+
 /* An event nobody waits for. */
 static void verbs_event_unasked(struct rdma_node *node, const struct verbs_event *event)
 {
+    if (event->type == RDMA_CM_EVENT_DISCONNECTED)
+        verbs_words_await(node);
     if (event->type == RDMA_CM_EVENT_DISCONNECTED)
         rdma_node_fail(node, -ECONNRESET, "data connection closed by the server (did it end?)");
     else if (event->type == RDMA_CM_EVENT_DEVICE_REMOVAL)

@@ -21,22 +21,6 @@
 #define SIGNAL_EVERY 8u
 #define POLL_MAX     32
 
-struct verbs_queue {
-    struct verbs_link link;
-    bool armed; /* the completion channel tells of the next completion */
-    unsigned events_unacknowledged;
-    /* Counts of transfers since the start; position % limit is a place in the arrays. */
-    uint64_t chained, handed_over, completed, reported;
-    uint32_t limit; /* at most the queue's depth */
-    struct ibv_send_wr *requests;
-    struct ibv_sge *pieces;
-    uint32_t *slots;
-    /* The buffer last used, which is nearly always the next one's. */
-    unsigned buffers_seen;
-    uintptr_t base, end;
-    uint32_t key;
-};
-
 static int verbs_queue_create(struct rdma_queue *queue)
 {
     const struct verbs_node *shared = queue->node->private;
