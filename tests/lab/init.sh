@@ -35,6 +35,7 @@ for directory in proc sys dev; do
     mount --bind /$directory $root/$directory
 done
 mkdir -p /dev/shm /dev/pts
+ln -s /proc/self/fd /dev/fd
 mount -t tmpfs none $root/dev/shm
 mount -t devpts none $root/dev/pts
 mount -t tmpfs none $root/tmp

@@ -101,7 +101,7 @@ build_initrd() {
     trap "rm -rf '$root'" EXIT
     mkdir -p "$root"/{bin,modules,proc,sys,dev,newroot}
     cp "$(command -v busybox)" "$root/bin/busybox"
-    for applet in sh mount mkdir sed insmod cat ip sync reboot usleep chroot hostname; do
+    for applet in sh mount mkdir sed insmod cat ip sync reboot usleep ln chroot hostname; do
         ln -s busybox "$root/bin/$applet"
     done
     module_files | while read -r path; do
