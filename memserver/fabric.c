@@ -2,8 +2,8 @@
 /*
  * A worker process on libfabric: the endpoints that one-sided operations reach its tenant's memory
  * through. libfabric's tcp provider does the data in whichever process polls it; it was not written
- * for hostile peers, which is why it runs here, sandboxed, with one tenant's memory and a token that
- * only this tenant knows, and not in the supervisor. After traffic the loop spins for a short
+ * for hostile peers, which is why it runs here, sandboxed, with one tenant's memory and a token
+ * that only this tenant knows, and not in the supervisor. After traffic the loop spins for a short
  * bounded time, then sleeps.
  */
 #include "memserver/fabric.h"

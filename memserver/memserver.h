@@ -105,7 +105,8 @@ int sandbox_enter(void);
 struct worker_transport {
     /* Listens on start->bind and fills start->port in; `base` is the tenant's memory. */
     int (*open)(struct worker_message *start, uint8_t *base);
-    /* Makes the slab at offset slab->remote reachable; the slab then says where and by which key. */
+    /* Makes the slab at offset slab->remote reachable; the slab then says where and by which key.
+     */
     int (*map)(struct wire_slab *slab);
     /* Its key works no more when this returns. */
     int (*unmap)(uint64_t offset);

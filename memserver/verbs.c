@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A worker process on RDMA: a protection domain of this tenant alone, its queue pairs, and its slabs
- * as memory regions. The device serves reads and writes by itself; this process sleeps but for
- * connections and the supervisor's requests. Regions are in this tenant's protection domain, so no
- * other tenant's queue pair can use their keys, known or guessed; that their addresses are random
- * besides keeps a tenant from stale ones of its own. A slab's region dies with the slab, and
+ * A worker process on RDMA: a protection domain of this tenant alone, its queue pairs, and its
+ * slabs as memory regions. The device serves reads and writes by itself; this process sleeps but
+ * for connections and the supervisor's requests. Regions are in this tenant's protection domain, so
+ * no other tenant's queue pair can use their keys, known or guessed; that their addresses are
+ * random besides keeps a tenant from stale ones of its own. A slab's region dies with the slab, and
  * everything with the process: from then on the device refuses.
  */
 #include "memserver/memserver.h"
@@ -18,12 +18,12 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
-#define SLEEP_MS         1000
-#define LINKS_MAX        1280 /* queues of one tenant: a few a vCPU */
-#define READS_IN_FLIGHT  16   /* of one queue pair: what common devices can do */
-#define LISTEN_BACKLOG   64
-#define ADDRESS_TRIES    8
-#define ADDRESS_BITS     46 /* devices map addresses as user space has them */
+#define SLEEP_MS        1000
+#define LINKS_MAX       1280 /* queues of one tenant: a few a vCPU */
+#define READS_IN_FLIGHT 16   /* of one queue pair: what common devices can do */
+#define LISTEN_BACKLOG  64
+#define ADDRESS_TRIES   8
+#define ADDRESS_BITS    46 /* devices map addresses as user space has them */
 
 static struct {
     struct rdma_event_channel *events;
@@ -144,9 +144,8 @@ static void link_request(struct rdma_cm_id *id, const struct rdma_conn_param *as
 
     if (code == VERBS_ACCEPTED && !worker_token_matches(worker.token, request.token))
         code = VERBS_REFUSED_TOKEN;
-    if (code == VERBS_ACCEPTED &&
-        (worker.link_count == LINKS_MAX || id->verbs != worker.pd->context ||
-         link_accept(id, asked) < 0))
+    if (code == VERBS_ACCEPTED && (worker.link_count == LINKS_MAX ||
+                                   id->verbs != worker.pd->context || link_accept(id, asked) < 0))
         code = VERBS_REFUSED_FULL;
     if (code == VERBS_ACCEPTED)
         worker.links[worker.link_count++] = id;

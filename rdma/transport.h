@@ -67,7 +67,7 @@ struct rdma_transport {
 struct rdma_node {
     const struct rdma_transport *transport;
     const struct rdma_transport *fallback; /* "auto": tried when transport cannot be; or NULL */
-    void *private; /* the transport's */
+    void *private;                         /* the transport's */
     char address_text[ADDRESS_TEXT_BYTES];
     char describe[128];
     struct address address;

@@ -140,8 +140,8 @@ static int verbs_buffer_register(struct rdma_node *node, void *base, size_t byte
     madvise(base, bytes, MADV_DONTFORK);
     buffer->base = (uintptr_t)base;
     buffer->bytes = bytes;
-    buffer->region = verbs.ibv_reg_mr_iova2(shared->pd, base, bytes, (uintptr_t)base,
-                                            IBV_ACCESS_LOCAL_WRITE);
+    buffer->region =
+        verbs.ibv_reg_mr_iova2(shared->pd, base, bytes, (uintptr_t)base, IBV_ACCESS_LOCAL_WRITE);
     if (!buffer->region) {
         error = -errno;
         free(buffer);

@@ -47,8 +47,8 @@ static int verbs_event_take(struct rdma_node *node, struct rdma_cm_id **id,
     *id = got->id;
     event->type = got->event;
     event->status = got->status;
-    event->answer = verbs_answer_parse(got->param.conn.private_data,
-                                       got->param.conn.private_data_len);
+    event->answer =
+        verbs_answer_parse(got->param.conn.private_data, got->param.conn.private_data_len);
     verbs.rdma_ack_cm_event(got);
     return 1;
 }
@@ -156,10 +156,9 @@ static int verbs_resolve(struct rdma_node *node, struct verbs_link *link, uint64
     *why = "address";
     if (verbs.rdma_create_id(shared->events, &link->id, NULL, PORT_SPACE_REQUEST))
         return -errno;
-    error = verbs_step(
-        node, link,
-        verbs.rdma_resolve_addr(link->id, NULL, verbs_peer(node, &peer), timeout_ms),
-        RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, why);
+    error = verbs_step(node, link,
+                       verbs.rdma_resolve_addr(link->id, NULL, verbs_peer(node, &peer), timeout_ms),
+                       RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, why);
     if (!error && !link->id->verbs)
         error = -ENODEV;
     if (error)
@@ -200,8 +199,7 @@ static int verbs_pair_create(struct verbs_node *shared, struct verbs_link *link,
     link->completions = verbs.ibv_create_comp_channel(link->id->verbs);
     if (!link->completions)
         return -errno;
-    link->cq =
-        verbs.ibv_create_cq(link->id->verbs, (int)depth + 1, NULL, link->completions, 0);
+    link->cq = verbs.ibv_create_cq(link->id->verbs, (int)depth + 1, NULL, link->completions, 0);
     if (!link->cq)
         return -errno;
     attribute.send_cq = attribute.recv_cq = link->cq;
@@ -230,7 +228,8 @@ static int verbs_establish(struct rdma_node *node, struct verbs_link *link, uint
         .private_data_len = sizeof(request),
         .initiator_depth = shared->reads_max,
         .retry_count = RETRY_COUNT,
-        /* Nothing is ever sent to a receive queue, so nobody is "not ready"; finite all the same. */
+        /* Nothing is ever sent to a receive queue, so nobody is "not ready"; finite all the same.
+         */
         .rnr_retry_count = RETRY_COUNT,
     };
 

@@ -161,8 +161,8 @@ static int paging_create(struct vm *vm)
 }
 
 /*
- * A memory server of our own has to be started before the sandbox forbids it; another's is connected
- * to inside, because RDMA's files serve only the credentials that they were opened with.
+ * A memory server of our own has to be started before the sandbox forbids it; another's is
+ * connected to inside, because RDMA's files serve only the credentials that they were opened with.
  */
 static int node_and_files(struct machine *m)
 {

@@ -47,7 +47,7 @@ struct run_config {
     const char *transport; /* as rdma_config.transport */
     enum fault_mode fault_mode;
     const char *prefetcher; /* a name that prefetch_find knows */
-    uint32_t threads_max; /* vCPUs */
+    uint32_t threads_max;   /* vCPUs */
     struct dir_grant *dirs;
     size_t dir_count;
     const char *workdir;    /* NULL: the current directory */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What only verbs can show, on a real or software RDMA device: that a tenant's keys are of no use to
- * another, that they die with slab and tenant, and that a connection which fails ends the node in
- * the promised way. Works on raw connections, past the transport's own checks, as a hostile tenant
- * would. The transport's ordinary duties are in tests/unit/rdma, which the lab runs over verbs too.
+ * What only verbs can show, on a real or software RDMA device: that a tenant's keys are of no use
+ * to another, that they die with slab and tenant, and that a connection which fails ends the node
+ * in the promised way. Works on raw connections, past the transport's own checks, as a hostile
+ * tenant would. The transport's ordinary duties are in tests/unit/rdma, which the lab runs over
+ * verbs too.
  */
 #include "rdma/verbs.h"
 #include "tests/unit/rdma/server_fixture.h"

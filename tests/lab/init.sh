@@ -54,11 +54,16 @@ ip addr add "$(argument address)/24" dev eth0
 ip link set eth0 mtu 4200
 ip link set eth0 up
 chroot $root /usr/bin/rdma link add rxe0 type rxe netdev eth0 || die 'no rxe device'
+# shellcheck disable=SC3045 # busybox has it
 ulimit -l unlimited
+# shellcheck disable=SC3045
 ulimit -n 65536
 read -r up _ </proc/uptime
 say "$role is up after $up s"
-export HOME=/root TERM=dumb LAB_PEER="$(argument peer)" LAB_ADDRESS="$(argument address)"
+LAB_PEER=$(argument peer)
+LAB_ADDRESS=$(argument address)
+export HOME=/root TERM=dumb LAB_PEER LAB_ADDRESS
+# shellcheck disable=SC2046 # words they are
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     chroot $root /bin/bash "$(argument repo)/tests/lab/$role.sh" $(argument options | sed 's/,/ /g') \
     >$root/lab/"$role".log 2>&1 </dev/null

@@ -96,6 +96,7 @@ while kill -0 "${machines[1]}" 2>/dev/null; do
     sleep 1
 done
 sed -n "$((shown + 1)),\$p" "$work/compute.log"
+sed 's/^/      /' "$work/figures.log" "$work/endings.log" 2>/dev/null
 if [ ! -s "$work/compute.status" ]; then
     echo "FAIL  lab - the compute node ended early; its console:"
     tail -n 20 "$work/compute.console" "$work/compute.qemu.log"

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 
 static const char *const transports[] = {"loopback", "ofi", "verbs"};
-#define QUOTA      (8 * FIXTURE_SLAB_BYTES)
+#define QUOTA (8 * FIXTURE_SLAB_BYTES)
 
 static struct server_fixture server;
 

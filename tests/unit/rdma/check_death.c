@@ -10,7 +10,7 @@
 static const char *const transports[] = {"loopback", "ofi", "verbs"};
 /* Those that give a tenant a worker process. */
 static const char *const networks[] = {"ofi", "verbs"};
-#define QUOTA      (16 * FIXTURE_SLAB_BYTES)
+#define QUOTA (16 * FIXTURE_SLAB_BYTES)
 /* Scheduling on a busy machine; the bound itself is FIXTURE_TIMEOUT_NS. */
 #define SLACK_NS 1500000000ULL
 

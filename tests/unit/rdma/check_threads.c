@@ -8,9 +8,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi", "verbs"};
-#define QUOTA      (64 * FIXTURE_SLAB_BYTES)
-#define THREADS    4
+static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi",
+                                         "verbs"};
+#define QUOTA   (64 * FIXTURE_SLAB_BYTES)
+#define THREADS 4
 
 static struct server_fixture server;
 

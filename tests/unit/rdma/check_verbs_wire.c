@@ -90,7 +90,8 @@ START_TEST(every_failed_completion_has_a_type_and_a_hint)
 }
 END_TEST
 
-/* The text of each as the library says it, and what to do about it, are in the manual of messages. */
+/* The text of each as the library says it, and what to do about it, are in the manual of messages.
+ */
 START_TEST(every_failed_completion_is_documented)
 {
     static char text[1 << 17];

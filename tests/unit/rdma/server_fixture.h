@@ -4,8 +4,8 @@
  * in any case with the test process. Also used by tests/unit/memserver.
  *
  * Tests that hold for every transport loop over a table that ends with "verbs". That one needs an
- * RDMA device: with FARVISOR_TEST_RDMA set to this host's address on it (tests/lab does), only it is
- * tested, else only the others.
+ * RDMA device: with FARVISOR_TEST_RDMA set to this host's address on it (tests/lab does), only it
+ * is tested, else only the others.
  */
 #ifndef FARVISOR_SERVER_FIXTURE_H
 #define FARVISOR_SERVER_FIXTURE_H
