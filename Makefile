@@ -143,7 +143,7 @@ $(FUZZ_PROGRAMS): $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(FUZZ_
 	$(Q)$(CC) $(FV_CFLAGS) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS)
 
 -include $(patsubst %,%.d,$(foreach layer,$(LAYERS),$(call objects,$(layer))))
--include $(patsubst %.c,$(B)/obj/%.c.o.d,$(wildcard tests/unit/*/*.c tests/fuzz/*.c))
+-include $(patsubst %.c,$(B)/obj/%.c.o.d,$(wildcard tests/unit/*/*.c tests/fuzz/*.c tests/lab/*.c))
 
 # --- what people run; deps first, so that each works on a fresh system ---
 SUBMAKE := +$(Q)$(MAKE) --no-print-directory -j$(JOBS)
@@ -165,6 +165,24 @@ check: deps ## build, then run every test: unit, model, fuzz corpus, system (SUI
 	$(SUBMAKE) check-run
 check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS)
 	@$(TEST_ENV) tests/check.sh $(SUITES)
+
+# What the lab runs besides the unit tests of the transports.
+LAB_PROGRAMS := $(patsubst tests/lab/%.c,$(B)/tests/lab/%,$(wildcard tests/lab/*.c))
+$(LAB_PROGRAMS): $(B)/tests/lab/%: $(B)/obj/tests/lab/%.c.o $(call archives,rdma)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(CHECK_LIBS) $(LIBS)
+
+.PHONY: lab lab-quick lab-deps lab-run
+lab: lab-deps ## build, then test RDMA and nested paging between two emulated machines (30 min at most)
+	$(SUBMAKE) lab-run
+lab-quick: lab-deps ## the short form of it
+	$(SUBMAKE) lab-run LAB_OPTIONS=--quick
+lab-deps:
+	@tools/deps.sh --lab
+lab-run: all $(GUEST_PROGRAMS) $(LAB_PROGRAMS) $(filter $(B)/tests/unit/rdma/%,$(UNIT_PROGRAMS)) \
+    $(B)/tests/unit/memserver/check_server
+	@$(TEST_ENV) tests/lab/run.sh $(LAB_OPTIONS)
 
 .PHONY: lint
 lint: deps ## formatting, static analysis, layering, sizes, manuals, scripts

@@ -34,8 +34,6 @@ static bool admit_allowed(struct tenant *tenant, const struct wire_hello *hello)
         tenant_end(tenant, WIRE_ERROR_FULL, "asked for up to %s, but a tenant may have at most %s",
                    format_bytes(hello->quota_bytes, wanted, sizeof(wanted)),
                    format_bytes(server->config.quota_bytes, most, sizeof(most)));
-    } else if (hello->transport == WIRE_VERBS) {
-        tenant_end(tenant, WIRE_ERROR_UNSUPPORTED, "this memory server has no verbs transport");
     } else {
         return true;
     }
@@ -88,6 +86,7 @@ static int admit_start_worker(struct tenant *tenant)
         error = server_watch(tenant->server, &tenant->worker, EPOLLIN);
     if (error)
         return error;
+    start.transport = tenant->hello.transport;
     start.map_bytes = tenant->hello.quota_bytes;
     start.parent = (uint64_t)getpid();
     memcpy(start.token, tenant->token, sizeof(start.token));
@@ -118,7 +117,11 @@ void tenant_ready(struct tenant *tenant, uint16_t port)
 
 void tenant_worker_started(struct tenant *tenant, const struct worker_message *answer)
 {
-    if (answer->status < 0 || answer->port == 0)
+    if (tenant->hello.transport == WIRE_VERBS && answer->status < 0)
+        tenant_end(tenant, WIRE_ERROR_UNSUPPORTED,
+                   "the memory server cannot use RDMA on that address: %s",
+                   strerror(-answer->status));
+    else if (answer->status < 0 || answer->port == 0)
         tenant_end(tenant, WIRE_ERROR_INTERNAL, "its worker process cannot use the network: %s",
                    strerror(-answer->status));
     else

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tenant's worker process: holds that tenant's memory and the fabric endpoint that one-sided
- * operations reach it through. libfabric's tcp provider does the data in whichever process polls
- * it; it was not written for hostile peers, which is why it runs here, sandboxed, with one tenant's
- * memory and a token that only this tenant knows, and not in the supervisor. After traffic the
- * loop spins for a short bounded time, then sleeps.
+ * A worker process on libfabric: the endpoints that one-sided operations reach its tenant's memory
+ * through. libfabric's tcp provider does the data in whichever process polls it; it was not written
+ * for hostile peers, which is why it runs here, sandboxed, with one tenant's memory and a token
+ * that only this tenant knows, and not in the supervisor. After traffic the loop spins for a short
+ * bounded time, then sleeps.
  */
 #include "memserver/fabric.h"
 
@@ -13,17 +13,13 @@
 #include <rdma/fi_cm.h>
 #include <rdma/fi_eq.h>
 #include <rdma/fi_errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define SLEEP_MS 1000
 #define SPIN_NS  50000ULL /* two round trips: the next demand read of a busy guest comes sooner */
+
+static struct fabric fabric_state;
 
 static int fabric_listen(struct fabric *fabric, const struct address *bind, uint16_t *port)
 {
@@ -58,40 +54,14 @@ static int fabric_listen(struct fabric *fabric, const struct address *bind, uint
     return error;
 }
 
-/* Waits for the supervisor's first message. The connection's end is the supervisor's. */
-static int fabric_receive(struct worker_message *message)
+static int fabric_worker_open(struct worker_message *start, uint8_t *base)
 {
-    struct pollfd waited = {.fd = WORKER_CONTROL_FD, .events = POLLIN};
-    int got = worker_receive(WORKER_CONTROL_FD, message);
-
-    while (got == 0) {
-        if (poll(&waited, 1, -1) < 0 && errno != EINTR)
-            return -errno;
-        got = worker_receive(WORKER_CONTROL_FD, message);
-    }
-    return got < 0 ? got : 0;
-}
-
-static int fabric_setup(struct fabric *fabric, struct worker_message *start)
-{
-    int error = fabric_receive(start);
-
-    if (error)
-        return error;
-    /* The supervisor may have died before the death signal was asked for. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if ((uint64_t)getppid() != start->parent)
-        return -ECONNRESET;
-    memcpy(fabric->token, start->token, sizeof(fabric->token));
-    fabric->map_bytes = start->map_bytes;
-    fabric->base = mmap(NULL, start->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                        WORKER_MEMORY_FD, 0);
-    if (fabric->base == MAP_FAILED)
-        return -errno;
-    fabric->regions = calloc(start->map_bytes / WIRE_SLAB_BYTES, sizeof(struct fid_mr *));
-    if (!fabric->regions)
+    memcpy(fabric_state.token, start->token, sizeof(fabric_state.token));
+    fabric_state.base = base;
+    fabric_state.regions = calloc(start->map_bytes / WIRE_SLAB_BYTES, sizeof(struct fid_mr *));
+    if (!fabric_state.regions)
         return -ENOMEM;
-    return fabric_listen(fabric, &start->bind, &start->port);
+    return fabric_listen(&fabric_state, &start->bind, &start->port);
 }
 
 /* Traffic came: was it worth spinning for, and is it worth spinning for the next? */
@@ -114,8 +84,9 @@ static bool fabric_spins(struct fabric *fabric)
 }
 
 /* One turn: sleeps unless there was traffic a moment ago. */
-static int fabric_turn(struct fabric *fabric)
+static int fabric_turn(bool *asked)
 {
+    struct fabric *fabric = &fabric_state;
     struct fid *waited[] = {&fabric->cq->fid, &fabric->eq->fid};
     struct pollfd descriptors[] = {{.fd = WORKER_CONTROL_FD, .events = POLLIN},
                                    {.fd = fabric->cq_fd, .events = POLLIN},
@@ -130,23 +101,23 @@ static int fabric_turn(struct fabric *fabric)
         fabric_busy(fabric);
     if (descriptors[2].revents)
         fabric_connections(fabric);
-    return descriptors[0].revents ? fabric_request(fabric) : 0;
+    *asked = descriptors[0].revents != 0;
+    return 0;
 }
 
-int fabric_worker_main(void)
+static int fabric_map(struct wire_slab *slab)
 {
-    static struct fabric fabric;
-    struct worker_message start;
-    int error;
-
-    signal(SIGPIPE, SIG_IGN);
-    error = fabric_setup(&fabric, &start);
-    if (!error)
-        error = sandbox_enter();
-    start.status = error;
-    if (worker_send(WORKER_CONTROL_FD, &start) < 0)
-        return -ECONNRESET;
-    while (!error)
-        error = fabric_turn(&fabric);
-    return error;
+    return fabric_slab_map(&fabric_state, slab);
 }
+
+static int fabric_unmap(uint64_t offset)
+{
+    return fabric_slab_unmap(&fabric_state, offset);
+}
+
+const struct worker_transport worker_fabric = {
+    .open = fabric_worker_open,
+    .map = fabric_map,
+    .unmap = fabric_unmap,
+    .turn = fabric_turn,
+};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of a worker process: its state, and what its loop (fabric.c) calls (fabric_serve.c).
+ * Inside of a worker process on libfabric: its state, and what its loop (fabric.c) calls
+ * (fabric_serve.c).
  */
 #ifndef FARVISOR_MEMSERVER_FABRIC_H
 #define FARVISOR_MEMSERVER_FABRIC_H
@@ -26,7 +27,6 @@ struct fabric {
     int endpoint_count;
     int eq_fd, cq_fd;
     uint8_t *base;
-    uint64_t map_bytes;
     struct fid_mr **regions; /* one a slab of the map, NULL where not granted */
     uint64_t busy_ns;        /* when traffic was last seen */
     bool spinning;
@@ -36,6 +36,7 @@ struct fabric {
 
 void fabric_progress(struct fabric *fabric);    /* moves data, discards completions */
 void fabric_connections(struct fabric *fabric); /* new and ended ones */
-int fabric_request(struct fabric *fabric);      /* from the supervisor; -errno: it is gone */
+int fabric_slab_map(struct fabric *fabric, struct wire_slab *slab);
+int fabric_slab_unmap(struct fabric *fabric, uint64_t offset);
 
 #endif

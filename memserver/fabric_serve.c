@@ -7,7 +7,6 @@
 #include "memserver/fabric.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <rdma/fi_cm.h>
 #include <rdma/fi_eq.h>
 #include <rdma/fi_errno.h>
@@ -27,16 +26,6 @@ void fabric_progress(struct fabric *fabric)
         if (got == -FI_EAVAIL)
             got = fi_cq_readerr(fabric->cq, &failed, 0);
     } while (got > 0);
-}
-
-/* Takes as long whichever byte differs. */
-static bool fabric_token_matches(const struct fabric *fabric, const uint8_t *token)
-{
-    uint8_t difference = 0;
-
-    for (size_t i = 0; i < WIRE_TOKEN_BYTES; i++)
-        difference |= (uint8_t)(fabric->token[i] ^ token[i]);
-    return difference == 0;
 }
 
 static void fabric_accept(struct fabric *fabric, struct fi_info *info)
@@ -91,7 +80,7 @@ void fabric_connections(struct fabric *fabric)
             fabric_drop(fabric, event.entry.fid);
         } else if (type == FI_CONNREQ) {
             bool known = (size_t)got == sizeof(event.entry) + WIRE_TOKEN_BYTES &&
-                         fabric_token_matches(fabric, event.data);
+                         worker_token_matches(fabric->token, event.data);
 
             if (known && fabric->endpoint_count < FABRIC_ENDPOINTS_MAX)
                 fabric_accept(fabric, event.entry.info);
@@ -102,23 +91,14 @@ void fabric_connections(struct fabric *fabric)
     }
 }
 
-/* Index of a slab that the supervisor names; the supervisor is trusted, its bugs are not. */
-static int fabric_index(const struct fabric *fabric, uint64_t offset, uint64_t *index)
-{
-    if (offset % WIRE_SLAB_BYTES || offset >= fabric->map_bytes)
-        return -EINVAL;
-    *index = offset / WIRE_SLAB_BYTES;
-    return 0;
-}
-
-static int fabric_map(struct fabric *fabric, struct wire_slab *slab)
+int fabric_slab_map(struct fabric *fabric, struct wire_slab *slab)
 {
     struct fid_mr *region = NULL;
-    uint64_t index;
-    int error = fabric_index(fabric, slab->remote, &index);
+    uint64_t index = slab->remote / WIRE_SLAB_BYTES;
+    int error = -EINVAL;
 
-    if (error || fabric->regions[index])
-        return -EINVAL;
+    if (fabric->regions[index])
+        return error;
     for (int i = 0; i < KEY_TRIES && !region; i++) {
         if (getrandom(&slab->key, sizeof(slab->key), 0) != (ssize_t)sizeof(slab->key))
             return -EIO;
@@ -133,31 +113,13 @@ static int fabric_map(struct fabric *fabric, struct wire_slab *slab)
     return 0;
 }
 
-static int fabric_unmap(struct fabric *fabric, const struct wire_slab *slab)
+int fabric_slab_unmap(struct fabric *fabric, uint64_t offset)
 {
-    uint64_t index;
-    int error = fabric_index(fabric, slab->remote, &index);
+    uint64_t index = offset / WIRE_SLAB_BYTES;
 
-    if (error || !fabric->regions[index])
+    if (!fabric->regions[index])
         return -EINVAL;
     fi_close(&fabric->regions[index]->fid);
     fabric->regions[index] = NULL;
-    return fallocate(WORKER_MEMORY_FD, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     (off_t)slab->remote, WIRE_SLAB_BYTES) < 0
-               ? -errno
-               : 0;
-}
-
-int fabric_request(struct fabric *fabric)
-{
-    struct worker_message message;
-    int got = worker_receive(WORKER_CONTROL_FD, &message);
-
-    if (got <= 0)
-        return got;
-    message.status = 0;
-    for (uint32_t i = 0; i < message.count && !message.status; i++)
-        message.status = message.type == WORKER_MAP ? fabric_map(fabric, &message.slabs[i])
-                                                    : fabric_unmap(fabric, &message.slabs[i]);
-    return worker_send(WORKER_CONTROL_FD, &message);
+    return 0;
 }

@@ -15,7 +15,7 @@ int main(int argc, char **argv)
 
     message_init("memserver", MESSAGE_NORMAL);
     if (argc == 2 && strcmp(argv[1], WORKER_ARGUMENT) == 0)
-        return fabric_worker_main() < 0 ? SERVER_FAILURE_STATUS : 0;
+        return worker_process_main() < 0 ? SERVER_FAILURE_STATUS : 0;
     if (server_config_parse(&config, argc, argv) < 0)
         return SERVER_FAILURE_STATUS;
     if (config.help) {

@@ -2,9 +2,10 @@
 /*
  * Map of the memory node's server. One supervisor process serves every control connection from one
  * epoll loop (server.c, tenant.c) and owns all memory accounting (slabs.c). A tenant that uses a
- * network has a worker process of its own (worker.c starts it, fabric.c is it), which holds the
- * tenant's memory and fabric endpoint and nothing of anybody else: what a hostile tenant can break
- * is its own worker. A tenant on this host maps its memory file itself and has none.
+ * network has a worker process of its own (worker.c starts it, process.c is it, with fabric.c for
+ * libfabric or verbs.c for RDMA), which holds the tenant's memory and connections and nothing of
+ * anybody else: what a hostile tenant can break is its own worker. A tenant on this host maps its
+ * memory file itself and has none.
  */
 #ifndef FARVISOR_MEMSERVER_H
 #define FARVISOR_MEMSERVER_H
@@ -78,6 +79,7 @@ struct worker_message {
     uint32_t type; /* enum worker_type */
     /* IN */
     uint32_t count;
+    uint32_t transport; /* enum wire_transport */
     uint64_t stamp, map_bytes, parent;
     struct address bind;
     uint8_t token[WIRE_TOKEN_BYTES];
@@ -92,12 +94,29 @@ int worker_send(int fd, const struct worker_message *message);
 /* 1 got one, 0 nothing there, -errno: worker gone or broken. */
 int worker_receive(int fd, struct worker_message *message);
 
-/* ---- fabric.c, sandbox.c: the worker process itself ---- */
+/* ---- process.c, sandbox.c: the worker process itself ---- */
 #define WORKER_CONTROL_FD 3
 #define WORKER_MEMORY_FD  4
 #define WORKER_ARGUMENT   "--internal-worker"
-int fabric_worker_main(void);
+int worker_process_main(void);
 int sandbox_enter(void);
+
+/* What a network is to the worker; fabric.c and verbs.c fill one in. */
+struct worker_transport {
+    /* Listens on start->bind and fills start->port in; `base` is the tenant's memory. */
+    int (*open)(struct worker_message *start, uint8_t *base);
+    /* Makes the slab at offset slab->remote reachable; the slab then says where and by which key.
+     */
+    int (*map)(struct wire_slab *slab);
+    /* Its key works no more when this returns. */
+    int (*unmap)(uint64_t offset);
+    /* Sleeps until there is something to do, does what is the network's; *asked: the supervisor
+     * wants something. 0 or -errno: the worker ends. */
+    int (*turn)(bool *asked);
+};
+extern const struct worker_transport worker_fabric;
+extern const struct worker_transport worker_verbs;
+bool worker_token_matches(const uint8_t *ours, const uint8_t *theirs);
 
 /* ---- tenant.c, report.c ---- */
 struct server;

@@ -120,8 +120,11 @@ static int greet_answer(struct rdma_node *node, bool *told)
     if (got < 0)
         return got == -ECONNRESET ? -EPROTO : got;
     if (answer.header.type == WIRE_ERROR) {
-        message_error("memory node %s: refused: %s", node->address_text, answer.error.text);
         *told = true;
+        if (answer.error.code == WIRE_ERROR_UNSUPPORTED)
+            rdma_node_explain(node, "refused: %s", answer.error.text);
+        else
+            message_error("memory node %s: refused: %s", node->address_text, answer.error.text);
         return greet_error_code(answer.error.code);
     }
     if (answer.header.type != WIRE_READY ||

@@ -37,6 +37,21 @@ void rdma_node_fail(struct rdma_node *node, int error, const char *format, ...)
         return;
 }
 
+void rdma_node_explain(const struct rdma_node *node, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (node->fallback)
+        message_info("memory node %s: not by %s: %s", node->address_text, node->transport->name,
+                     text);
+    else
+        message_error("memory node %s: %s", node->address_text, text);
+}
+
 static int node_tables_create(struct rdma_node *node)
 {
     size_t bytes = node->slab_count * sizeof(struct slab_entry);
@@ -109,6 +124,28 @@ static int node_config_check(const struct rdma_config *config)
     return 0;
 }
 
+/* Greets and opens the transport; where that cannot be, the other one that "auto" has in mind. */
+static int node_attach(struct rdma_node *node, const char *name)
+{
+    for (;;) {
+        int error = rdma_node_greet(node, name);
+        bool other = error == -EOPNOTSUPP;
+
+        if (!error) {
+            error = node->transport->open(node, node->channel.passed_fd);
+            other = error != 0;
+        }
+        /* A server that is not there, or takes no tenants, does so whatever the transport. */
+        if (!other || !node->fallback)
+            return error;
+        node->transport->close(node);
+        channel_close(&node->channel);
+        node->transport = node->fallback;
+        node->fallback = NULL;
+        rdma_transport_describe(node);
+    }
+}
+
 int rdma_node_connect(struct rdma_node **out, const struct rdma_config *config)
 {
     struct rdma_node *node;
@@ -127,9 +164,7 @@ int rdma_node_connect(struct rdma_node **out, const struct rdma_config *config)
     }
     error = rdma_transport_parse(node, config->transport);
     if (!error)
-        error = rdma_node_greet(node, config->name);
-    if (!error)
-        error = node->transport->open(node, node->channel.passed_fd);
+        error = node_attach(node, config->name);
     if (!error)
         error = rdma_control_start(node);
     if (error)
@@ -147,9 +182,11 @@ void rdma_node_destroy(struct rdma_node *node)
 {
     if (!node)
         return;
-    rdma_control_stop(node);
+    /* First the data connections: the server ends what is left of them when it hears our BYE, and
+     * that would look like a failure. */
     if (node->transport)
         node->transport->close(node);
+    rdma_control_stop(node);
     channel_close(&node->channel);
     if (node->slabs)
         munmap(node->slabs, node->slab_count * sizeof(struct slab_entry));
@@ -190,23 +227,31 @@ void rdma_node_counters(struct rdma_node *node, struct rdma_counters *out)
 int rdma_buffer_alloc(struct rdma_node *node, size_t bytes, void **out)
 {
     void *buffer;
+    int error = 0;
 
-    (void)node; /* today's transports copy from anywhere */
     *out = NULL;
     if (bytes == 0)
         return -EINVAL;
     buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED)
         return -errno;
+    if (node->transport->buffer_register)
+        error = node->transport->buffer_register(node, buffer, bytes);
+    if (error) {
+        munmap(buffer, bytes);
+        return error;
+    }
     *out = buffer;
     return 0;
 }
 
 void rdma_buffer_free(struct rdma_node *node, void *buffer, size_t bytes)
 {
-    (void)node;
-    if (buffer)
-        munmap(buffer, bytes);
+    if (!buffer)
+        return;
+    if (node->transport->buffer_unregister)
+        node->transport->buffer_unregister(node, buffer);
+    munmap(buffer, bytes);
 }
 
 bool rdma_needs_buffer(const struct rdma_node *node)

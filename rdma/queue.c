@@ -98,21 +98,24 @@ static int queue_post_one(struct rdma_queue *queue, const struct rdma_request *r
 
 int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *requests, uint32_t count)
 {
+    const struct rdma_transport *transport = queue->node->transport;
     uint32_t done = 0;
+    int taken = 1;
     int error = rdma_node_error(queue->node);
 
     if (error)
         return error;
     for (; done < count; done++) {
-        int taken = queue_post_one(queue, &requests[done]);
-
-        /* What was taken before the bad one is under way and must be reported as such. */
-        if (taken < 0)
-            return done ? (int)done : taken;
-        if (taken == 0)
+        taken = queue_post_one(queue, &requests[done]);
+        if (taken <= 0)
             break;
     }
-    return (int)done;
+    if (done && transport->flush)
+        error = transport->flush(queue);
+    if (error)
+        return error;
+    /* What was taken before a bad one is under way and must be reported as such. */
+    return done || taken > 0 ? (int)done : taken;
 }
 
 static void queue_count(struct rdma_node *node, const struct rdma_request *request)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which transport a connection uses: the text of --transport, with the parameters of a simulated
- * network, to an operations table. "auto" takes shared memory on a unix socket, else libfabric.
+ * network, to an operations table. "auto" takes shared memory on a unix socket, else RDMA where a
+ * device leads to the address and the node takes it, else libfabric.
  */
 #include "rdma/transport.h"
+#include "rdma/verbs_library.h"
 
 #include "support.h"
 
@@ -13,12 +15,16 @@
 
 #define DELAY_MAX_NS 10000000000ULL /* 10 s: more is a typing error */
 
-static const struct rdma_transport *const transports[] = {&rdma_loopback, &rdma_ofi};
+static const struct rdma_transport *const transports[] = {&rdma_loopback, &rdma_verbs, &rdma_ofi};
 
 static int transport_choose(struct rdma_node *node, const char *name)
 {
     if (strcmp(name, "auto") == 0) {
         node->transport = address_is_unix(&node->address) ? &rdma_loopback : &rdma_ofi;
+        if (node->transport == &rdma_ofi && rdma_verbs.usable(node)) {
+            node->transport = &rdma_verbs;
+            node->fallback = &rdma_ofi;
+        }
         return 0;
     }
     for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++) {
@@ -26,10 +32,6 @@ static int transport_choose(struct rdma_node *node, const char *name)
             node->transport = transports[i];
             return 0;
         }
-    }
-    if (strcmp(name, "verbs") == 0) {
-        message_error("transport 'verbs': not in this build (use --transport ofi)");
-        return -EOPNOTSUPP;
     }
     message_error("transport '%s': unknown (expected auto, loopback, ofi or verbs)", name);
     return -EINVAL;
@@ -60,7 +62,7 @@ static int transport_parameter(struct loopback_network *network, const char *key
     return 0;
 }
 
-static void transport_describe(struct rdma_node *node)
+void rdma_transport_describe(struct rdma_node *node)
 {
     const struct loopback_network *network = &node->network;
     size_t room = sizeof(node->describe);
@@ -115,6 +117,17 @@ int rdma_transport_parse(struct rdma_node *node, const char *text)
                       node->address_text);
         return -EINVAL;
     }
-    transport_describe(node);
+    if (node->transport == &rdma_verbs && address_is_unix(&node->address)) {
+        message_error("memory node %s: the verbs transport needs a HOST:PORT address",
+                      node->address_text);
+        return -EINVAL;
+    }
+    if (node->transport == &rdma_verbs && !verbs_device_exists()) {
+        message_error("memory node %s: the verbs transport needs an RDMA device, and this host has "
+                      "none (or use --transport ofi)",
+                      node->address_text);
+        return -ENODEV;
+    }
+    rdma_transport_describe(node);
     return 0;
 }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside of rdma/: what a node and a queue are, and the table of operations that a transport
- * (loopback.c, ofi*.c) fills in. The shared code checks requests, counts, spins, sleeps, bounds
- * every wait and ends the node; a transport only moves bytes and reports. A transport that needs
- * registered buffers, one queue pair a queue and a key a slab (verbs) fits the same table.
+ * (loopback.c, ofi.c, verbs*.c) fills in. The shared code checks requests, counts, spins, sleeps,
+ * bounds every wait and ends the node; a transport only moves bytes and reports.
  */
 #ifndef FARVISOR_RDMA_TRANSPORT_H
 #define FARVISOR_RDMA_TRANSPORT_H
@@ -45,13 +44,20 @@ struct rdma_transport {
     bool needs_buffer;
     uint64_t spin_ns[3];   /* by enum rdma_queue_kind: how long polling beats sleeping */
     void (*prepare)(void); /* NULL: nothing; called while the server prepares too */
-    /* After READY; passed_fd (or -1) stays the caller's. 0 or -errno after one message. */
+    /* For "auto": can the node's address be reached by it? Bounded, quiet, leaves nothing. */
+    bool (*usable)(struct rdma_node *node);
+    /* After READY; passed_fd (or -1) stays the caller's. 0 or -errno after rdma_node_explain. */
     int (*open)(struct rdma_node *node, int passed_fd);
     void (*close)(struct rdma_node *node); /* undoes open, also a failed one */
+    /* NULL: any memory will do. 0 or -errno after one message. */
+    int (*buffer_register)(struct rdma_node *node, void *base, size_t bytes);
+    void (*buffer_unregister)(struct rdma_node *node, const void *base);
     int (*queue_open)(struct rdma_queue *queue);
     void (*queue_close)(struct rdma_queue *queue);
     /* One checked request in `slot`; 1 taken, 0 full, -errno. */
     int (*post)(struct rdma_queue *queue, uint32_t slot, uint64_t remote, uint64_t key);
+    /* Ends a run of posts. NULL: each was started by post; 0 or -errno: the node is lost. */
+    int (*flush)(struct rdma_queue *queue);
     /* Fills finished[]; returns how many, without waiting; or -errno: the node is lost. */
     int (*poll)(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max);
     /* Sleeps until something may have finished, the node is lost, or about `until_ns`. */
@@ -60,7 +66,8 @@ struct rdma_transport {
 
 struct rdma_node {
     const struct rdma_transport *transport;
-    void *private; /* the transport's */
+    const struct rdma_transport *fallback; /* "auto": tried when transport cannot be; or NULL */
+    void *private;                         /* the transport's */
     char address_text[ADDRESS_TEXT_BYTES];
     char describe[128];
     struct address address;
@@ -120,13 +127,20 @@ struct rdma_queue {
 
 extern const struct rdma_transport rdma_loopback;
 extern const struct rdma_transport rdma_ofi;
+extern const struct rdma_transport rdma_verbs;
 
 /* node.c: ends the node. The first call wins and prints "memory node ADDRESS: " and the text. */
 void rdma_node_fail(struct rdma_node *node, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Why connecting failed: an error, or while there is a fallback a word under --verbose. */
+void rdma_node_explain(const struct rdma_node *node, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* transport.c: "auto", "loopback,delay=20us", ... 0 or -errno after one message. */
 int rdma_transport_parse(struct rdma_node *node, const char *text);
+/* Fills node->describe from its transport. */
+void rdma_transport_describe(struct rdma_node *node);
 
 /* connect.c: socket, HELLO, READY. 0 or -errno after one message. */
 int rdma_node_greet(struct rdma_node *node, const char *name);

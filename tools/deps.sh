@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs the Debian packages that building and testing need and that are missing; does nothing,
-# and asks for nothing, when all are there. The list below is the only one; each has its reason.
+# and asks for nothing, when all are there. The lists below are the only ones; each has its reason.
 # Quiet and non-interactive: apt's own output is shown only when it fails.
+# Usage: tools/deps.sh [--lab]     --lab: also what `make lab` needs
 set -euo pipefail
 
 packages() {
@@ -48,16 +49,22 @@ perl                # tests: unmodified program
 jq                  # tests read --stats with it
 file                # tests: unmodified program
 LIST
+    [ "${1:-}" = --lab ] && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
+qemu-system-x86     # the two emulated machines
+busybox-static      # their first process
+cpio                # their initial RAM file system
+LIST
+    true
 }
 
 missing=()
 if ! command -v dpkg-query >/dev/null; then
     echo "deps: this is not a Debian system; install what these Debian packages hold:" >&2
-    packages | tr '\n' ' ' >&2
+    packages "$@" | tr '\n' ' ' >&2
     echo >&2
     exit 0
 fi
-mapfile -t wanted < <(packages)
+mapfile -t wanted < <(packages "$@")
 installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null || true)
 for package in "${wanted[@]}"; do
     grep -qx "installed $package" <<<"$installed" || missing+=("$package")

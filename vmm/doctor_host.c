@@ -6,6 +6,7 @@
 #include "vmm/cli.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -65,29 +66,44 @@ static void check_memlock(void)
         format_bytes(limit.rlim_cur, text, sizeof(text)));
 }
 
+/* One port: whether it can carry anything, and over what. Devices with more are seldom. */
+static bool check_rdma_port(const char *device)
+{
+    char path[PATH_MAX], state[32] = "", layer[32] = "unknown";
+    bool active;
+
+    snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/state", device);
+    doctor_read_line(path, state, sizeof(state)); /* "4: ACTIVE" */
+    snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/link_layer", device);
+    doctor_read_line(path, layer, sizeof(layer));
+    active = strstr(state, "ACTIVE") != NULL;
+    doctor_line(active ? DOCTOR_OK : DOCTOR_WARN, "RDMA device",
+                active ? NULL : "ip link; rdma link   (is the cable in, the interface up?)",
+                "%s: port 1 %s, %s", device, active ? "active" : "not active", layer);
+    return active;
+}
+
 static void check_rdma_devices(void)
 {
-    char names[256] = "";
-    size_t used = 0;
     DIR *folder = opendir("/sys/class/infiniband");
-    struct dirent *entry;
+    const struct dirent *entry;
+    unsigned found = 0, active = 0;
 
     while (folder && (entry = readdir(folder))) {
-        size_t length = strlen(entry->d_name);
-
-        if (entry->d_name[0] == '.' || used + length + 2 > sizeof(names))
+        if (entry->d_name[0] == '.')
             continue;
-        names[used++] = ' ';
-        memcpy(names + used, entry->d_name, length + 1);
-        used += length;
+        found++;
+        active += check_rdma_port(entry->d_name);
     }
     if (folder)
         closedir(folder);
-    if (used)
-        doctor_line(DOCTOR_OK, "RDMA devices", NULL, "found:%s", names);
-    else
-        doctor_line(DOCTOR_OK, "RDMA devices", NULL,
+    if (!found)
+        doctor_line(DOCTOR_OK, "RDMA device", NULL,
                     "none: transports here are loopback and ofi (TCP)");
+    else if (active && access("/dev/infiniband/rdma_cm", R_OK | W_OK))
+        doctor_line(DOCTOR_WARN, "RDMA device", "sudo modprobe rdma_ucm",
+                    "/dev/infiniband/rdma_cm: %s: the verbs transport cannot be used",
+                    strerror(errno));
 }
 
 void doctor_check_host(void)

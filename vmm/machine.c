@@ -161,6 +161,19 @@ static int paging_create(struct vm *vm)
     return error;
 }
 
+/*
+ * A memory server of our own has to be started before the sandbox forbids it; another's is
+ * connected to inside, because RDMA's files serve only the credentials that they were opened with.
+ */
+static int node_and_files(struct machine *m)
+{
+    bool own = !m->vm.config->memserver;
+    int error = own ? node_connect(m) : 0;
+    if (!error)
+        error = sandbox_files(&m->vm);
+    return error || own ? error : node_connect(m);
+}
+
 /* Returns 0 or an exit status, after one message. */
 static int machine_build(struct machine *m)
 {
@@ -170,9 +183,9 @@ static int machine_build(struct machine *m)
     int status = program_open(vm, &m->program);
     if (status)
         return status;
-    if (node_connect(m) || paging_create(vm) || timers_create(&vm->timers) ||
+    if (node_and_files(m) || paging_create(vm) || timers_create(&vm->timers) ||
         devicetree_place(vm, &m->program) || vcpu_first_create(vm) || events_start(vm) ||
-        sandbox_enter(vm))
+        sandbox_calls())
         return EXIT_FARVISOR;
     return 0;
 }

@@ -4,8 +4,10 @@
  * it to what the guest was granted. Landlock bounds the files that can be opened from now on,
  * seccomp (sandbox_filter.c) the system calls, no_new_privs rules out set-user-id programs.
  *
- * Called by the main thread before the guest runs; threads made later inherit it all. What the
- * host kernel does not offer is left out with a line under --verbose.
+ * Files are bounded before the memory node is connected and so before there is any other thread:
+ * later ones inherit it. No later than that, for it changes the process's credentials, and RDMA's
+ * files serve only whoever has those that they were opened with. System calls are bounded last, on
+ * every thread. What the host kernel does not offer is left out with a line under --verbose.
  */
 #include "vmm/hostio_internal.h"
 #include "vmm/sandbox_internal.h"
@@ -35,6 +37,9 @@
 
 /* What the VMM and its libraries themselves read: their own process, devices' descriptions. */
 static const char *const own_read[] = {"/proc", "/sys"};
+/* A link out of /etc on many systems; names of memory nodes are looked up with it. */
+static const char resolver[] = "/etc/resolv.conf";
+static const char rdma_devices[] = "/dev/infiniband";
 
 /* Every right the host's Landlock knows; 0: none at all. */
 static uint64_t rights_known(void)
@@ -106,6 +111,16 @@ static int rules_for_scratch(int ruleset, const struct io_scratch *scratch, uint
     return rule_add_path(ruleset, parent[0] ? parent : "/", LANDLOCK_ACCESS_FS_REMOVE_DIR);
 }
 
+/* What connecting to a memory node opens. */
+static int rules_for_node(int ruleset, uint64_t known)
+{
+    uint64_t use = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE |
+                   LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_IOCTL_DEV;
+    int error = rule_add_path(ruleset, resolver, LANDLOCK_ACCESS_FS_READ_FILE);
+
+    return error ? error : rule_add_path(ruleset, rdma_devices, use & known);
+}
+
 static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t known)
 {
     int error = rules_for_scratch(ruleset, &mounts->disk, known);
@@ -121,7 +136,7 @@ static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t k
     return error;
 }
 
-static int landlock_enter(const struct hostio *io)
+static int landlock_enter(const struct hostio *io, bool with_node)
 {
     uint64_t known = rights_known();
     struct landlock_ruleset_attr attr = {.handled_access_fs = known};
@@ -137,13 +152,15 @@ static int landlock_enter(const struct hostio *io)
     error = rules_for_mounts(ruleset, &io->mounts, known);
     if (!error)
         error = rules_for_vmm(ruleset, &io->mounts, known);
+    if (!error && with_node)
+        error = rules_for_node(ruleset, known);
     if (!error && syscall(SYS_landlock_restrict_self, ruleset, 0))
         error = -errno;
     close(ruleset);
     return error;
 }
 
-int sandbox_enter(struct vm *vm)
+int sandbox_files(struct vm *vm)
 {
     int error;
 
@@ -151,12 +168,16 @@ int sandbox_enter(struct vm *vm)
         message_error("sandbox: no_new_privs: %s", strerror(errno));
         return -errno;
     }
-    error = landlock_enter(vm->io);
-    if (error) {
+    error = landlock_enter(vm->io, vm->config->memserver != NULL);
+    if (error)
         message_error("sandbox: Landlock: %s", strerror(-error));
-        return error;
-    }
-    error = sandbox_filter_load();
+    return error;
+}
+
+int sandbox_calls(void)
+{
+    int error = sandbox_filter_load();
+
     if (error == -EINVAL) {
         message_info("sandbox: this host has no seccomp filters: system calls are not bounded");
         return 0;

@@ -201,7 +201,7 @@ EXPECTED
 test_doctor_finds_this_host_fit() {
     expect_status 0 "$FARVISOR" doctor
     for topic in /dev/kvm 'host kind' 'kvm features' 'address bits' kernel userfaultfd memory \
-        'huge pages' memlock 'RDMA devices' 'guest image' memserver; do
+        'huge pages' memlock 'RDMA device' 'guest image' memserver; do
         grep -qE "^(ok|warn) +$topic " out || fail "no line for $topic: $(cat out)"
     done
     grep -qx 'This host can run guests.' out || fail "no verdict"

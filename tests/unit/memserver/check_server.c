@@ -7,9 +7,8 @@
 
 #include <sys/socket.h>
 
-static const char *const transports[] = {"loopback", "ofi"};
-#define TRANSPORTS ((int)(sizeof(transports) / sizeof(transports[0])))
-#define QUOTA      (8 * FIXTURE_SLAB_BYTES)
+static const char *const transports[] = {"loopback", "ofi", "verbs"};
+#define QUOTA (8 * FIXTURE_SLAB_BYTES)
 
 static struct server_fixture server;
 
@@ -340,10 +339,10 @@ static Suite *server_suite(void)
     tcase_set_timeout(each, 30);
     tcase_set_timeout(life, 30);
     tcase_set_timeout(options, 30);
-    tcase_add_loop_test(each, status_tells_tenants_and_bytes, 0, TRANSPORTS);
-    tcase_add_loop_test(each, memory_is_back_when_a_tenant_is_killed, 0, TRANSPORTS);
-    tcase_add_loop_test(each, sigterm_waits_for_the_last_tenant, 0, TRANSPORTS);
-    tcase_add_loop_test(each, sigterm_ends_tenants_after_the_grace_time, 0, TRANSPORTS);
+    fixture_add_each(each, status_tells_tenants_and_bytes, transports);
+    fixture_add_each(each, memory_is_back_when_a_tenant_is_killed, transports);
+    fixture_add_each(each, sigterm_waits_for_the_last_tenant, transports);
+    fixture_add_each(each, sigterm_ends_tenants_after_the_grace_time, transports);
     tcase_add_test(life, limits_are_enforced);
     tcase_add_test(life, sigterm_without_tenants_ends_at_once);
     tcase_add_test(life, a_second_sigint_ends_at_once);

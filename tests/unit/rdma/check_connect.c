@@ -6,6 +6,7 @@
 #include "rdma/address.h"
 #include "rdma/rdma.h"
 #include "rdma/spin.h"
+#include "rdma/verbs_library.h"
 #include "support.h"
 #include "tests/unit/unit.h"
 
@@ -57,7 +58,8 @@ static const struct {
     int error;
 } refused[] = {
     {"carrier-pigeon", "unix:/nowhere", -EINVAL},
-    {"verbs", "127.0.0.1:1", -EOPNOTSUPP},
+    {"verbs", "unix:/nowhere", -EINVAL},
+    {"verbs,delay=20us", "127.0.0.1:1", -EINVAL},
     {"loopback", "127.0.0.1:1", -EINVAL},
     {"loopback,delay", "unix:/nowhere", -EINVAL},
     {"loopback,delay=", "unix:/nowhere", -EINVAL},
@@ -85,6 +87,21 @@ START_TEST(a_bad_transport_or_address_is_refused)
     message_init("check_connect", MESSAGE_NORMAL);
     ck_assert_int_eq(rdma_node_connect(&node, &config), refused[_i].error);
     ck_assert_ptr_null(node);
+}
+END_TEST
+
+START_TEST(verbs_needs_a_device)
+{
+    struct rdma_config config = {.transport = "verbs",
+                                 .address = "127.0.0.1:1",
+                                 .quota_bytes = 1 << 21,
+                                 .span_pages = 1024,
+                                 .timeout_ns = 1000000000};
+    struct rdma_node *node;
+
+    message_init("check_connect", MESSAGE_NORMAL);
+    ck_assert_int_eq(rdma_node_connect(&node, &config),
+                     verbs_device_exists() ? -ECONNREFUSED : -ENODEV);
 }
 END_TEST
 
@@ -119,6 +136,7 @@ static Suite *connect_suite(void)
     tcase_add_test(texts, a_unix_path_that_does_not_fit_is_refused);
     tcase_add_loop_test(texts, a_bad_transport_or_address_is_refused, 0,
                         (int)(sizeof(refused) / sizeof(refused[0])));
+    tcase_add_test(texts, verbs_needs_a_device);
     tcase_add_test(texts, spinning_in_vain_is_given_up_and_tried_again);
     suite_add_tcase(suite, texts);
     return suite;

@@ -7,9 +7,10 @@
 
 #include <pthread.h>
 
-static const char *const transports[] = {"loopback", "ofi"};
-#define TRANSPORTS ((int)(sizeof(transports) / sizeof(transports[0])))
-#define QUOTA      (16 * FIXTURE_SLAB_BYTES)
+static const char *const transports[] = {"loopback", "ofi", "verbs"};
+/* Those that give a tenant a worker process. */
+static const char *const networks[] = {"ofi", "verbs"};
+#define QUOTA (16 * FIXTURE_SLAB_BYTES)
 /* Scheduling on a busy machine; the bound itself is FIXTURE_TIMEOUT_NS. */
 #define SLACK_NS 1500000000ULL
 
@@ -113,19 +114,19 @@ END_TEST
 
 START_TEST(a_killed_worker_ends_transfers)
 {
-    die_while_transferring("ofi", true, SIGKILL);
+    die_while_transferring(networks[_i], true, SIGKILL);
 }
 END_TEST
 
 START_TEST(a_stopped_worker_ends_transfers)
 {
-    die_while_transferring("ofi", true, SIGSTOP);
+    die_while_transferring(networks[_i], true, SIGSTOP);
 }
 END_TEST
 
 START_TEST(a_stopped_worker_is_noticed_while_idle)
 {
-    struct rdma_node *node = fixture_connect_as(&server, "ofi", QUOTA);
+    struct rdma_node *node = fixture_connect_as(&server, networks[_i], QUOTA);
     uint64_t began = clock_now_ns();
 
     kill(fixture_worker(&server), SIGSTOP);
@@ -136,9 +137,9 @@ END_TEST
 
 START_TEST(a_worker_that_dies_hurts_no_other_tenant)
 {
-    struct rdma_node *first = fixture_connect_as(&server, "ofi", QUOTA);
+    struct rdma_node *first = fixture_connect_as(&server, networks[_i], QUOTA);
     pid_t worker = fixture_worker(&server);
-    struct rdma_node *second = fixture_connect_as(&server, "ofi", QUOTA);
+    struct rdma_node *second = fixture_connect_as(&server, networks[_i], QUOTA);
     struct rdma_queue *queue = fixture_queue(second, 4);
     uint64_t began = clock_now_ns();
     void *page = NULL;
@@ -174,7 +175,7 @@ END_TEST
 START_TEST(connecting_does_not_outwait_a_stopped_server)
 {
     struct rdma_config config = {.transport = transports[_i],
-                                 .address = _i ? server.tcp_address : server.unix_address,
+                                 .address = fixture_address(&server, transports[_i]),
                                  .quota_bytes = QUOTA,
                                  .span_pages = 1 << 20,
                                  .timeout_ns = FIXTURE_TIMEOUT_NS};
@@ -189,7 +190,8 @@ END_TEST
 
 START_TEST(connecting_to_nobody_is_refused)
 {
-    struct rdma_config config = {.address = _i ? server.tcp_address : server.unix_address,
+    struct rdma_config config = {.transport = transports[_i],
+                                 .address = fixture_address(&server, transports[_i]),
                                  .quota_bytes = QUOTA,
                                  .span_pages = 1 << 20,
                                  .timeout_ns = FIXTURE_TIMEOUT_NS};
@@ -240,18 +242,18 @@ static Suite *death_suite(void)
     tcase_add_checked_fixture(worker, set_up, tear_down);
     tcase_set_timeout(each, 30);
     tcase_set_timeout(worker, 30);
-    tcase_add_loop_test(each, a_killed_server_is_noticed_while_idle, 0, TRANSPORTS);
-    tcase_add_loop_test(each, a_stopped_server_is_noticed_while_idle, 0, TRANSPORTS);
-    tcase_add_loop_test(each, a_killed_server_ends_transfers, 0, TRANSPORTS);
-    tcase_add_loop_test(each, a_stopped_server_ends_transfers, 0, TRANSPORTS);
-    tcase_add_loop_test(each, a_reservation_does_not_outwait_a_stopped_server, 0, TRANSPORTS);
-    tcase_add_loop_test(each, connecting_does_not_outwait_a_stopped_server, 0, TRANSPORTS);
-    tcase_add_loop_test(each, connecting_to_nobody_is_refused, 0, TRANSPORTS);
-    tcase_add_loop_test(each, a_client_that_was_stopped_goes_on, 0, TRANSPORTS);
-    tcase_add_test(worker, a_killed_worker_ends_transfers);
-    tcase_add_test(worker, a_stopped_worker_ends_transfers);
-    tcase_add_test(worker, a_stopped_worker_is_noticed_while_idle);
-    tcase_add_test(worker, a_worker_that_dies_hurts_no_other_tenant);
+    fixture_add_each(each, a_killed_server_is_noticed_while_idle, transports);
+    fixture_add_each(each, a_stopped_server_is_noticed_while_idle, transports);
+    fixture_add_each(each, a_killed_server_ends_transfers, transports);
+    fixture_add_each(each, a_stopped_server_ends_transfers, transports);
+    fixture_add_each(each, a_reservation_does_not_outwait_a_stopped_server, transports);
+    fixture_add_each(each, connecting_does_not_outwait_a_stopped_server, transports);
+    fixture_add_each(each, connecting_to_nobody_is_refused, transports);
+    fixture_add_each(each, a_client_that_was_stopped_goes_on, transports);
+    fixture_add_each(worker, a_killed_worker_ends_transfers, networks);
+    fixture_add_each(worker, a_stopped_worker_ends_transfers, networks);
+    fixture_add_each(worker, a_stopped_worker_is_noticed_while_idle, networks);
+    fixture_add_each(worker, a_worker_that_dies_hurts_no_other_tenant, networks);
     suite_add_tcase(suite, each);
     suite_add_tcase(suite, worker);
     return suite;

@@ -8,10 +8,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi"};
-#define TRANSPORTS ((int)(sizeof(transports) / sizeof(transports[0])))
-#define QUOTA      (64 * FIXTURE_SLAB_BYTES)
-#define THREADS    4
+static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi",
+                                         "verbs"};
+#define QUOTA   (64 * FIXTURE_SLAB_BYTES)
+#define THREADS 4
 
 static struct server_fixture server;
 
@@ -130,8 +130,8 @@ static Suite *threads_suite(void)
 
     tcase_add_checked_fixture(each, set_up, tear_down);
     tcase_set_timeout(each, 60);
-    tcase_add_loop_test(each, threads_share_a_node, 0, TRANSPORTS);
-    tcase_add_loop_test(each, threads_reserve_the_same_slabs, 0, TRANSPORTS);
+    fixture_add_each(each, threads_share_a_node, transports);
+    fixture_add_each(each, threads_reserve_the_same_slabs, transports);
     suite_add_tcase(suite, each);
     return suite;
 }

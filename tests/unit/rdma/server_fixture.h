@@ -2,6 +2,10 @@
 /*
  * A real memory server for a test: started as its own process before the test, ended after it, and
  * in any case with the test process. Also used by tests/unit/memserver.
+ *
+ * Tests that hold for every transport loop over a table that ends with "verbs". That one needs an
+ * RDMA device: with FARVISOR_TEST_RDMA set to this host's address on it (tests/lab does), only it
+ * is tested, else only the others.
  */
 #ifndef FARVISOR_SERVER_FIXTURE_H
 #define FARVISOR_SERVER_FIXTURE_H
@@ -24,9 +28,23 @@
 
 struct server_fixture {
     pid_t pid;
-    char unix_address[128], tcp_address[128];
+    char unix_address[128], tcp_address[128], rdma_address[128];
     char folder[64];
 };
+
+static inline const char *fixture_rdma(void)
+{
+    return getenv("FARVISOR_TEST_RDMA");
+}
+
+/* Adds a test for each transport of the table that can be tested here. */
+#define fixture_add_each(tcase, test, transports)                                                  \
+    do {                                                                                           \
+        int count_ = (int)(sizeof(transports) / sizeof((transports)[0]));                          \
+                                                                                                   \
+        tcase_add_loop_test(tcase, test, fixture_rdma() ? count_ - 1 : 0,                          \
+                            fixture_rdma() ? count_ : count_ - 1);                                 \
+    } while (0)
 
 static inline const char *fixture_program(void)
 {
@@ -35,7 +53,7 @@ static inline const char *fixture_program(void)
     return program ? program : "build/memserver";
 }
 
-/* Reads the two bound addresses; the server writes them when it is ready. */
+/* Reads the bound addresses; the server writes them when it is ready. */
 static inline void fixture_read_addresses(struct server_fixture *server, int fd)
 {
     char text[512] = "";
@@ -48,7 +66,9 @@ static inline void fixture_read_addresses(struct server_fixture *server, int fd)
             break;
         used += (size_t)got;
     }
-    ck_assert_int_eq(sscanf(text, "%127s %127s", server->unix_address, server->tcp_address), 2);
+    ck_assert_int_eq(sscanf(text, "%127s %127s %127s", server->unix_address, server->tcp_address,
+                            server->rdma_address),
+                     fixture_rdma() ? 3 : 2);
     close(fd);
 }
 
@@ -56,7 +76,7 @@ static inline void fixture_read_addresses(struct server_fixture *server, int fd)
 static inline void fixture_start(struct server_fixture *server, const char *const options[])
 {
     int ready[2];
-    char listen_unix[96], ready_fd[16];
+    char listen_unix[96], listen_rdma[96], ready_fd[16];
     const char *arguments[32] = {"memserver", "--quiet", "--exit-with-parent"};
     int count = 3;
 
@@ -69,6 +89,11 @@ static inline void fixture_start(struct server_fixture *server, const char *cons
     arguments[count++] = listen_unix;
     arguments[count++] = "--listen";
     arguments[count++] = "127.0.0.1:0";
+    if (fixture_rdma()) {
+        snprintf(listen_rdma, sizeof(listen_rdma), "%s:0", fixture_rdma());
+        arguments[count++] = "--listen";
+        arguments[count++] = listen_rdma;
+    }
     arguments[count++] = "--ready-fd";
     arguments[count++] = ready_fd;
     for (int i = 0; options && options[i]; i++)
@@ -102,12 +127,20 @@ static inline int fixture_stop(struct server_fixture *server, int with_signal)
     return status;
 }
 
+/* Where the transport reaches the server. */
+static inline const char *fixture_address(const struct server_fixture *server,
+                                          const char *transport)
+{
+    if (strcmp(transport, "verbs") == 0)
+        return server->rdma_address;
+    return strcmp(transport, "ofi") == 0 ? server->tcp_address : server->unix_address;
+}
+
 static inline struct rdma_node *fixture_connect_as(const struct server_fixture *server,
                                                    const char *transport, uint64_t quota_bytes)
 {
-    bool local = strncmp(transport, "ofi", 3) != 0;
     struct rdma_config config = {.transport = transport,
-                                 .address = local ? server->unix_address : server->tcp_address,
+                                 .address = fixture_address(server, transport),
                                  .name = "test",
                                  .quota_bytes = quota_bytes,
                                  .span_pages = 1 << 20,
