@@ -238,7 +238,8 @@ int hostio_host_fd(struct hostio *io, int guest_fd);
 int hostio_host_path(struct hostio *io, const char *guest_path, char *out, size_t bytes);
 
 /* ---- sandbox.c: Landlock, seccomp, no_new_privs ---- */
-int sandbox_enter(struct vm *vm); /* after everything is open, before the guest runs */
+int sandbox_files(struct vm *vm); /* before the memory node and other threads */
+int sandbox_calls(void);          /* after everything is open, before the guest runs */
 
 /* ---- install.c: files that belong to this program ---- */
 #define INSTALL_GUEST_VARIABLE     "FARVISOR_GUEST" /* environment: another guest image */
