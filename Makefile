@@ -70,6 +70,7 @@ FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 GUEST_IMAGE := $(B)/farvisor-guest.elf
 -include guest-os/guest.mk
 -include tests/guests/guests.mk
+-include tests/bench/bench.mk
 
 .PHONY: help
 help: ## this text
@@ -163,7 +164,7 @@ demo-run: all $(GUEST_PROGRAMS)
 .PHONY: check check-run
 check: deps ## build, then run every test: unit, model, fuzz corpus, system (SUITES= selects)
 	$(SUBMAKE) check-run
-check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS)
+check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
 	@$(TEST_ENV) tests/check.sh $(SUITES)
 
 .PHONY: lint
