@@ -47,6 +47,9 @@ tar                 # tests: unmodified program
 perl                # tests: unmodified program
 jq                  # tests read --stats with it
 file                # tests: unmodified program
+libsnappy-dev       # benchmark: snappy
+libsqlite3-dev      # benchmark: analytics in SQL
+gnuplot-nox         # benchmark: plots
 LIST
 }
 

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import csv
 import datetime
+import json
 import os
 import pathlib
 import shlex
@@ -25,12 +26,13 @@ import report as reports
 import systems as known
 import workloads as catalogue
 from measure import COLUMNS, Cell, Runner
+from summary import key_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parent.parent
-QUICK = {"runs": 3, "local": "12.5,100", "systems": "native,zram,exit,uffd,none", "limit": 12,
+QUICK = {"runs": 3, "local": "12.5,100", "systems": "native,zram,exit,uffd,none", "limit": 10,
          "budget": 240, "mib": catalogue.QUICK_MIB}
-FULL = {"runs": 5, "local": "12.5,25,50,100", "systems": ",".join(known.NAMES), "limit": 300,
+FULL = {"runs": 5, "local": "12.5,25,50,100", "systems": ",".join(known.NAMES), "limit": 120,
         "budget": 0, "mib": catalogue.FULL_MIB}
 
 
@@ -91,8 +93,11 @@ class Bench:
     def __init__(self, options, runner, rows):
         self.options, self.runner, self.rows = options, runner, rows
         self.started = time.monotonic()
-        self.dead = set()  # cells that took too long: once is enough
-        self.checksums = {}
+        # Cells that took too long: once is enough. Cells whose exits were told apart: likewise.
+        self.dead = {key_of(row) for row in rows if row["status"].startswith("over")}
+        self.probed = {key_of(row) for row in rows if row["exits_run"] != ""}
+        self.checksums = {row["workload"]: row["checksum"] for row in reversed(rows)
+                          if row["status"] == "ok"}
         self.wrong = 0
 
     def say(self, text):
@@ -100,11 +105,12 @@ class Bench:
 
     def judge(self, cell, row):
         """A wrong answer is a failure, whatever the time it took."""
-        expected = self.checksums.setdefault(cell.workload.name, row["checksum"])
-        if row["status"] == "ok" and row["checksum"] != expected:
-            row["status"] = f"wrong result: checksum {row['checksum']}, not {expected}"
+        if row["status"] == "ok":
+            expected = self.checksums.setdefault(cell.workload.name, row["checksum"])
+            if row["checksum"] != expected:
+                row["status"] = f"wrong result: checksum {row['checksum']}, not {expected}"
         if row["status"].startswith("over"):
-            self.dead.add(cell)
+            self.dead.add(cell.key())
         elif row["status"] != "ok":
             self.wrong += 1
         value = row[cell.workload.metric]
@@ -116,12 +122,11 @@ class Bench:
         row.update(round=turn, size_mib=self.options.mib)
         if cell.system.kind == "far":
             row["exit_us"] = exit_us or ""
-            first = not any(r["exits_run"] != "" and reports.Summary([r]).keys(
-                cell.workload.name, cell.system.name, cell.key()[2]) and
-                r["transport"] == cell.transport for r in self.rows)
-            if first and row["status"] == "ok" and cell.share < 100:
-                row["exits_run"] = (self.runner.exits_of_run(cell) if cell.workload.phases
-                                    else row["exits"])
+        remote = cell.system.kind == "far" and cell.share < 100 and row["status"] == "ok"
+        if remote and cell.workload.group != "overhead" and cell.key() not in self.probed:
+            self.probed.add(cell.key())
+            row["exits_run"] = (self.runner.exits_of_run(cell) if cell.workload.phases
+                                else row["exits"])
         self.judge(cell, row)
         self.rows.append(row)
 
@@ -131,7 +136,7 @@ class Bench:
             native, others = cells[:1], cells[1:]
             at = turn % max(1, len(others))
             for cell in native + others[at:] + others[:at]:
-                if cell not in self.dead:
+                if cell.key() not in self.dead:
                     self.run_cell(cell, turn, exit_us)
 
     def run(self, plan):
@@ -163,6 +168,7 @@ def write_report(rows, options, about):
     options.output.mkdir(parents=True, exist_ok=True)
     write_rows(options.output / "runs.csv", rows)
     listed = catalogue.catalogue(options.mib, options.quick)
+    (options.output / "about.json").write_text(json.dumps(about, indent=1) + "\n")
     made = reports.Report(rows, listed, about)
     (options.output / "README.md").write_text(made.markdown())
     reports.write_summary(options.output / "summary.csv", made)
@@ -172,8 +178,9 @@ def write_report(rows, options, about):
 
 def describe(options, argv, farvisor, skipped, swap_words):
     version = subprocess.run([farvisor, "--version"], capture_output=True, text=True, check=True)
-    command = "make bench-quick" if argv == ["--quick"] else shlex.join(["tests/bench/bench.py", *argv])
-    return {"form": options.form, "command": "make bench" if not argv else command,
+    made = {(): "make bench", ("--quick",): "make bench-quick"}
+    command = made.get(tuple(argv)) or shlex.join(["tests/bench/bench.py", *argv])
+    return {"form": options.form, "command": command,
             "date": datetime.date.today().isoformat(), "host": machine.host_line(),
             "version": version.stdout.split("\n")[0], "skipped": skipped, "swap": swap_words}
 
@@ -228,7 +235,7 @@ def main(argv):
         return 0
     rows = read_rows(options.output / "runs.csv") if options.add or options.report_only else []
     if options.report_only:
-        write_report(rows, options, describe(options, argv, farvisor, {}, "as measured"))
+        write_report(rows, options, json.loads((options.output / "about.json").read_text()))
         return 0
     signal.signal(signal.SIGTERM, interrupted)
     return 1 if measure(options, argv, build, farvisor, memserver, rows) else 0

@@ -13,7 +13,7 @@ from workloads import Workload
 COLUMNS = (
     "round", "workload", "group", "system", "share", "transport", "threads", "size_mib",
     "working_set_bytes", "local_bytes", "status", "checksum", "setup_s", "run_s", "wall_s", "user_s",
-    "system_s", "peak_rss_bytes", "major_faults", "ns_per_page", "mb_per_s", "miss_p50_us",
+    "system_s", "peak_rss_bytes", "major_faults", "oom_rescues", "ns_per_page", "mb_per_s", "miss_p50_us",
     "miss_p99_us", "miss_p999_us", "thread_spread", "getpid_ns", "clock_gettime_ns", "mutex_ns",
     "futex_wake_nobody_ns", "exits", "exits_run", "faults", "demand_fetched_pages",
     "prefetched_pages", "frame_waits", "fetched_bytes", "written_bytes", "stages", "exit_us",
@@ -146,6 +146,8 @@ class Runner:
         for name in ("used", "stats", cell.workload.output or "used"):
             (self.work / name).unlink(missing_ok=True)
         status, output = self.start(cell)
+        if cell.system.kind == "zram" and status.startswith("status 137"):
+            status = "killed: out of memory in its cgroup"
         row = dict.fromkeys(COLUMNS, "")
         row.update(zip(("workload", "system", "share", "transport"), cell.key()))
         row.update(group=cell.workload.group, threads=cell.workload.threads, status=status,
@@ -157,6 +159,8 @@ class Runner:
         found = {**self.used(), **key_values(output)} if has_keys(output) else self.used()
         row.update((key, value) for key, value in found.items() if key in COLUMNS)
         row["checksum"] = row["checksum"] or self.checksum(cell, output)
+        if cell.system.kind == "zram":
+            row["oom_rescues"] = self.swap.rescues()
         if cell.system.kind == "far":
             row.update(far_counters(json.loads((self.work / "stats").read_text())))
         return row

@@ -113,7 +113,7 @@ set xrange [10:120]
 set xtics (12.5, 25, 50, 100)
 set xlabel 'local memory, % of the working set'
 set ylabel 'x native (lower is better)'
-set yrange [0.8:*]
+set yrange [0.5:*]
 set grid
 set key top right samplen 1
 {commands}unset multiplot

@@ -82,6 +82,11 @@ class Report:
                   "system runs a workload once, in an order that turns from round to round."]
         if few < 5:
             lines.append("- **Fewer than five runs: good for a look, not for quoting.**")
+        rescues = [number(row, "oom_rescues") or 0 for row in self.rows]
+        if any(rescues):
+            lines.append(f"- The kernel would have killed programs in the cgroup {sum(rescues):.0f} "
+                         f"times in {sum(map(bool, rescues))} runs although swap was free; the "
+                         "harness made it try again (`machine.py`, OomRescue).")
         costs = self.exit_costs()
         if costs:
             lines.append(f"- One exit to the VMM and back costs {plain(min(costs))}-"
