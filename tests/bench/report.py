@@ -3,7 +3,7 @@
 import csv
 import json
 
-from summary import FAST_EXIT_US, Summary, number
+from summary import FAST_EXIT_US, Summary, median_coverage, median_rank, number
 from systems import KNOWN
 
 GROUP_TITLES = {"micro": "Page touches", "macro": "Whole programs", "overhead": "Nothing paged"}
@@ -79,7 +79,9 @@ class Report:
                   f"- farvisor: {self.about['version']}.",
                   f"- Swap: {self.about['swap']}.",
                   f"- Runs: {few} to {max(runs, default=0)} a cell, in rounds: within a round every "
-                  "system runs a workload once, in an order that turns from round to round."]
+                  "system runs a workload once, in an order that turns from round to round.",
+                  f"- Brackets: confidence interval of the median, from order statistics; {few} runs "
+                  f"give {median_coverage(few, median_rank(few)) * 100:.4g} %."]
         if few < 5:
             lines.append("- **Fewer than five runs: good for a look, not for quoting.**")
         rescues = [number(row, "oom_rescues") or 0 for row in self.rows]
@@ -195,6 +197,24 @@ class Report:
                             "x own 100 % [CI]", "x native [CI]", "runs"), rows)
         return lines
 
+    def glance(self, transport):
+        """One table of what most readers come for: slowdown where memory is shortest."""
+        share = min(float(r["share"]) for r in self.rows if r["group"] == "macro" and r["share"])
+        names = [name for name in self.systems if name != "native"]
+        rows = []
+        for workload in self.group("macro"):
+            cells = []
+            for name in names:
+                keys = [k for k in self.keys_of(workload, transport)
+                        if k[1] == name and k[2] == f"{share:g}"]
+                ratio = self.summary.ratio(keys[0], "own", workload.metric) if keys else None
+                failed = self.summary.failures.get(keys[0], "-") if keys else "-"
+                cells.append(with_range(ratio) if ratio else failed)
+            rows.append((workload.name, *cells))
+        title = f"## At a glance: {share:g} % local, {transport_words(transport)}"
+        return [title, "", "Time of the measured phase, as a multiple of the same system's own time with "
+                "all memory local.", ""] + table(("workload", *names), rows)
+
     def program_row(self, workload, key):
         name = (key[1], share_words(key[2]))
         figure = self.summary.figure(key, workload.metric)
@@ -255,7 +275,7 @@ class Report:
         lines += self.stages() if self.group("micro") else []
         for transport in self.transports:
             if any(r["group"] == "macro" and r["transport"] == transport for r in self.rows):
-                lines += self.programs(transport)
+                lines += self.glance(transport) + self.programs(transport)
         lines += self.paging() + self.overhead() + self.left_out()
         return "\n".join(lines).rstrip() + "\n"
 
