@@ -29,6 +29,8 @@ clang-tidy          # lint
 cppcheck            # lint
 shellcheck          # lint
 groff               # lint: man pages
+black               # lint: Python
+pyflakes3           # lint: Python
 g++                 # test program: C++ exceptions and threads
 libgomp1            # test program: OpenMP
 python3             # tests: unmodified program

@@ -3,9 +3,9 @@
 """Measures farvisor against a native process and against swap to zram, and writes a report.
 
 Runs in rounds: within a round every system runs every workload once, side by side, so that a noisy
-moment of the host hits all of them. A cell that fails or takes too long is reported and does not stop
-the rest. Needs what `make bench` builds; zram and its memory cgroup need root and are removed at the
-end, however it comes."""
+moment of the host hits all of them. A cell that fails or takes too long is reported and does not
+stop the rest. Needs what `make bench` builds; zram and its memory cgroup need root and are removed
+at the end, however it comes."""
 import argparse
 import contextlib
 import csv
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 
+import figures
 import machine
 import plots
 import report as reports
@@ -30,10 +31,23 @@ from summary import key_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parent.parent
-QUICK = {"runs": 3, "local": "12.5,100", "systems": "native,zram,exit,uffd,none", "limit": 10,
-         "budget": 240, "mib": catalogue.QUICK_MIB}
-FULL = {"runs": 5, "local": "12.5,25,50,100", "systems": ",".join(known.NAMES), "limit": 120,
-        "budget": 0, "mib": catalogue.FULL_MIB}
+QUICK = {
+    "runs": 3,
+    "local": "12.5,100",
+    "systems": "native,zram,exit,uffd,none",
+    "limit": 10,
+    "budget": 240,
+    "mib": catalogue.QUICK_MIB,
+}
+# The default prefetcher is auto: exit is the same.
+FULL = {
+    "runs": 5,
+    "local": "12.5,25,50,100",
+    "systems": ",".join(name for name in known.NAMES if name != "auto"),
+    "limit": 120,
+    "budget": 0,
+    "mib": catalogue.FULL_MIB,
+}
 
 
 def words(text):
@@ -42,21 +56,35 @@ def words(text):
 
 def parse_arguments(argv):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes and few cells, in less than 5 minutes")
-    add("--only", type=words, default=[], metavar="NAME,...",
-        help="workloads or groups (overhead, micro, macro); --list names them")
+    add(
+        "--only",
+        type=words,
+        default=[],
+        metavar="NAME,...",
+        help="workloads or groups (overhead, micro, macro); --list names them",
+    )
     add("--systems", type=words, metavar="NAME,...", help=f"of {','.join(known.NAMES)}")
     add("--local", metavar="PERCENT,...", help="shares of the working set that are local")
     add("--runs", type=int, metavar="N", help="rounds (quick 3, full 5)")
-    add("--transport", action="append", metavar="NAME",
-        help="as farvisor's; repeatable; ofi gets a memory server of its own (default: loopback; the"
-        " page touches of the full form also run with delay=20us and with ofi)")
+    add(
+        "--transport",
+        action="append",
+        metavar="NAME",
+        help="as farvisor's; repeatable; ofi gets a memory server of its own (default: loopback;"
+        " the page touches of the full form also run with delay=20us and with ofi)",
+    )
     add("--mib", type=int, metavar="MIB", help="size of the data")
     add("--limit", type=float, metavar="SECONDS", help="longest run of one program")
-    add("--budget", type=float, metavar="SECONDS",
-        help="no further round where it would not fit into this time (0: none)")
+    add(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="no further round where it would not fit into this time (0: none)",
+    )
     add("--output", type=pathlib.Path, metavar="DIR", help="default: docs/benchmarks/quick or full")
     add("--add", action="store_true", help="add rounds to the runs.csv that is there")
     add("--report-only", action="store_true", help="write the report of the runs.csv that is there")
@@ -96,8 +124,9 @@ class Bench:
         # Cells that took too long: once is enough. Cells whose exits were told apart: likewise.
         self.dead = {key_of(row) for row in rows if row["status"].startswith("over")}
         self.probed = {key_of(row) for row in rows if row["exits_run"] != ""}
-        self.checksums = {row["workload"]: row["checksum"] for row in reversed(rows)
-                          if row["status"] == "ok"}
+        self.checksums = {
+            row["workload"]: row["checksum"] for row in reversed(rows) if row["status"] == "ok"
+        }
         self.wrong = 0
 
     def say(self, text):
@@ -114,8 +143,10 @@ class Bench:
         elif row["status"] != "ok":
             self.wrong += 1
         value = row[cell.workload.metric]
-        self.say(f"round {row['round']}: {cell}: "
-                 + (f"{cell.workload.metric} {float(value):.4g}" if value else row["status"]))
+        self.say(
+            f"round {row['round']}: {cell}: "
+            + (f"{cell.workload.metric} {float(value):.4g}" if value else row["status"])
+        )
 
     def run_cell(self, cell, turn, exit_us):
         row = self.runner.run(cell)
@@ -125,8 +156,9 @@ class Bench:
         remote = cell.system.kind == "far" and cell.share < 100 and row["status"] == "ok"
         if remote and cell.workload.group != "overhead" and cell.key() not in self.probed:
             self.probed.add(cell.key())
-            row["exits_run"] = (self.runner.exits_of_run(cell) if cell.workload.phases
-                                else row["exits"])
+            row["exits_run"] = (
+                self.runner.exits_of_run(cell) if cell.workload.phases else row["exits"]
+            )
         self.judge(cell, row)
         self.rows.append(row)
 
@@ -171,7 +203,7 @@ def write_report(rows, options, about):
     (options.output / "about.json").write_text(json.dumps(about, indent=1) + "\n")
     made = reports.Report(rows, listed, about)
     (options.output / "README.md").write_text(made.markdown())
-    reports.write_summary(options.output / "summary.csv", made)
+    figures.write_summary(options.output / "summary.csv", made)
     problem = plots.draw(made, options.output)
     print(f"bench: report in {options.output}{'; ' + problem if problem else ''}", file=sys.stderr)
 
@@ -180,17 +212,26 @@ def describe(options, argv, farvisor, skipped, swap_words):
     version = subprocess.run([farvisor, "--version"], capture_output=True, text=True, check=True)
     made = {(): "make bench", ("--quick",): "make bench-quick"}
     command = made.get(tuple(argv)) or shlex.join(["tests/bench/bench.py", *argv])
-    return {"form": options.form, "command": command,
-            "date": datetime.date.today().isoformat(), "host": machine.host_line(),
-            "version": version.stdout.split("\n")[0], "skipped": skipped, "swap": swap_words}
+    return {
+        "form": options.form,
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "host": machine.host_line(),
+        "version": version.stdout.split("\n")[0],
+        "skipped": skipped,
+        "swap": swap_words,
+    }
 
 
 def measure(options, argv, build, farvisor, memserver, rows):
     chosen, skipped = known.choose(options.systems, farvisor)
     selected = catalogue.select(catalogue.catalogue(options.mib, options.quick), options.only)
     wants_zram = any(system.kind == "zram" for system in chosen)
-    wants_server = any(not cell.transport.startswith("loopback") and cell.transport
-                       for workload in selected for cell in cells_of(workload, chosen, options))
+    wants_server = any(
+        not cell.transport.startswith("loopback") and cell.transport
+        for workload in selected
+        for cell in cells_of(workload, chosen, options)
+    )
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(tempfile.TemporaryDirectory(prefix="farvisor-bench."))
         runner = Runner(build, farvisor, pathlib.Path(work), options.limit)
@@ -209,10 +250,17 @@ def measure(options, argv, build, farvisor, memserver, rows):
             except RuntimeError as error:
                 bench.wrong += 1
                 bench.say(f"left out: {error}")
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             bench.run(plan)
-        about = describe(options, argv, farvisor, skipped,
-                         runner.swap.kind if runner.swap else reason or "not measured")
+        except KeyboardInterrupt:
+            bench.say("interrupted: the report has what there is")
+        about = describe(
+            options,
+            argv,
+            farvisor,
+            skipped,
+            runner.swap.kind if runner.swap else reason or "not measured",
+        )
         write_report(bench.rows, options, about)
         bench.say("done" if not bench.wrong else f"{bench.wrong} failed")
         return bench.wrong
@@ -238,6 +286,7 @@ def main(argv):
         write_report(rows, options, json.loads((options.output / "about.json").read_text()))
         return 0
     signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGHUP, interrupted)
     return 1 if measure(options, argv, build, farvisor, memserver, rows) else 0
 
 
@@ -246,3 +295,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

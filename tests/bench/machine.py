@@ -15,8 +15,11 @@ SWAP_MIB = 4096
 
 def kvm_kind():
     modules = {name for name in os.listdir("/sys/module") if name.startswith("kvm_")}
-    for module, words in (("kvm_pvm", "PVM (shadow paging)"), ("kvm_intel", "VMX"),
-                          ("kvm_amd", "SVM")):
+    for module, words in (
+        ("kvm_pvm", "PVM (shadow paging)"),
+        ("kvm_intel", "VMX"),
+        ("kvm_amd", "SVM"),
+    ):
         if module in modules:
             return words
     return "unknown kind"
@@ -24,9 +27,11 @@ def kvm_kind():
 
 def host_line():
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return (f"{os.cpu_count()} CPUs, {cpu.group(1) if cpu else platform.machine()}, "
-            f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB, "
-            f"Linux {platform.release()}, KVM by {kvm_kind()}")
+    return (
+        f"{os.cpu_count()} CPUs, {cpu.group(1) if cpu else platform.machine()}, "
+        f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB, "
+        f"Linux {platform.release()}, KVM by {kvm_kind()}"
+    )
 
 
 class OomRescue(threading.Thread):
@@ -54,7 +59,9 @@ class OomRescue(threading.Thread):
         with contextlib.suppress(OSError):  # the group is gone
             while True:
                 os.eventfd_read(self.event)
-                while self.limit and "under_oom 1" in (self.group / "memory.oom_control").read_text():
+                while (
+                    self.limit and "under_oom 1" in (self.group / "memory.oom_control").read_text()
+                ):
                     self.help()
 
     def help(self):
@@ -75,9 +82,14 @@ class Swap:
     """A memory cgroup that swaps to zram; see swap.sh, that also takes it away."""
 
     def __init__(self):
-        self.process = subprocess.Popen([HERE / "swap.sh", str(SWAP_MIB)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        start_new_session=True)
+        self.process = subprocess.Popen(
+            [HERE / "swap.sh", str(SWAP_MIB)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         values = {}
         for line in self.process.stdout:
             key, _, value = line.strip().partition(" ")
@@ -133,8 +145,11 @@ def memory_server(program, wanted):
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
         [program, "--listen", "127.0.0.1:0", "--capacity", "4G", "--ready-fd", str(write_end)],
-        pass_fds=[write_end], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
+        pass_fds=[write_end],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(write_end)
     try:
         ready, _, _ = select.select([read_end], [], [], 10)

@@ -11,16 +11,62 @@ from systems import System
 from workloads import Workload
 
 COLUMNS = (
-    "round", "workload", "group", "system", "share", "transport", "threads", "size_mib",
-    "working_set_bytes", "local_bytes", "status", "checksum", "setup_s", "run_s", "wall_s", "user_s",
-    "system_s", "peak_rss_bytes", "major_faults", "oom_rescues", "ns_per_page", "mb_per_s", "miss_p50_us",
-    "miss_p99_us", "miss_p999_us", "thread_spread", "getpid_ns", "clock_gettime_ns", "mutex_ns",
-    "futex_wake_nobody_ns", "exits", "exits_run", "faults", "demand_fetched_pages",
-    "prefetched_pages", "frame_waits", "fetched_bytes", "written_bytes", "stages", "exit_us",
+    "round",
+    "workload",
+    "group",
+    "system",
+    "share",
+    "transport",
+    "threads",
+    "size_mib",
+    "working_set_bytes",
+    "local_bytes",
+    "status",
+    "checksum",
+    "setup_s",
+    "run_s",
+    "wall_s",
+    "user_s",
+    "system_s",
+    "peak_rss_bytes",
+    "major_faults",
+    "oom_rescues",
+    "ns_per_page",
+    "mb_per_s",
+    "miss_p50_us",
+    "miss_p99_us",
+    "miss_p999_us",
+    "thread_spread",
+    "getpid_ns",
+    "clock_gettime_ns",
+    "mutex_ns",
+    "futex_wake_nobody_ns",
+    "exits",
+    "exits_run",
+    "faults",
+    "demand_fetched_pages",
+    "prefetched_pages",
+    "frame_waits",
+    "fetched_bytes",
+    "written_bytes",
+    "accuracy",
+    "coverage",
+    "timeliness",
+    "stages",
+    "exit_us",
 )
-PAGING = ("faults", "demand_fetched_pages", "prefetched_pages", "frame_waits", "fetched_bytes",
-          "written_bytes")
-SLACK_BYTES = 64 << 20  # --memory beyond the working set: it is a quota, not a bound on what is here
+PAGING = (
+    "faults",
+    "demand_fetched_pages",
+    "prefetched_pages",
+    "frame_waits",
+    "fetched_bytes",
+    "written_bytes",
+)
+PREFETCH = ("accuracy", "coverage", "timeliness")
+SLACK_BYTES = (
+    64 << 20
+)  # --memory beyond the working set: it is a quota, not a bound on what is here
 PAGE_BYTES = 4096
 
 
@@ -51,8 +97,11 @@ class Runner:
         self.swap = None
         self.server = ""
         self.working_sets = {}  # of a workload: (bytes, bytes of the program without data)
-        self.environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-                            "HOME": str(work)}
+        self.environment = {
+            "LC_ALL": "C",
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": str(work),
+        }
 
     def path(self, program):
         for folder in (self.programs, self.guests):
@@ -64,8 +113,15 @@ class Runner:
         """(status, standard output); status is a number or the words of a failure."""
         environment = dict(self.environment, **({"BENCH_STOP": stop} if stop else {}))
         with open(self.work / "stdout", "w+b") as out, open(self.work / "stderr", "w+b") as err:
-            process = subprocess.Popen(argv, cwd=self.work, env=environment, stdout=output or out,
-                                       stderr=err, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                argv,
+                cwd=self.work,
+                env=environment,
+                stdout=output or out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             try:
                 status = process.wait(timeout=self.limit_s)
             except subprocess.TimeoutExpired:
@@ -82,8 +138,12 @@ class Runner:
             return status.replace(str(self.work), "."), out.read()
 
     def launch(self, argv, group=None):
-        return [self.path("launch"), *(["-g", group] if group else []), str(self.work / "used"),
-                *argv]
+        return [
+            self.path("launch"),
+            *(["-g", group] if group else []),
+            str(self.work / "used"),
+            *argv,
+        ]
 
     def prepare(self, workload):
         """Makes the inputs that are missing and measures the working set."""
@@ -150,8 +210,12 @@ class Runner:
             status = "killed: out of memory in its cgroup"
         row = dict.fromkeys(COLUMNS, "")
         row.update(zip(("workload", "system", "share", "transport"), cell.key()))
-        row.update(group=cell.workload.group, threads=cell.workload.threads, status=status,
-                   working_set_bytes=self.working_sets[cell.workload.name][0])
+        row.update(
+            group=cell.workload.group,
+            threads=cell.workload.threads,
+            status=status,
+            working_set_bytes=self.working_sets[cell.workload.name][0],
+        )
         if cell.share is not None and cell.share < 100:
             row["local_bytes"] = self.local_bytes(cell)
         if status != "ok":
@@ -173,7 +237,7 @@ class Runner:
         return hashlib.sha256(output).hexdigest()[:16]
 
     def exits_of_run(self, cell):
-        """Exits of the measured phase alone: the difference of two runs that end before and after."""
+        """Exits of the measured phase alone: two runs that end before and after it differ by them."""
         counts = []
         for stop in ("setup", "run"):
             if self.start(cell, stop)[0] != "ok":
@@ -183,8 +247,17 @@ class Runner:
 
     def exit_us(self, calls=3000):
         """Cost of one exit on this host now, by a guest that does nothing else."""
-        status, output = self.spawn([self.farvisor, "run", "--dir", f"{self.programs}:ro", "--",
-                                     self.path("exit_cost"), str(calls)])
+        status, output = self.spawn(
+            [
+                self.farvisor,
+                "run",
+                "--dir",
+                f"{self.programs}:ro",
+                "--",
+                self.path("exit_cost"),
+                str(calls),
+            ]
+        )
         return float(key_values(output)["exit_us"]) if status == "ok" else None
 
 
@@ -209,7 +282,15 @@ def key_values(output):
 def far_counters(stats):
     """The columns that come from --stats. Stages are all members of paging with a median."""
     paging = stats.get("paging", {})
-    stages = {name: {key: value[key] for key in value if key.endswith("_ns") or key == "count"}
-              for name, value in paging.items() if isinstance(value, dict) and "p50_ns" in value}
+    stages = {
+        name: {key: value[key] for key in value if key.endswith("_ns") or key == "count"}
+        for name, value in paging.items()
+        if isinstance(value, dict) and "p50_ns" in value
+    }
     found = {name: paging.get(name, 0) for name in PAGING}
-    return {**found, "exits": stats["vcpus"]["exits"], "stages": json.dumps(stages) if stages else ""}
+    found.update((name, stats["prefetch"][name]) for name in PREFETCH if "prefetch" in stats)
+    return {
+        **found,
+        "exits": stats["vcpus"]["exits"],
+        "stages": json.dumps(stages) if stages else "",
+    }

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 
-from report import slug, transport_words
+from markdown import slug, transport_words
 
 TERMINALS = (
     ("svg", "svg size {width},{height} dynamic background 'white' font 'sans,11'"),
@@ -16,10 +16,18 @@ def gnuplot(script, target, width, height):
     """Draws once a format. Lines of SVG lose the blanks at their ends, that a linter may refuse."""
     for suffix, terminal in TERMINALS:
         path = target.with_suffix(f".{suffix}")
-        head = (f"set terminal {terminal.format(width=width, height=height)}\n"
-                f"set output '{path}'\nset encoding utf8\n")
-        subprocess.run(["gnuplot"], input=head + script, text=True, check=True, timeout=120,
-                       capture_output=True)
+        head = (
+            f"set terminal {terminal.format(width=width, height=height)}\n"
+            f"set output '{path}'\nset encoding utf8\n"
+        )
+        subprocess.run(
+            ["gnuplot"],
+            input=head + script,
+            text=True,
+            check=True,
+            timeout=120,
+            capture_output=True,
+        )
         if suffix == "svg":
             lines = path.read_text().splitlines()
             path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
@@ -43,15 +51,19 @@ def colour(report, system):
 def draw_micro(report, transport, target):
     """Throughput of each pattern as bars, one a system, at the lowest share."""
     workloads = report.group("micro")
-    share = min((float(r["share"]) for r in report.rows if r["group"] == "micro" and r["share"]),
-                default=0)
+    share = min(
+        (float(r["share"]) for r in report.rows if r["group"] == "micro" and r["share"]), default=0
+    )
     data, plots = "", []
     systems = [name for name in report.systems if name != "native"]
     for name in systems:
         rows = []
         for workload in workloads:
-            keys = [k for k in report.keys_of(workload, transport)
-                    if k[1] == name and k[2] == f"{share:g}"]
+            keys = [
+                k
+                for k in report.keys_of(workload, transport)
+                if k[1] == name and k[2] == f"{share:g}"
+            ]
             figure = report.summary.figure(keys[0], "mb_per_s") if keys else None
             rows.append((f'"{workload.words}"', *figure_columns(figure)))
         if all(row[1] == "NaN" for row in rows):
@@ -60,7 +72,9 @@ def draw_micro(report, transport, target):
         plots.append(f"${name} using 2:3:4:xtic(1) title '{name}' lc rgb '{colour(report, name)}'")
     if not plots:
         return
-    gnuplot(data + f"""
+    gnuplot(
+        data
+        + f"""
 set title "Page touches at {share:g} % local, {transport_words(transport)}\\n{report.about['host']}"
 set ylabel 'MB/s, log scale (higher is better)'
 set logscale y
@@ -71,7 +85,11 @@ set grid ytics
 set xtics rotate by -30 nomirror
 set key outside top right
 plot {", ".join(plots)}
-""", target, 1200, 560)
+""",
+        target,
+        1200,
+        560,
+    )
 
 
 def panel(report, workload, transport, index):
@@ -87,8 +105,10 @@ def panel(report, workload, transport, index):
             continue
         block_name = f"{name}{index}"
         data += block(block_name, rows)
-        plots.append(f"${block_name} using 1:2:3:4 with yerrorlines pt 7 ps 0.5 "
-                     f"lc rgb '{colour(report, name)}' title '{name}'")
+        plots.append(
+            f"${block_name} using 1:2:3:4 with yerrorlines pt 7 ps 0.5 "
+            f"lc rgb '{colour(report, name)}' title '{name}'"
+        )
     return data, plots
 
 
@@ -100,12 +120,16 @@ def draw_macro(report, transport, target):
         more, plots = panel(report, workload, transport, index)
         if plots:
             data += more
-            commands += f"set title '{workload.name}'\nplot {', '.join(plots)}, 1 lc 'grey' notitle\n"
+            commands += (
+                f"set title '{workload.name}'\nplot {', '.join(plots)}, 1 lc 'grey' notitle\n"
+            )
     if not commands:
         return
     columns = min(4, len(workloads))
     lines = -(-len(workloads) // columns)
-    gnuplot(data + f"""
+    gnuplot(
+        data
+        + f"""
 set multiplot layout {lines},{columns} title \
 "Time against the native run, {transport_words(transport)}\\n{report.about['host']}"
 set logscale xy
@@ -117,7 +141,11 @@ set yrange [0.5:*]
 set grid
 set key top right samplen 1
 {commands}unset multiplot
-""", target, 1400, 380 * lines + 60)
+""",
+        target,
+        1400,
+        380 * lines + 60,
+    )
 
 
 def draw(report, folder):

@@ -1,49 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report in Markdown, and the figures behind it as CSV."""
-import csv
+"""The report in Markdown."""
 import json
 
+from markdown import plain, share_words, slug, table, transport_words, with_range
 from summary import FAST_EXIT_US, Summary, median_coverage, median_rank, number
 from systems import KNOWN
 
-GROUP_TITLES = {"micro": "Page touches", "macro": "Whole programs", "overhead": "Nothing paged"}
 WORDS = {system.name: system.words for system in KNOWN}
-SUMMARY_COLUMNS = ("workload", "system", "share", "transport", "metric", "median", "ci_low",
-                   "ci_high", "min", "max", "runs", "ci_coverage", "ratio_own_100", "ratio_native",
-                   "ratio_zram", "exits_run", "exit_us", "seconds_at_fast_exits")
-
-
-def transport_words(transport):
-    delay = "" if "delay=" in transport else ", no simulated delay"
-    return f"transport {transport}{delay}" if transport else "nothing remote"
-
-
-def share_words(share):
-    return f"{share} %" if share else "-"
-
-
-def plain(value):
-    """Three significant digits, without an exponent."""
-    if value is None:
-        return "-"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:.{digits}f}"
-
-
-def with_range(figure, scale=1.0):
-    """median [confidence interval]"""
-    if figure is None:
-        return "-"
-    return (f"{plain(figure.median * scale)} [{plain(figure.low * scale)}-"
-            f"{plain(figure.high * scale)}]")
-
-
-def table(header, rows):
-    if not rows:
-        return ["Nothing was measured.", ""]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return lines + [""]
 
 
 class Report:
@@ -55,16 +18,21 @@ class Report:
         self.workloads = [w for w in workloads if any(r["workload"] == w.name for r in rows)]
         self.about = about
         self.systems = [s.name for s in KNOWN if any(r["system"] == s.name for r in rows)]
-        self.transports = sorted({r["transport"] for r in rows if r["transport"]},
-                                 key=lambda name: (not name.startswith("loopback"), len(name)))
+        self.transports = sorted(
+            {r["transport"] for r in rows if r["transport"]},
+            key=lambda name: (not name.startswith("loopback"), len(name)),
+        )
 
     def group(self, name):
         return [w for w in self.workloads if w.group == name]
 
     def keys_of(self, workload, transport):
         """Its cells under a transport, with those that need none, in the order of the systems."""
-        keys = [k for k in {**self.summary.cells, **self.summary.failures}
-                if k[0] == workload.name and k[3] in ("", transport)]
+        keys = [
+            k
+            for k in {**self.summary.cells, **self.summary.failures}
+            if k[0] == workload.name and k[3] in ("", transport)
+        ]
         return sorted(keys, key=lambda k: (self.systems.index(k[1]), float(k[2] or 0)))
 
     # ---- parts ----
@@ -73,29 +41,41 @@ class Report:
         runs = [len(cell) for cell in self.summary.cells.values()]
         few = min(runs, default=0)
         lines = [f"# farvisor benchmark, {self.about['form']}", ""]
-        lines += [f"Made by `{self.about['command']}` on {self.about['date']}; "
-                  "this file and those beside it are written by it.", ""]
-        lines += [f"- Host: {self.about['host']}. The memory server runs on the same host.",
-                  f"- farvisor: {self.about['version']}.",
-                  f"- Swap: {self.about['swap']}.",
-                  f"- Runs: {few} to {max(runs, default=0)} a cell, in rounds: within a round every "
-                  "system runs a workload once, in an order that turns from round to round.",
-                  f"- Brackets: confidence interval of the median, from order statistics; {few} runs "
-                  f"give {median_coverage(few, median_rank(few)) * 100:.4g} %."]
+        lines += [
+            f"Made by `{self.about['command']}` on {self.about['date']}; "
+            "this file and those beside it are written by it.",
+            "",
+        ]
+        lines += [
+            f"- Host: {self.about['host']}. The memory server runs on the same host.",
+            f"- farvisor: {self.about['version']}.",
+            f"- Swap: {self.about['swap']}.",
+            f"- Runs: {few} to {max(runs, default=0)} a cell, in rounds: within a round every "
+            "system runs a workload once, in an order that turns from round to round.",
+            f"- Brackets: confidence interval of the median, from order statistics; {few} runs "
+            f"give {median_coverage(few, median_rank(few)) * 100:.4g} %.",
+        ]
         if few < 5:
             lines.append("- **Fewer than five runs: good for a look, not for quoting.**")
         rescues = [number(row, "oom_rescues") or 0 for row in self.rows]
         if any(rescues):
-            lines.append(f"- The kernel would have killed programs in the cgroup {sum(rescues):.0f} "
-                         f"times in {sum(map(bool, rescues))} runs although swap was free; the "
-                         "harness made it try again (`machine.py`, OomRescue).")
+            lines.append(
+                f"- The kernel would have killed programs in the cgroup {sum(rescues):.0f} "
+                f"times in {sum(map(bool, rescues))} runs although swap was free; the "
+                "harness made it try again (`machine.py`, OomRescue)."
+            )
         costs = self.exit_costs()
         if costs:
-            lines.append(f"- One exit to the VMM and back costs {plain(min(costs))}-"
-                         f"{plain(max(costs))} us on this host, measured once a round by a guest "
-                         "that does nothing else (`exit_cost.c`).")
-        lines += ["- `runs.csv` has every run, `summary.csv` every figure; the method is in "
-                  "[the README](../README.md).", ""]
+            lines.append(
+                f"- One exit to the VMM and back costs {plain(min(costs))}-"
+                f"{plain(max(costs))} us on this host, measured once a round by a guest "
+                "that does nothing else (`exit_cost.c`)."
+            )
+        lines += [
+            "- `runs.csv` has every run, `summary.csv` every figure; the method is in "
+            "[the README](../README.md).",
+            "",
+        ]
         return lines + self.bars()
 
     def exit_costs(self):
@@ -109,40 +89,67 @@ class Report:
     def working_sets(self):
         rows = []
         for workload in self.group("micro")[:1] + self.group("macro"):
-            sizes = [int(r["working_set_bytes"]) for r in self.rows if r["workload"] == workload.name]
-            locals_ = {float(r["share"]): int(r["local_bytes"]) for r in self.rows
-                       if r["workload"] == workload.name and r["local_bytes"]}
-            rows.append((workload.name, workload.words, f"{sizes[0] / 2**20:.1f}",
-                         ", ".join(f"{share:g} %: {locals_[share] / 2**20:.1f}"
-                                   for share in sorted(locals_))))
-        return ["## Working sets, MiB", "",
-                "Measured: peak resident memory of a native run less that of the program without "
-                "data. Local memory is the share of it plus the program without data, the same "
-                "for farvisor and for the cgroup.", ""] + table(
-                    ("workload", "does", "working set", "local"), rows)
+            sizes = [
+                int(r["working_set_bytes"]) for r in self.rows if r["workload"] == workload.name
+            ]
+            locals_ = {
+                float(r["share"]): int(r["local_bytes"])
+                for r in self.rows
+                if r["workload"] == workload.name and r["local_bytes"]
+            }
+            rows.append(
+                (
+                    workload.name,
+                    workload.words,
+                    f"{sizes[0] / 2**20:.1f}",
+                    ", ".join(
+                        f"{share:g} %: {locals_[share] / 2**20:.1f}" for share in sorted(locals_)
+                    ),
+                )
+            )
+        return [
+            "## Working sets, MiB",
+            "",
+            "Measured: peak resident memory of a native run less that of the program without "
+            "data. Local memory is the share of it plus the program without data, the same "
+            "for farvisor and for the cgroup.",
+            "",
+        ] + table(("workload", "does", "working set", "local"), rows)
 
     def overhead(self):
         if not self.group("overhead"):
             return []
-        lines = ["## Nothing paged: what a guest costs (transport: none, but for `true` at 25 %)", ""]
+        lines = [
+            "## Nothing paged: what a guest costs (transport: none, but for `true` at 25 %)",
+            "",
+        ]
         rows = []
         for workload in self.group("overhead"):
-            columns = ("wall_s",) if workload.metric == "wall_s" else (
-                workload.metric, *workload.extras)
+            columns = (
+                ("wall_s",) if workload.metric == "wall_s" else (workload.metric, *workload.extras)
+            )
             for column in columns:
                 scale, unit = (1e3, "ms") if column == "wall_s" else (1, "ns")
                 name = workload.words if column == "wall_s" else column[:-3]
                 native = self.summary.figure((workload.name, "native", "", ""), column)
                 for key in self.summary.keys(workload.name, "exit"):
-                    rows.append((name, unit, share_words(key[2]), with_range(native, scale),
-                                 with_range(self.summary.figure(key, column), scale),
-                                 with_range(self.summary.ratio(key, "native", column))))
+                    rows.append(
+                        (
+                            name,
+                            unit,
+                            share_words(key[2]),
+                            with_range(native, scale),
+                            with_range(self.summary.figure(key, column), scale),
+                            with_range(self.summary.ratio(key, "native", column)),
+                        )
+                    )
         return lines + table(("what", "unit", "local", "native", "exit", "exit / native"), rows)
 
     def touches(self, transport):
         rows = []
-        shorts = sorted({float(r["share"]) for r in self.rows
-                         if r["group"] == "micro" and r["share"]})
+        shorts = sorted(
+            {float(r["share"]) for r in self.rows if r["group"] == "micro" and r["share"]}
+        )
         for workload in self.group("micro"):
             for share in shorts:
                 for key in self.keys_of(workload, transport):
@@ -151,21 +158,42 @@ class Report:
             rows += [self.touch_row(workload, (workload.name, "native", "", ""))]
         title = f"## Page touches, 4 KiB: {transport_words(transport)}"
         return [title, "", f"![throughput](micro-{slug(transport)}.svg)", ""] + table(
-            ("pattern", "system", "local", "MB/s", "us a page", "x zram's time", "miss p50, us",
-             "miss p99, us", "slowest / fastest thread"), rows)
+            (
+                "pattern",
+                "system",
+                "local",
+                "MB/s",
+                "us a page",
+                "x zram's time",
+                "miss p50, us",
+                "miss p99, us",
+                "slowest / fastest thread",
+            ),
+            rows,
+        )
 
     def touch_row(self, workload, key):
         if key in self.summary.failures and key not in self.summary.cells:
-            return (workload.words, key[1], share_words(key[2]), self.summary.failures[key],
-                    *["-"] * 5)
+            return (
+                workload.words,
+                key[1],
+                share_words(key[2]),
+                self.summary.failures[key],
+                *["-"] * 5,
+            )
         figure = self.summary.figure
         spread = figure(key, "thread_spread") if workload.threads > 1 else None
         tail = [figure(key, name) for name in ("miss_p50_us", "miss_p99_us")]
-        return (workload.words, key[1], share_words(key[2]), with_range(figure(key, "mb_per_s")),
-                with_range(figure(key, "ns_per_page"), 1e-3),
-                with_range(self.summary.ratio(key, "zram", "ns_per_page")),
-                *[plain(f.median) if f else "-" for f in tail],
-                plain(spread.median) if spread else "-")
+        return (
+            workload.words,
+            key[1],
+            share_words(key[2]),
+            with_range(figure(key, "mb_per_s")),
+            with_range(figure(key, "ns_per_page"), 1e-3),
+            with_range(self.summary.ratio(key, "zram", "ns_per_page")),
+            *[plain(f.median) if f else "-" for f in tail],
+            plain(spread.median) if spread else "-",
+        )
 
     def stages(self):
         """Parts of a fault as --stats tells them, for single random reads; median of the runs."""
@@ -174,27 +202,58 @@ class Report:
             for key in self.summary.keys("random-read"):
                 if key[3] != transport:
                     continue
-                found = [json.loads(r["stages"]) for r in self.summary.cells[key].values()
-                         if r["stages"]]
+                found = [
+                    json.loads(r["stages"]) for r in self.summary.cells[key].values() if r["stages"]
+                ]
                 for stage in found[0] if found else ():
-                    middle = [sorted(one[stage].get(part, 0) for one in found)[len(found) // 2]
-                              for part in ("p50_ns", "p99_ns", "p999_ns")]
-                    rows.append((key[1], transport, share_words(key[2]), stage,
-                                 *[plain(ns / 1e3) if ns else "-" for ns in middle]))
+                    middle = [
+                        sorted(one[stage].get(part, 0) for one in found)[len(found) // 2]
+                        for part in ("p50_ns", "p90_ns", "p99_ns", "p99_9_ns")
+                    ]
+                    rows.append(
+                        (
+                            key[1],
+                            transport,
+                            share_words(key[2]),
+                            stage,
+                            *[plain(ns / 1e3) if ns else "-" for ns in middle],
+                        )
+                    )
         title = "## Fault latency by stage, random reads: transport in the table, us"
-        return [title, "", "What the program itself saw is `miss` in the table of page touches; the "
-                "difference is leaving and entering the guest.", ""] + table(
-                    ("system", "transport", "local", "stage", "p50", "p99", "p99.9"), rows)
+        return [
+            title,
+            "",
+            "What the program itself saw is `miss` in the table of page touches; the "
+            "difference is leaving and entering the guest.",
+            "",
+        ] + table(("system", "transport", "local", "stage", "p50", "p90", "p99", "p99.9"), rows)
 
     def programs(self, transport):
         title = f"## Whole programs: {transport_words(transport)}"
-        lines = [title, "", f"![slowdown](macro-{slug(transport)}.svg)", "",
-                 "Seconds of the measured phase (GNU sort: of the whole run).", ""]
+        lines = [
+            title,
+            "",
+            f"![slowdown](macro-{slug(transport)}.svg)",
+            "",
+            "Seconds of the measured phase (GNU sort: of the whole run).",
+            "",
+        ]
         for workload in self.group("macro"):
             rows = [self.program_row(workload, key) for key in self.keys_of(workload, transport)]
             lines += [f"### {workload.name}: {workload.words}", ""]
-            lines += table(("system", "local", "s, median [CI]", "min-max", "wall s",
-                            "x own 100 % [CI]", "x native [CI]", "runs"), rows)
+            lines += table(
+                (
+                    "system",
+                    "local",
+                    "s, median [CI]",
+                    "min-max",
+                    "wall s",
+                    "x own 100 % [CI]",
+                    "x native [CI]",
+                    "runs",
+                ),
+                rows,
+            )
         return lines
 
     def glance(self, transport):
@@ -205,15 +264,23 @@ class Report:
         for workload in self.group("macro"):
             cells = []
             for name in names:
-                keys = [k for k in self.keys_of(workload, transport)
-                        if k[1] == name and k[2] == f"{share:g}"]
+                keys = [
+                    k
+                    for k in self.keys_of(workload, transport)
+                    if k[1] == name and k[2] == f"{share:g}"
+                ]
                 ratio = self.summary.ratio(keys[0], "own", workload.metric) if keys else None
                 failed = self.summary.failures.get(keys[0], "-") if keys else "-"
                 cells.append(with_range(ratio) if ratio else failed)
             rows.append((workload.name, *cells))
         title = f"## At a glance: {share:g} % local, {transport_words(transport)}"
-        return [title, "", "Time of the measured phase, as a multiple of the same system's own time with "
-                "all memory local.", ""] + table(("workload", *names), rows)
+        return [
+            title,
+            "",
+            "Time of the measured phase, as a multiple of the same system's own time with "
+            "all memory local.",
+            "",
+        ] + table(("workload", *names), rows)
 
     def program_row(self, workload, key):
         name = (key[1], share_words(key[2]))
@@ -221,9 +288,15 @@ class Report:
         if figure is None:
             return (*name, self.summary.failures.get(key, "-"), *["-"] * 4, 0)
         wall = self.summary.figure(key, "wall_s")
-        return (*name, with_range(figure), f"{plain(figure.least)}-{plain(figure.most)}",
-                plain(wall.median), with_range(self.summary.ratio(key, "own", workload.metric)),
-                with_range(self.summary.ratio(key, "native", workload.metric)), figure.count)
+        return (
+            *name,
+            with_range(figure),
+            f"{plain(figure.least)}-{plain(figure.most)}",
+            plain(wall.median),
+            with_range(self.summary.ratio(key, "own", workload.metric)),
+            with_range(self.summary.ratio(key, "native", workload.metric)),
+            figure.count,
+        )
 
     def paging(self):
         """What moved, and what the ratio would be where an exit is cheap."""
@@ -232,22 +305,46 @@ class Report:
             for key in self.summary.keys(workload.name):
                 if key[3]:
                     rows.append(self.paging_row(workload, key))
-        return ["## Paging, whole runs (setup and check included), and the price of exits", "",
-                f"`s at {FAST_EXIT_US} us`: the measured phase less its exits x (this host's cost "
-                f"of an exit - {FAST_EXIT_US} us), the exits of the phase being the difference "
-                "of a run that stops after it and one that stops before. One thread only.",
-                ""] + table(
-                    ("workload", "system", "local", "transport", "faults", "demand pages",
-                     "prefetched", "frame waits", "MB read", "MB written", "exits", "of the phase",
-                     "s", f"s at {FAST_EXIT_US} us", "x own 100 %", "then"), rows)
+        return [
+            "## Paging, whole runs (setup and check included), and the price of exits",
+            "",
+            f"`s at {FAST_EXIT_US} us`: the measured phase less its exits x (this host's cost "
+            f"of an exit - {FAST_EXIT_US} us), the exits of the phase being the difference "
+            "of a run that stops after it and one that stops before. One thread only.",
+            "",
+        ] + table(
+            (
+                "workload",
+                "system",
+                "local",
+                "transport",
+                "faults",
+                "demand pages",
+                "prefetched",
+                "accuracy",
+                "coverage",
+                "timeliness",
+                "frame waits",
+                "MB read",
+                "MB written",
+                "exits",
+                "of the phase",
+                "s",
+                f"s at {FAST_EXIT_US} us",
+                "x own 100 %",
+                "then",
+            ),
+            rows,
+        )
 
     def paging_row(self, workload, key):
         def median(column, scale=1.0):
             figure = self.summary.figure(key, column)
             return None if figure is None else figure.median * scale
 
-        counts = [median(name) for name in ("faults", "demand_fetched_pages", "prefetched_pages",
-                                            "frame_waits")]
+        counts = [median(name) for name in ("faults", "demand_fetched_pages", "prefetched_pages")]
+        quality = [median(name) for name in ("accuracy", "coverage", "timeliness")]
+        waits = median("frame_waits")
         seconds = "wall_s" if workload.metric == "wall_s" else "run_s"
         fast = self.summary.with_fast_exits(key, seconds) if workload.threads == 1 else None
         full = self.summary.base_key(key, "own")
@@ -255,16 +352,30 @@ class Report:
         own = self.summary.ratio(key, "own", seconds)
         phase = self.summary.first(key, "exits_run")
         then = fast / full_s.median if fast is not None and full_s else None
-        return (key[0], key[1], share_words(key[2]), key[3],
-                *[f"{value:.0f}" if value is not None else "-" for value in counts],
-                plain(median("fetched_bytes", 1e-6)), plain(median("written_bytes", 1e-6)),
-                f"{median('exits') or 0:.0f}", "-" if phase is None else f"{phase:.0f}",
-                plain(median(seconds)), plain(fast), plain(own.median if own else None), plain(then))
+        return (
+            key[0],
+            key[1],
+            share_words(key[2]),
+            key[3],
+            *[f"{value:.0f}" if value is not None else "-" for value in counts],
+            *[plain(value) for value in quality],
+            "-" if waits is None else f"{waits:.0f}",
+            plain(median("fetched_bytes", 1e-6)),
+            plain(median("written_bytes", 1e-6)),
+            f"{median('exits') or 0:.0f}",
+            "-" if phase is None else f"{phase:.0f}",
+            plain(median(seconds)),
+            plain(fast),
+            plain(own.median if own else None),
+            plain(then),
+        )
 
     def left_out(self):
         lines = [f"- system {name}: {reason}" for name, reason in self.about["skipped"].items()]
-        lines += [f"- {' '.join(part for part in key if part)}: {words}"
-                  for key, words in sorted(self.summary.failures.items())]
+        lines += [
+            f"- {' '.join(part for part in key if part)}: {words}"
+            for key, words in sorted(self.summary.failures.items())
+        ]
         return ["## Left out or failed", ""] + (lines or ["Nothing."]) + [""]
 
     def markdown(self):
@@ -278,31 +389,3 @@ class Report:
                 lines += self.glance(transport) + self.programs(transport)
         lines += self.paging() + self.overhead() + self.left_out()
         return "\n".join(lines).rstrip() + "\n"
-
-
-def slug(transport):
-    return transport.replace(",", "-").replace("=", "")
-
-
-def summary_row(report, workload, key):
-    figure = report.summary.figure(key, workload.metric)
-    ratios = [report.summary.ratio(key, base, workload.metric) for base in ("own", "native", "zram")]
-    seconds = "wall_s" if workload.metric == "wall_s" else "run_s"
-    fast = report.summary.with_fast_exits(key, seconds) if workload.threads == 1 else None
-    cost = report.summary.figure(key, "exit_us")
-    return (*key, workload.metric, figure.median, figure.low, figure.high, figure.least, figure.most,
-            figure.count, figure.coverage(), *[r.median if r else "" for r in ratios],
-            report.summary.first(key, "exits_run"), cost.median if cost else "", fast)
-
-
-def write_summary(path, report):
-    with open(path, "w", newline="") as output:
-        writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(SUMMARY_COLUMNS)
-        for workload in report.workloads:
-            for key in sorted(report.summary.keys(workload.name)):
-                if report.summary.figure(key, workload.metric):
-                    row = summary_row(report, workload, key)
-                    writer.writerow(["" if value is None else
-                                     f"{value:.6g}" if isinstance(value, float) else value
-                                     for value in row])

@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import bench
+import figures
 import plots
 import report as reports
 import summary
@@ -26,8 +27,15 @@ HELP = """      --fault-mode MODE       exit or uffd: who solves a miss (default
                               are fetched with a miss; also trend
       --timeout DURATION      longest wait
 """
-ABOUT = {"form": "made up", "command": "selftest", "date": "2026-01-02", "host": "a host",
-         "version": "farvisor 0", "skipped": {"trend": "no reason"}, "swap": "cgroup v0"}
+ABOUT = {
+    "form": "made up",
+    "command": "selftest",
+    "date": "2026-01-02",
+    "host": "a host",
+    "version": "farvisor 0",
+    "skipped": {"trend": "no reason"},
+    "swap": "cgroup v0",
+}
 # Checksums of the smallest sizes. Not that of compressed data, which may differ by library.
 RESULTS = (
     (("quicksort", "1"), "1c68801ec2239fba"),
@@ -55,8 +63,9 @@ def expect(what, found, wanted):
 
 def run(*argv, **options):
     program = PROGRAMS / argv[0]
-    return subprocess.run([program, *argv[1:]], capture_output=True, text=True, timeout=60, check=True,
-                          **options).stdout
+    return subprocess.run(
+        [program, *argv[1:]], capture_output=True, text=True, timeout=60, check=True, **options
+    ).stdout
 
 
 def canned():
@@ -74,8 +83,11 @@ def test_a_median_has_the_interval_that_order_statistics_give():
     expect("rank for 8 values", summary.median_rank(8), 1)
     expect("rank for 9 values", summary.median_rank(9), 2)
     figure = summary.figure_of([9, 1, 8, 2, 7, 3, 6, 4, 5])
-    expect("figure", (figure.median, figure.low, figure.high, figure.least, figure.most),
-           (5, 2, 8, 1, 9))
+    expect(
+        "figure",
+        (figure.median, figure.low, figure.high, figure.least, figure.most),
+        (5, 2, 8, 1, 9),
+    )
     expect("even count", summary.figure_of([1, 2, 3, 10]).median, 2.5)
     expect("nothing", summary.figure_of([]), None)
 
@@ -87,8 +99,11 @@ def test_ratios_are_taken_within_a_round():
     expect("own 100 %", (own.median, own.least, own.most), (2.0, 2.0, 2.0))
     expect("native", found.ratio(key, "native", "run_s").median, 4.0)
     expect("zram", found.ratio(key, "zram", "run_s").median, 0.5)
-    expect("a prefetcher's own", found.base_key(("quicksort", "none", "12.5", "x"), "own"),
-           ("quicksort", "exit", "100", ""))
+    expect(
+        "a prefetcher's own",
+        found.base_key(("quicksort", "none", "12.5", "x"), "own"),
+        ("quicksort", "exit", "100", ""),
+    )
 
 
 def test_cheap_exits_are_subtracted_exit_by_exit():
@@ -103,17 +118,30 @@ def test_a_system_that_the_program_does_not_know_is_left_out_with_a_reason():
     for name in ("native", "exit", "uffd", "none", "readahead", "trend", "auto"):
         expect(name, systems.missing_option(by_name[name], HELP), "")
     without = HELP.replace("--prefetch", "--other")
-    expect("no option", systems.missing_option(by_name["auto"], without),
-           "this farvisor has no --prefetch")
-    expect("no value", systems.missing_option(by_name["auto"], HELP.replace("auto", "else")),
-           "this farvisor's --prefetch does not know auto")
+    expect(
+        "no option",
+        systems.missing_option(by_name["auto"], without),
+        "this farvisor has no --prefetch",
+    )
+    expect(
+        "no value",
+        systems.missing_option(by_name["auto"], HELP.replace("auto", "else")),
+        "this farvisor's --prefetch does not know auto",
+    )
 
 
 def test_the_report_names_transport_systems_and_failures():
     text = canned_report(None).markdown()
-    for wanted in ("transport loopback,delay=20us\n", "| exit | 12.5 % | 4.00 [3.00-5.00] |",
-                   "2.00 [2.00-2.00]", "| native | - |", "system trend: no reason", "a host",
-                   "kmeans zram 12.5: over 10 s", "Fewer than five runs"):
+    for wanted in (
+        "transport loopback,delay=20us\n",
+        "| exit | 12.5 % | 4.00 [3.00-5.00] |",
+        "2.00 [2.00-2.00]",
+        "| native | - |",
+        "system trend: no reason",
+        "a host",
+        "kmeans zram 12.5: over 10 s",
+        "Fewer than five runs",
+    ):
         if wanted not in text:
             raise AssertionError(f"not in the report: {wanted}")
 
@@ -124,7 +152,7 @@ def test_figures_are_drawn_in_both_formats():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         made = canned_report(folder)
-        reports.write_summary(folder / "summary.csv", made)
+        figures.write_summary(folder / "summary.csv", made)
         expect("problem", plots.draw(made, folder), "")
         for picture in ("macro-loopback-delay20us.svg", "macro-loopback-delay20us.png"):
             if (folder / picture).stat().st_size < 1000:
@@ -166,8 +194,17 @@ def test_the_swap_goes_when_its_holder_is_killed():
         raise Skip("needs root and zram")
     before = swaps()
     holder = subprocess.Popen(
-        [sys.executable, "-B", "-c", "import machine, time; s = machine.Swap();"
-         " print(s.group, flush=True); time.sleep(60)"], cwd=HERE, stdout=subprocess.PIPE, text=True)
+        [
+            sys.executable,
+            "-B",
+            "-c",
+            "import machine, time; s = machine.Swap();"
+            " print(s.group, flush=True); time.sleep(60)",
+        ],
+        cwd=HERE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     group = holder.stdout.readline().strip()
     if not group:
         raise Skip("no memory cgroup can be made here")
@@ -187,13 +224,36 @@ def test_one_cell_from_end_to_end():
         raise Skip("no /dev/kvm")
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-B", HERE / "bench.py", "--quick", "--only", "seq-read", "--systems",
-             "native,exit", "--runs", "1", "--mib", "16", "--local", "75", "--output", folder],
-            capture_output=True, text=True, timeout=100, check=False)
+            [
+                sys.executable,
+                "-B",
+                HERE / "bench.py",
+                "--quick",
+                "--only",
+                "seq-read",
+                "--systems",
+                "native,exit",
+                "--runs",
+                "1",
+                "--mib",
+                "16",
+                "--local",
+                "75",
+                "--output",
+                folder,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         expect("status", (done.returncode, done.stderr if done.returncode else ""), (0, ""))
         rows = bench.read_rows(pathlib.Path(folder) / "runs.csv")
-        expect("rows", [(row["system"], row["status"]) for row in rows],
-               [("native", "ok"), ("exit", "ok")])
+        expect(
+            "rows",
+            [(row["system"], row["status"]) for row in rows],
+            [("native", "ok"), ("exit", "ok")],
+        )
         expect("checksums", rows[0]["checksum"], rows[1]["checksum"])
         if not int(rows[1]["exits_run"]) or not float(rows[1]["exit_us"]):
             raise AssertionError("exits were not counted")

@@ -71,8 +71,7 @@ class Summary:
 
     def keys(self, workload=None, system=None, share=None):
         wanted = (workload, system, share)
-        return [key for key in self.cells
-                if all(w is None or w == k for w, k in zip(wanted, key))]
+        return [key for key in self.cells if all(w is None or w == k for w, k in zip(wanted, key))]
 
     def values(self, key, column):
         found = (number(row, column) for row in self.cells.get(key, {}).values())

@@ -22,27 +22,54 @@ def far(name, words, *options):
 
 KNOWN = [
     System("native", "native", "the program as an ordinary process, all memory local"),
-    System("zram", "zram", "the same process in a memory cgroup of the local size, that swaps to"
-           " zram on this host; no limit at 100 %"),
-    far("exit", "farvisor as it is used: misses solved in the thread that missed, default prefetcher",
-        "--fault-mode", "exit"),
-    far("uffd", "farvisor with a separate thread that handles userfaultfd events, default"
-        " prefetcher", "--fault-mode", "uffd"),
+    System(
+        "zram",
+        "zram",
+        "the same process in a memory cgroup of the local size, that swaps to"
+        " zram on this host; no limit at 100 %",
+    ),
+    far(
+        "exit",
+        "farvisor as it is used: misses solved in the thread that missed, default prefetcher",
+        "--fault-mode",
+        "exit",
+    ),
+    far(
+        "uffd",
+        "farvisor with a separate thread that handles userfaultfd events, default" " prefetcher",
+        "--fault-mode",
+        "uffd",
+    ),
+    far("uffd-spin", "as uffd, but that thread never sleeps", "--fault-mode", "uffd-spin"),
     far("none", "as exit, without prefetching", "--fault-mode", "exit", "--prefetch", "none"),
-    far("readahead", "as exit, window read-ahead", "--fault-mode", "exit",
-        "--prefetch", "readahead"),
-    far("trend", "as exit, majority trend of the last misses", "--fault-mode", "exit",
-        "--prefetch", "trend"),
-    far("auto", "as exit, prefetcher chosen by measured accuracy", "--fault-mode", "exit",
-        "--prefetch", "auto"),
+    far(
+        "readahead", "as exit, window read-ahead", "--fault-mode", "exit", "--prefetch", "readahead"
+    ),
+    far(
+        "trend",
+        "as exit, majority trend of the last misses",
+        "--fault-mode",
+        "exit",
+        "--prefetch",
+        "trend",
+    ),
+    far(
+        "auto",
+        "as exit, prefetcher chosen by measured accuracy: the default",
+        "--fault-mode",
+        "exit",
+        "--prefetch",
+        "auto",
+    ),
 ]
 NAMES = [system.name for system in KNOWN]
 PREFETCHERS = ("none", "readahead", "trend", "auto")
 
 
 def far_help(farvisor):
-    return subprocess.run([farvisor, "run", "--help"], capture_output=True, text=True, timeout=30,
-                          check=True).stdout
+    return subprocess.run(
+        [farvisor, "run", "--help"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
 
 
 def missing_option(system, help_text):
@@ -87,6 +114,9 @@ def shares_of(system, workload, shares, quick):
     wanted = sorted({min(shares), max(shares)} if workload.group == "micro" else set(shares))
     if system.name in PREFETCHERS:
         return [share for share in wanted if share == min(wanted)]
-    if system.name == "uffd" and quick and workload.name not in ("seq-read", "random-read"):
+    handler_thread = system.name in ("uffd", "uffd-spin")
+    if handler_thread and quick and workload.name not in ("seq-read", "random-read"):
+        return []
+    if system.name == "uffd-spin" and workload.group == "macro":
         return []
     return wanted

@@ -38,17 +38,35 @@ def micro(mib, quick):
     """Page touches: patterns, directions, threads. Random ones are fewer, each costs more."""
     touches = {"random": mib * (128 if quick else 256)}
     found = []
-    forms = [("seq", "read", 1), ("seq", "write", 1), ("reverse", "read", 1), ("stride", "read", 1),
-             ("mixed", "read", 1), ("random", "read", 1), ("random", "write", 1)]
-    forms += [(pattern, "read", threads) for pattern in ("seq", "random")
-              for threads in ((4,) if quick else (2, 4))]
+    forms = [
+        ("seq", "read", 1),
+        ("seq", "write", 1),
+        ("reverse", "read", 1),
+        ("stride", "read", 1),
+        ("mixed", "read", 1),
+        ("random", "read", 1),
+        ("random", "write", 1),
+    ]
+    forms += [
+        (pattern, "read", threads)
+        for pattern in ("seq", "random")
+        for threads in ((4,) if quick else (2, 4))
+    ]
     for pattern, operation, threads in forms:
         name = f"{pattern}-{operation}" + (f"-{threads}t" if threads > 1 else "")
         words = f"{pattern} {operation}" + (f", {threads} threads" if threads > 1 else "")
         argv = ("touch", str(mib), pattern, operation, str(touches.get(pattern, 0)), str(threads))
-        found.append(Workload(
-            name, "micro", words, argv, metric="ns_per_page", threads=threads,
-            extras=("mb_per_s", "miss_p50_us", "miss_p99_us", "miss_p999_us", "thread_spread")))
+        found.append(
+            Workload(
+                name,
+                "micro",
+                words,
+                argv,
+                metric="ns_per_page",
+                threads=threads,
+                extras=("mb_per_s", "miss_p50_us", "miss_p99_us", "miss_p999_us", "thread_spread"),
+            )
+        )
     return found
 
 
@@ -64,22 +82,55 @@ def macro(mib, quick):
     taxi = (f"taxi.{rows}", ("taxi", "generate", str(rows), f"taxi.{rows}"))
     return [
         Workload("quicksort", "macro", "sorts random integers in place", ("quicksort", str(mib))),
-        Workload("kmeans", "macro", "k-means, 16 dimensions, 16 clusters, 6 rounds",
-                 ("kmeans", str(mib))),
-        Workload("snappy-compress", "macro", "compresses text in memory",
-                 ("snappy", "compress", text), inputs=(make_text,)),
-        Workload("snappy-decompress", "macro", "decompresses it again",
-                 ("snappy", "decompress", text), inputs=(make_text,)),
-        Workload("sql-taxi", "macro", "six SQLite queries over taxi trips in memory",
-                 ("taxi", "query", taxi[0]), inputs=(taxi,)),
-        Workload("pagerank", "macro", f"PageRank, {rounds} rounds, on a Kronecker graph",
-                 ("graph", "pagerank", graph, str(rounds)), inputs=(make_graph,)),
-        Workload("betweenness", "macro", f"betweenness centrality, sources: {sources}, same"
-                 " graph", ("graph", "betweenness", graph, str(sources)), inputs=(make_graph,)),
-        Workload("gnu-sort", "macro", "GNU sort of lines of text, one thread",
-                 ("/usr/bin/sort", "--parallel=1", "-S", f"{mib * 4}M", "-o", "sorted", lines),
-                 inputs=(make_lines,), idle=("--version",), output="sorted", phases=False,
-                 metric="wall_s"),
+        Workload(
+            "kmeans", "macro", "k-means, 16 dimensions, 16 clusters, 6 rounds", ("kmeans", str(mib))
+        ),
+        Workload(
+            "snappy-compress",
+            "macro",
+            "compresses text in memory",
+            ("snappy", "compress", text),
+            inputs=(make_text,),
+        ),
+        Workload(
+            "snappy-decompress",
+            "macro",
+            "decompresses it again",
+            ("snappy", "decompress", text),
+            inputs=(make_text,),
+        ),
+        Workload(
+            "sql-taxi",
+            "macro",
+            "six SQLite queries over taxi trips in memory",
+            ("taxi", "query", taxi[0]),
+            inputs=(taxi,),
+        ),
+        Workload(
+            "pagerank",
+            "macro",
+            f"PageRank, {rounds} rounds, on a Kronecker graph",
+            ("graph", "pagerank", graph, str(rounds)),
+            inputs=(make_graph,),
+        ),
+        Workload(
+            "betweenness",
+            "macro",
+            f"betweenness centrality, sources: {sources}, same" " graph",
+            ("graph", "betweenness", graph, str(sources)),
+            inputs=(make_graph,),
+        ),
+        Workload(
+            "gnu-sort",
+            "macro",
+            "GNU sort of lines of text, one thread",
+            ("/usr/bin/sort", "--parallel=1", "-S", f"{mib * 4}M", "-o", "sorted", lines),
+            inputs=(make_lines,),
+            idle=("--version",),
+            output="sorted",
+            phases=False,
+            metric="wall_s",
+        ),
     ]
 
 
@@ -88,21 +139,64 @@ def overhead():
     words = ("text.4", ("text", "4", "8", "-"))
     whole = {"phases": False, "metric": "wall_s", "shares": (100,), "working_set_mib": 512}
     return [
-        Workload("true", "overhead", "start to exit of an empty program; at 25 % with an embedded"
-                 " memory server", ("/bin/true",), phases=False, metric="wall_s",
-                 shares=(25, 100), working_set_mib=64),
-        Workload("calls", "overhead", "cheap system calls, ns each", ("clocks", "--costs"),
-                 phases=False, metric="getpid_ns", shares=(100,), working_set_mib=64,
-                 extras=("clock_gettime_ns", "mutex_ns", "futex_wake_nobody_ns")),
-        Workload("bc", "overhead", "bc: pi to 1200 digits", ("/usr/bin/bc", "-lq", "pi"),
-                 inputs=(("pi", ("sh", "-c", "echo 'scale=1200; 4*a(1)' >pi")),), **whole),
-        Workload("gzip", "overhead", "gzip -9 of 8 MiB of text",
-                 ("/usr/bin/gzip", "-9c", "text.4", "text.4"), inputs=(words,), **whole),
-        Workload("xz", "overhead", "xz -1 of 4 MiB of text",
-                 ("/usr/bin/xz", "-1", "-T1", "-c", "text.4"), inputs=(words,), **whole),
-        Workload("awk", "overhead", "mawk counts the words of 8 MiB of text",
-                 ("/usr/bin/mawk", "{ for (i = 1; i <= NF; i++) n[$i NR % 9]++ }"
-                  " END { print length(n) }", "text.4", "text.4"), inputs=(words,), **whole),
+        Workload(
+            "true",
+            "overhead",
+            "start to exit of an empty program; at 25 % with an embedded" " memory server",
+            ("/bin/true",),
+            phases=False,
+            metric="wall_s",
+            shares=(25, 100),
+            working_set_mib=64,
+        ),
+        Workload(
+            "calls",
+            "overhead",
+            "cheap system calls, ns each",
+            ("clocks", "--costs"),
+            phases=False,
+            metric="getpid_ns",
+            shares=(100,),
+            working_set_mib=64,
+            extras=("clock_gettime_ns", "mutex_ns", "futex_wake_nobody_ns"),
+        ),
+        Workload(
+            "bc",
+            "overhead",
+            "bc: pi to 1200 digits",
+            ("/usr/bin/bc", "-lq", "pi"),
+            inputs=(("pi", ("sh", "-c", "echo 'scale=1200; 4*a(1)' >pi")),),
+            **whole,
+        ),
+        Workload(
+            "gzip",
+            "overhead",
+            "gzip -9 of 8 MiB of text",
+            ("/usr/bin/gzip", "-9c", "text.4", "text.4"),
+            inputs=(words,),
+            **whole,
+        ),
+        Workload(
+            "xz",
+            "overhead",
+            "xz -1 of 4 MiB of text",
+            ("/usr/bin/xz", "-1", "-T1", "-c", "text.4"),
+            inputs=(words,),
+            **whole,
+        ),
+        Workload(
+            "awk",
+            "overhead",
+            "mawk counts the words of 8 MiB of text",
+            (
+                "/usr/bin/mawk",
+                "{ for (i = 1; i <= NF; i++) n[$i NR % 9]++ }" " END { print length(n) }",
+                "text.4",
+                "text.4",
+            ),
+            inputs=(words,),
+            **whole,
+        ),
     ]
 
 
@@ -117,5 +211,7 @@ def select(workloads, only):
     known = {w.name for w in workloads} | {w.group for w in workloads}
     unknown = [name for name in only if name not in known]
     if unknown:
-        raise ValueError(f"--only: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise ValueError(
+            f"--only: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
     return chosen
