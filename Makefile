@@ -162,7 +162,7 @@ demo-run: all $(GUEST_PROGRAMS)
 	@$(TEST_ENV) tests/demo/demo.sh
 
 .PHONY: check check-run
-check: deps ## build, then run every test: unit, model, fuzz corpus, system (SUITES= selects)
+check: deps ## build, then run every test: unit, model, fuzz corpus, bench's own, system (SUITES=)
 	$(SUBMAKE) check-run
 check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
 	@$(TEST_ENV) tests/check.sh $(SUITES)

@@ -253,6 +253,7 @@ def measure(options, argv, build, farvisor, memserver, rows):
         try:
             bench.run(plan)
         except KeyboardInterrupt:
+            bench.wrong += 1
             bench.say("interrupted: the report has what there is")
         about = describe(
             options,
