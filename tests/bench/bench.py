@@ -204,7 +204,10 @@ def write_report(rows, options, about):
     made = reports.Report(rows, listed, about)
     (options.output / "README.md").write_text(made.markdown())
     figures.write_summary(options.output / "summary.csv", made)
-    problem = plots.draw(made, options.output)
+    try:
+        problem = plots.draw(made, options.output)
+    except subprocess.SubprocessError as error:
+        problem = f"plots: {error}"
     print(f"bench: report in {options.output}{'; ' + problem if problem else ''}", file=sys.stderr)
 
 

@@ -68,8 +68,11 @@ def draw_micro(report, transport, target):
             rows.append((f'"{workload.words}"', *figure_columns(figure)))
         if all(row[1] == "NaN" for row in rows):
             continue
-        data += block(name, rows)
-        plots.append(f"${name} using 2:3:4:xtic(1) title '{name}' lc rgb '{colour(report, name)}'")
+        block_name = name.replace("-", "_")
+        data += block(block_name, rows)
+        plots.append(
+            f"${block_name} using 2:3:4:xtic(1) title '{name}' lc rgb '{colour(report, name)}'"
+        )
     if not plots:
         return
     gnuplot(
@@ -103,7 +106,7 @@ def panel(report, workload, transport, index):
                 rows.append((key[2], *figure_columns(figure)))
         if not rows:
             continue
-        block_name = f"{name}{index}"
+        block_name = f"{name}{index}".replace("-", "_")
         data += block(block_name, rows)
         plots.append(
             f"${block_name} using 1:2:3:4 with yerrorlines pt 7 ps 0.5 "

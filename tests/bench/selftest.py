@@ -154,10 +154,11 @@ def test_figures_are_drawn_in_both_formats():
         made = canned_report(folder)
         figures.write_summary(folder / "summary.csv", made)
         expect("problem", plots.draw(made, folder), "")
-        for picture in ("macro-loopback-delay20us.svg", "macro-loopback-delay20us.png"):
+        names = [f"{kind}-loopback-delay20us" for kind in ("macro", "micro")]
+        for picture in [f"{name}.{suffix}" for name in names for suffix in ("svg", "png")]:
             if (folder / picture).stat().st_size < 1000:
                 raise AssertionError(f"{picture} is empty")
-        expect("rows", len((folder / "summary.csv").read_text().splitlines()), 5)
+        expect("rows", len((folder / "summary.csv").read_text().splitlines()), 6)
 
 
 def test_programs_have_known_results():
