@@ -70,6 +70,7 @@ FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 GUEST_IMAGE := $(B)/farvisor-guest.elf
 -include guest-os/guest.mk
 -include tests/guests/guests.mk
+-include tests/bench/bench.mk
 
 .PHONY: help
 help: ## this text
@@ -161,9 +162,9 @@ demo-run: all $(GUEST_PROGRAMS)
 	@$(TEST_ENV) tests/demo/demo.sh
 
 .PHONY: check check-run
-check: deps ## build, then run every test: unit, model, fuzz corpus, system (SUITES= selects)
+check: deps ## build, then run every test: unit, model, fuzz corpus, bench's own, system (SUITES=)
 	$(SUBMAKE) check-run
-check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS)
+check-run: all $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS) $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
 	@$(TEST_ENV) tests/check.sh $(SUITES)
 
 # What the lab runs besides the unit tests of the transports.
@@ -193,11 +194,13 @@ lint: deps ## formatting, static analysis, layering, sizes, manuals, scripts
 docs: ## make the generated documents anew (docs/syscalls.md)
 	$(Q)awk -f docs/gen-syscalls.awk vmm/io_table.def guest-os/syscalls.def > docs/syscalls.md
 
-.PHONY: bench bench-run
-bench: deps ## measure (BENCH_OPTIONS=--quick for a short form)
+.PHONY: bench bench-quick bench-run
+bench: deps ## measure everything, for more than an hour: docs/benchmarks/full (BENCH_OPTIONS=--help)
 	$(SUBMAKE) bench-run
-bench-run: all $(GUEST_PROGRAMS)
-	@$(TEST_ENV) tests/bench/bench.sh $(BENCH_OPTIONS)
+bench-quick: deps ## measure a little in less than five minutes: docs/benchmarks/quick
+	$(SUBMAKE) bench-run BENCH_OPTIONS="--quick $(BENCH_OPTIONS)"
+bench-run: all $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
+	@$(TEST_ENV) tests/bench/bench.py $(BENCH_OPTIONS)
 
 .PHONY: fuzz fuzz-run
 fuzz: deps ## explore every fuzz target for FUZZ_SECONDS each (default 60)

@@ -4,7 +4,7 @@
 # `make check` after the build: runs the suites one after another and adds up their summary lines.
 # A suite is a script whose last line is "N passed, N failed[, N skipped]"; one that ends without
 # it counts as one failure. The last line here has the same form and covers all of them.
-# Usage: tests/check.sh [unit|model|fuzz|system ...]   (default: all that exist)
+# Usage: tests/check.sh [unit|model|fuzz|bench|system ...]   (default: all that exist)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -34,7 +34,7 @@ run_suite() {
 }
 
 suites=("$@")
-[ $# -gt 0 ] || suites=(unit model fuzz system)
+[ $# -gt 0 ] || suites=(unit model fuzz bench system)
 for suite in "${suites[@]}"; do
     [ -x "tests/$suite/run.sh" ] || continue
     run_suite "$suite" "tests/$suite/run.sh"

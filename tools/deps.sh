@@ -30,6 +30,8 @@ clang-tidy          # lint
 cppcheck            # lint
 shellcheck          # lint
 groff               # lint: man pages
+black               # lint: Python
+pyflakes3           # lint: Python
 g++                 # test program: C++ exceptions and threads
 libgomp1            # test program: OpenMP
 python3             # tests: unmodified program
@@ -48,6 +50,9 @@ tar                 # tests: unmodified program
 perl                # tests: unmodified program
 jq                  # tests read --stats with it
 file                # tests: unmodified program
+libsnappy-dev       # benchmark: snappy
+libsqlite3-dev      # benchmark: analytics in SQL
+gnuplot-nox         # benchmark: plots
 LIST
     [ "${1:-}" = --lab ] && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
 qemu-system-x86     # the two emulated machines

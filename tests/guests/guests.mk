@@ -11,8 +11,7 @@ GUEST_STORM := $(wildcard tests/guests/storm*.c)
 GUEST_SINGLE := $(filter-out $(GUEST_STORM),$(wildcard tests/guests/*.c))
 GUEST_PROGRAMS := $(patsubst tests/guests/%.c,$(GUEST_DIR)/%,$(GUEST_SINGLE)) \
 	$(patsubst tests/guests/%.cc,$(GUEST_DIR)/%,$(wildcard tests/guests/*.cc)) \
-	$(GUEST_DIR)/storm \
-	$(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
+	$(GUEST_DIR)/storm
 
 guest_link = $(if $(filter static_%,$(1)),-static,$(if $(filter staticpie_%,$(1)),-static-pie -fPIE)) \
 	$(if $(filter openmp_%,$(1)),-fopenmp)
@@ -26,9 +25,6 @@ $(GUEST_DIR)/%: tests/guests/%.c $(GUEST_HEADERS)
 $(GUEST_DIR)/%: tests/guests/%.cc
 	@mkdir -p $(@D)
 	$(Q)$(CXX) $(GUEST_CXXFLAGS) $< -o $@
-$(B)/tests/bench/%: tests/bench/%.c
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(GUEST_CFLAGS) $< -o $@ -lm
 
 .PHONY: guests
 guests: $(GUEST_PROGRAMS)

@@ -26,5 +26,5 @@ while read -r file; do
         echo "$file: no SPDX-License-Identifier in its first lines"
         status=1
     fi
-done < <(files '*.c' '*.h' '*.S' '*.cc' '*.sh' '*.mk' '*.pml' '*.def' Makefile)
+done < <(files '*.c' '*.h' '*.S' '*.cc' '*.sh' '*.mk' '*.pml' '*.def' '*.py' Makefile)
 exit $status

@@ -4,7 +4,9 @@ import random
 import sys
 
 rng = random.Random(4711)
-words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11))) for _ in range(20000)]
+words = [
+    "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11))) for _ in range(20000)
+]
 left = int(sys.argv[1]) << 20
 number = 0
 while left > 0:
