@@ -69,6 +69,7 @@ FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 # tests and fuzzers run on the host), and GUEST_PROGRAMS, which the system tests run.
 GUEST_IMAGE := $(B)/farvisor-guest.elf
 -include guest-os/guest.mk
+include guides-api/guide/guide.mk
 -include tests/guests/guests.mk
 
 .PHONY: help
@@ -78,7 +79,7 @@ help: ## this text
 	@printf '\nVariables: V=1  SANITIZE=address,undefined|thread  WERROR=1  PREFIX=  DESTDIR=  JOBS=\n'
 
 .PHONY: all
-all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) ## build farvisor, memserver and the guest image
+all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) $(GUIDE_LIBRARIES) ## build farvisor, memserver, the guest image and libfarguide
 
 # --- rules ---
 $(B)/obj/%.c.o: %.c

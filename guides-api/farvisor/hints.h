@@ -18,7 +18,7 @@
  *   who        when                      does
  *   thread     head - tail < FV_HINTS    writes hints[head % FV_HINTS], then head + 1 (release)
  *   thread     head - tail == FV_HINTS   leaves advice out and counts it in `dropped`; a read waits
- *   thread     after head + 1 (seq_cst)  reads `awake`; if 0: out %al, FV_PORT_HINT
+ *   thread     after head + 1 (seq_cst)  `awake` 0 -> 1, and if it was 0: out %al, FV_PORT_HINT
  *   VMM        head - tail > FV_HINTS    broken ring: state = FV_HINT_OFF, never looked at again
  *   VMM        head != tail              copies one hint, tail + 1 (release), checks, acts
  *   VMM        nothing for a while       awake = 0 (seq_cst), looks at head once more, sleeps
