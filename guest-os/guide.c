@@ -25,6 +25,12 @@ int64_t sys_guide(struct frame *frame)
     return vmm_call(FV_CALL_GUIDE, frame->rdi, frame->rsi, frame->rdx, frame->r10, frame->r8, 0);
 }
 
+bool guide_is_overdue(void)
+{
+    const struct fv_hint_ring *ring = thread_current()->hints;
+    return ring != NULL && __atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE) != 0;
+}
+
 bool guide_rescue(struct frame *frame, bool fault)
 {
     struct fv_hint_ring *ring = thread_current()->hints;

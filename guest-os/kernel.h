@@ -210,6 +210,8 @@ int64_t sys_guide(struct frame *frame);
  * its library takes over. Returns whether it did.
  */
 bool guide_rescue(struct frame *frame, bool fault);
+/* Must a call that sleeps come back, because a guide made it that is to be rescued? */
+bool guide_is_overdue(void);
 
 /* ---- thread.c ---- */
 void thread_boot(uint32_t tid);

@@ -87,6 +87,7 @@
 guide_rescue_entry:
         cld
         xorl    %ebp, %ebp
+        andq    $-16, %rsp
         call    guide_on_rescue
         ud2
         .size   guide_rescue_entry, . - guide_rescue_entry
