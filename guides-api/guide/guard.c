@@ -79,13 +79,17 @@ static void guide_ends(struct guide_thread *thread, uint32_t hook)
 /* ---- in and out of hooks ---- */
 
 /*
- * Records that a longjmp left behind are of frames below the stack pointer. At the same place is one
- * that is alive: a tail call has its caller's return address.
+ * Records that a longjmp left behind are of frames below the stack pointer, or at the same place
+ * when the function was called anew. A tail call is at the same place, too, but has its caller's
+ * return address, which is ours.
  */
-static void records_drop_stale(struct guide_thread *thread, uint64_t stack)
+static void records_drop_stale(struct guide_thread *thread, const struct guide_regs *regs)
 {
+    uint64_t stack = (uintptr_t)&regs->return_address;
+    bool tail_call = regs->return_address == (uintptr_t)guide_hook_return ||
+                     regs->return_address == (uintptr_t)guide_original_return;
     while (thread->depth > 0 && thread->records[thread->depth - 1].phase != GUIDE_CALLED &&
-           thread->records[thread->depth - 1].entry_stack < stack)
+           thread->records[thread->depth - 1].entry_stack < stack + !tail_call)
         thread->depth--;
 }
 
@@ -105,7 +109,7 @@ void guide_on_enter(struct guide_regs *regs)
     struct guide_thread *thread = guide_thread_self();
     if (!thread)
         return;
-    records_drop_stale(thread, stack);
+    records_drop_stale(thread, regs);
     if (thread->depth == GUIDE_DEPTH || in_guide(thread))
         return;
     struct guide_record *record = &thread->records[thread->depth++];

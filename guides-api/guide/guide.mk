@@ -45,3 +45,9 @@ $(B)/libfarguide.pc: guides-api/guide/libfarguide.pc.in guide-always
 	    guides-api/support.h)|" $< > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
 -include $(GUIDE_OBJECTS:%=%.d)
+
+# The library is tested as it is, without the sanitizers of the tests around it.
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/guide/check_*.c)): $(B)/%: $(B)/obj/%.c.o $(GUIDE_STATIC)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(FV_CFLAGS) $(CFLAGS) -rdynamic $^ -o $@ $(CHECK_LIBS) -lZydis

@@ -119,10 +119,12 @@ static uint8_t modrm_read(struct cursor *cursor, struct guide_insn *out)
     if (mode == 3)
         return modrm;
     bool no_base = false;
-    if (memory == 4)
-        no_base = mode == 0 && (next_byte(cursor) & 7) == 5;
-    else if (memory == 5 && mode == 0)
+    if (memory == 4) {
+        uint8_t sib = next_byte(cursor);
+        no_base = mode == 0 && (sib & 7) == 5;
+    } else if (memory == 5 && mode == 0) {
         out->rip_at = (uint8_t)cursor->at;
+    }
     if (mode == 1)
         skip(cursor, 1);
     else if (mode == 2 || out->rip_at || no_base)
@@ -237,6 +239,10 @@ static void opcode_read(struct cursor *cursor, uint8_t opcode, bool rex, struct 
             cursor->failed = true;
         break;
     default:
+        if (opcode == 0xc7 && cursor->at < cursor->room && cursor->code[cursor->at] == 0xf8) {
+            cursor->failed = true; /* xbegin: its immediate is an address */
+            return;
+        }
         operands_read(cursor, one_byte[opcode], opcode, out);
         out->ends = opcode == 0xc2 || opcode == 0xc3 || opcode == 0xe9 || opcode == 0xeb;
         /* ff /4 and /5: an indirect jump */

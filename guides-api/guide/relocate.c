@@ -96,21 +96,23 @@ static void jump_put(uint8_t *at, const uint8_t *to)
 int guide_relocate(const uint8_t *function, size_t function_bytes, uint8_t *to)
 {
     unsigned moved = 0, written = 0;
+    const uint8_t *target = function; /* of a moved branch; into the moved part is refused */
     struct guide_insn insn = {0};
     while (moved < GUIDE_PATCH_BYTES) {
         size_t room = function_bytes ? function_bytes - moved : INSN_MAX;
         if (insn.ends || !guide_insn_decode(function + moved, room, &insn))
             return -ENOTSUP;
-        if (insn.branch_at && lies_in(target_of(function + moved, &insn), function,
-                                      GUIDE_PATCH_BYTES + INSN_MAX))
-            return -ENOTSUP;
+        if (insn.branch_at && target > function)
+            return -ENOTSUP; /* two branches: not worth keeping both in mind */
+        if (insn.branch_at)
+            target = target_of(function + moved, &insn);
         int bytes = insn_move(function + moved, &insn, to + written);
         if (bytes < 0)
             return bytes;
         written += (unsigned)bytes;
         moved += insn.bytes;
     }
-    if (branches_back(function, function_bytes, moved))
+    if (lies_in(target, function, moved) || branches_back(function, function_bytes, moved))
         return -ENOTSUP;
     jump_put(to + written, function + moved);
     return (int)moved;
