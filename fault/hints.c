@@ -70,8 +70,8 @@ int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t p
     if (page >= engine->span_pages || pages > engine->span_pages - page)
         return -EFAULT;
     for (uint64_t i = 0; i < pages; i++)
-        state[i] = engine->paged ? residency_of(atomic_load(&engine->words[page + i]))
-                                 : FV_PAGE_LOCAL;
+        state[i] =
+            engine->paged ? residency_of(atomic_load(&engine->words[page + i])) : FV_PAGE_LOCAL;
     return 0;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The program's side door to the hint channel: opening a thread's ring and the few requests that
- * need an answer. And the rescue: a guide's code runs on the program's threads, and when it faults or
- * does not come back it is not the program that has to pay. The library says where to go on
+ * need an answer. And the rescue: a guide's code runs on the program's threads, and when it faults
+ * or does not come back it is not the program that has to pay. The library says where to go on
  * (fv_hint_ring.rescue); a wrong address there is the program's own harm, as any jump of its is.
  */
 #include "guest-os/kernel.h"

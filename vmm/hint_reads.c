@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Answers of the hint channel: bytes of pages that stay where they are, one node at a time or along
- * a chain of `next` pointers. Runs on the hint thread. A node is read into private memory, which the
- * guest cannot change while its `next` is looked at, and then shown in the answer slot.
+ * a chain of `next` pointers. Runs on the hint thread. A node is read into private memory, which
+ * the guest cannot change while its `next` is looked at, and then shown in the answer slot.
  */
 #include "vmm/hints.h"
 
@@ -129,8 +129,8 @@ static bool read_is_sane(const struct fv_hint *hint)
     if (hint->slot >= FV_READS || hint->bytes == 0 || hint->bytes > FV_READ_BYTES)
         return false;
     return hint->op == FV_HINT_READ ||
-           (hint->hops > 0 && hint->hops <= FV_READS - hint->slot &&
-            hint->bytes >= sizeof(gpa_t) && hint->next_bytes <= hint->bytes - sizeof(gpa_t));
+           (hint->hops > 0 && hint->hops <= FV_READS - hint->slot && hint->bytes >= sizeof(gpa_t) &&
+            hint->next_bytes <= hint->bytes - sizeof(gpa_t));
 }
 
 static int reads_make(struct hint_ring *ring)

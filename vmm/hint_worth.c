@@ -28,8 +28,8 @@ void hints_switch_off(struct hints *hints)
 }
 
 /*
- * Every 8th page that was started is looked at again when SAMPLES more were sampled: was it touched?
- * Of a run only pages whose number is a multiple of 8 can tell (fault_was_used).
+ * Every 8th page that was started is looked at again when SAMPLES more were sampled: was it
+ * touched? Of a run only pages whose number is a multiple of 8 can tell (fault_was_used).
  */
 void hint_worth_sample(struct hints *hints, uint64_t page, uint64_t hint_pages)
 {
@@ -54,7 +54,7 @@ void hint_worth_judge(struct hints *hints)
     if (pages < JUDGE_PAGES || atomic_load(&hints->off))
         return;
     /* What was never written was not fetched either, and cannot have been used. */
-    uint64_t useful = hints->judged ? started * hints->used / hints->judged
+    uint64_t useful = hints->judged        ? started * hints->used / hints->judged
                       : wasted > pages / 2 ? 0
                                            : started;
     hints->last_started += started;

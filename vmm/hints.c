@@ -19,14 +19,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TURN_HINTS     32u        /* of one ring before the next one's turn */
-#define TURN_PAGES     64u        /* of one hint */
-#define STUCK_NS       1000000u   /* no frame or buffer free for so long: the advice is stale */
-#define SPIN_MIN_NS    10000u     /* 10 us: less than a doorbell costs */
-#define SPIN_MAX_NS    200000u    /* 0.2 ms: a thread that hints again later can ring */
-#define SHORT_SLEEP_NS 300000u    /* a sleep shorter than this was not worth it */
-#define WATCH_NS       20000000u  /* looks for stalled guides this often */
-#define PEEK_WAIT_NS   50000u     /* wait for what is in flight, with nothing else to do */
+#define TURN_HINTS     32u       /* of one ring before the next one's turn */
+#define TURN_PAGES     64u       /* of one hint */
+#define STUCK_NS       1000000u  /* no frame or buffer free for so long: the advice is stale */
+#define SPIN_MIN_NS    10000u    /* 10 us: less than a doorbell costs */
+#define SPIN_MAX_NS    200000u   /* 0.2 ms: a thread that hints again later can ring */
+#define SHORT_SLEEP_NS 300000u   /* a sleep shorter than this was not worth it */
+#define WATCH_NS       20000000u /* looks for stalled guides this often */
+#define PEEK_WAIT_NS   50000u    /* wait for what is in flight, with nothing else to do */
 #define STACK_BYTES    (256u << 10)
 
 /* ---- one ring ---- */
@@ -333,10 +333,8 @@ int hints_create(struct hints **out, struct vm *vm)
         return error;
     }
     /* Best effort: without it the port is an exit, and run.c rings. */
-    struct kvm_ioeventfd at_port = {.addr = FV_PORT_HINT,
-                                    .len = 1,
-                                    .fd = hints->doorbell_fd,
-                                    .flags = KVM_IOEVENTFD_FLAG_PIO};
+    struct kvm_ioeventfd at_port = {
+        .addr = FV_PORT_HINT, .len = 1, .fd = hints->doorbell_fd, .flags = KVM_IOEVENTFD_FLAG_PIO};
     hints->in_kernel = ioctl(vm->vm_fd, KVM_IOEVENTFD, &at_port) == 0;
     *out = hints;
     return 0;

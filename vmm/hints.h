@@ -20,10 +20,10 @@ struct hint_read {
     unsigned parts, open_parts, next_part;
     int failed; /* first bad status of its parts */
     bool active;
-    uint16_t slot, hops;   /* of the node being read; nodes left, this one included */
-    uint32_t bytes;        /* of a node */
-    uint64_t next_bytes;   /* CHAIN: where its `next` is */
-    gpa_t address;         /* of the node */
+    uint16_t slot, hops; /* of the node being read; nodes left, this one included */
+    uint32_t bytes;      /* of a node */
+    uint64_t next_bytes; /* CHAIN: where its `next` is */
+    gpa_t address;       /* of the node */
     uint8_t data[FV_READ_BYTES];
 };
 
@@ -33,10 +33,10 @@ struct hint_ring {
     uint32_t index;              /* of its vCPU */
     uint32_t tail;
     bool broken;
-    uint64_t page, pages; /* what is left of the prefetch hint taken last ... */
-    uint64_t whole;       /* ... of so many pages */
-    uint64_t stuck_ns;    /* since when there has been no room for it; 0: there is */
-    uint32_t reading;     /* reads that are active */
+    uint64_t page, pages;    /* what is left of the prefetch hint taken last ... */
+    uint64_t whole;          /* ... of so many pages */
+    uint64_t stuck_ns;       /* since when there has been no room for it; 0: there is */
+    uint32_t reading;        /* reads that are active */
     struct hint_read *reads; /* FV_READS; made with the first one */
     /* Since when the thread is inside of which entry of a guide; for the stall watch. */
     uint32_t watched_entry;
@@ -44,7 +44,8 @@ struct hint_ring {
 };
 
 struct hint_counters {
-    _Atomic uint64_t taken, malformed, prefetch_pages, started_pages, left_out_pages, wasted_pages, cold_pages;
+    _Atomic uint64_t taken, malformed, prefetch_pages, started_pages, left_out_pages, wasted_pages,
+        cold_pages;
     _Atomic uint64_t reads, read_bytes, sleeps;
 };
 

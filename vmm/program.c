@@ -71,8 +71,8 @@ static int elf_check(struct vm *vm, int fd, const char *name)
         return EXIT_NOT_RUNNABLE;
     }
     if (!interpreter[0] && vm->config->guide_count) {
-        message_error("%s: cannot run with --guide: a static program, and guides are loaded by ld.so",
-                      name);
+        message_error(
+            "%s: cannot run with --guide: a static program, and guides are loaded by ld.so", name);
         return EXIT_NOT_RUNNABLE;
     }
     int error = interpreter[0] ? hostio_host_path(vm->io, interpreter, host, sizeof(host)) : 0;

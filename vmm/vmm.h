@@ -142,7 +142,8 @@ void call_dispatch(struct vcpu *vcpu);
 
 /* ---- hints.c: the hint channel (farvisor/hints.h) ---- */
 int hints_create(struct hints **out, struct vm *vm); /* 0 or -errno after one message */
-void hints_stop(struct hints *hints); /* ends its thread; while the vCPUs still exist. NULL is fine */
+void hints_stop(
+    struct hints *hints); /* ends its thread; while the vCPUs still exist. NULL is fine */
 void hints_destroy(struct hints *hints);
 void hints_ring_doorbell(struct hints *hints);
 

@@ -91,8 +91,8 @@ long guide_read_chain(const void *first, size_t node_bytes, size_t next_offset, 
  * program or a library. *original is what to call for the function itself. Call it before the
  * program starts its threads (from a GUIDE start function). Not for functions that throw.
  *
- * In farvisor the time a replacement takes is measured, and one that faults or does not come back is
- * abandoned: the function is called as if it were not hooked (or its result returned, if it had
+ * In farvisor the time a replacement takes is measured, and one that faults or does not come back
+ * is abandoned: the function is called as if it were not hooked (or its result returned, if it had
  * been called already), and no hook is entered any more.
  * Returns 0; -ENOENT no such symbol; -ENOTSUP its first instructions cannot be moved; -EBUSY hooked
  * already; -ENOMEM; -ENOSPC too many hooks.

@@ -18,8 +18,7 @@ static int advise(const void *start, size_t bytes, int advice)
 {
     uintptr_t first = (uintptr_t)start & ~(uintptr_t)(PAGE_BYTES - 1);
     int saved = errno;
-    int error =
-        madvise((void *)first, (uintptr_t)start + bytes - first, advice) == 0 ? 0 : -errno;
+    int error = madvise((void *)first, (uintptr_t)start + bytes - first, advice) == 0 ? 0 : -errno;
     errno = saved;
     return error;
 }

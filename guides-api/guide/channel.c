@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A thread's end of the hint channel: finding it, and posting into its ring (farvisor/hints.h has
- * the state tables). The one who posts is the only writer of the ring, but for a signal handler that
- * interrupts a post: that one's advice is dropped.
+ * the state tables). The one who posts is the only writer of the ring, but for a signal handler
+ * that interrupts a post: that one's advice is dropped.
  */
 #include "guide/internal.h"
 
@@ -55,8 +55,8 @@ struct guide_thread *guide_thread_self(void)
     if (self)
         return self;
     int saved = errno;
-    struct guide_thread *thread = mmap(NULL, sizeof(*thread), PROT_READ | PROT_WRITE,
-                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct guide_thread *thread =
+        mmap(NULL, sizeof(*thread), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (thread == MAP_FAILED) {
         errno = saved;
         return NULL;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Keeps account of a guide's code on the program's threads. Each call of a hooked function is a
- * record on the thread's own stack of records, which says what is needed to go on without the guide:
- * the call as it was made, or its result. The rescue (the guest kernel sends a guide there that
- * faulted or did not come back) does just that. Time in guides is counted; when it becomes too large
- * a share, or after a rescue, hooks are no longer entered.
+ * record on the thread's own stack of records, which says what is needed to go on without the
+ * guide: the call as it was made, or its result. The rescue (the guest kernel sends a guide there
+ * that faulted or did not come back) does just that. Time in guides is counted; when it becomes too
+ * large a share, or after a rescue, hooks are no longer entered.
  *
  * No calls into libc on the way in and out: it could change the upper halves of vector registers
  * that hold arguments, and the hooked function may be one it needs.

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Lengths of x86-64 instructions, and where in them an offset from RIP stands: what moving the start
- * of a function takes, and no more. Unknown encodings are refused, not guessed. Source: Intel SDM
- * vol. 2, appendix A (opcode maps) and chapter 2 (prefixes, ModRM, VEX, EVEX). A unit test compares
- * it with Zydis over the C library's own code.
+ * Lengths of x86-64 instructions, and where in them an offset from RIP stands: what moving the
+ * start of a function takes, and no more. Unknown encodings are refused, not guessed. Source: Intel
+ * SDM vol. 2, appendix A (opcode maps) and chapter 2 (prefixes, ModRM, VEX, EVEX). A unit test
+ * compares it with Zydis over the C library's own code.
  */
 #include "guide/internal.h"
 
@@ -37,8 +37,14 @@ static void skip(struct cursor *cursor, size_t bytes)
 /* Rows of 16: the shape of what follows a one-byte opcode. */
 static const uint8_t one_byte[256] = {
 #define ARITHMETIC MODRM, MODRM, MODRM, MODRM, IMM8, IMMZ, UNKNOWN, UNKNOWN
-    ARITHMETIC, ARITHMETIC, ARITHMETIC, ARITHMETIC, /* 00-1f */
-    ARITHMETIC, ARITHMETIC, ARITHMETIC, ARITHMETIC, /* 20-3f */
+    ARITHMETIC,
+    ARITHMETIC,
+    ARITHMETIC,
+    ARITHMETIC, /* 00-1f */
+    ARITHMETIC,
+    ARITHMETIC,
+    ARITHMETIC,
+    ARITHMETIC, /* 20-3f */
 #undef ARITHMETIC
     [0x50 ... 0x5f] = PLAIN,
     [0x63] = MODRM,

@@ -42,14 +42,14 @@ struct guide_record {
     uint64_t original_return;
     struct guide_regs passed; /* to the original, by the guide */
     struct guide_regs result; /* as the original returned */
-    jmp_buf *start; /* GUIDE_CALLED */
+    jmp_buf *start;           /* GUIDE_CALLED */
 };
 
 #define GUIDE_DEPTH 32u
 
 struct guide_thread {
-    struct fv_hint_ring *ring; /* NULL: natively */
-    bool posting;              /* a signal handler must not post into the middle of a post */
+    struct fv_hint_ring *ring;     /* NULL: natively */
+    bool posting;                  /* a signal handler must not post into the middle of a post */
     uint64_t slots[FV_READS / 64]; /* answer slots in use */
     uint64_t began_ticks, guide_ticks, entered_ticks;
     uint32_t depth;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes of pages that stay remote: requests into the ring, answers out of its slots. Whatever cannot
- * be had that way (natively, page never written, channel switched off) is simply copied, which
- * touches the page.
+ * Bytes of pages that stay remote: requests into the ring, answers out of its slots. Whatever
+ * cannot be had that way (natively, page never written, channel switched off) is simply copied,
+ * which touches the page.
  */
 #include "guide/internal.h"
 

@@ -23,9 +23,8 @@ static int64_t offset_get(const uint8_t *at, unsigned bytes)
 /* Where a branch or RIP-relative operand of the instruction at `code` leads. */
 static const uint8_t *target_of(const uint8_t *code, const struct guide_insn *insn)
 {
-    int64_t offset = insn->branch_at
-                         ? offset_get(code + insn->branch_at, insn->branch_bytes)
-                         : offset_get(code + insn->rip_at, 4);
+    int64_t offset = insn->branch_at ? offset_get(code + insn->branch_at, insn->branch_bytes)
+                                     : offset_get(code + insn->rip_at, 4);
     return code + insn->bytes + offset;
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A hostile guest at the hint channel and its hypercalls: rings filled with whatever the input has,
- * also behind the VMM's back, over a paging engine that answers as the input says. The real ring and
- * call code is compiled in here; what it may ask of the engine is checked, everything it may write
- * to is on the heap for the sanitizer to watch, and when the input ends all reads must finish.
+ * also behind the VMM's back, over a paging engine that answers as the input says. The real ring
+ * and call code is compiled in here; what it may ask of the engine is checked, everything it may
+ * write to is on the heap for the sanitizer to watch, and when the input ends all reads must
+ * finish.
  */
 /* One unit: the code under test is static for the most part, and the engine below is ours. */
 #include "vmm/guide_calls.c"
@@ -14,8 +15,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-#define SPAN    (1ULL << 40)
-#define FLYING  64u
+#define SPAN   (1ULL << 40)
+#define FLYING 64u
 #define PROMISE(condition)                                                                         \
     do {                                                                                           \
         if (!(condition))                                                                          \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads of bytes while the pages they are in come, go and change: every page has one writer, who
- * knows what must be read back; others chase a chain whose nodes never change. Also pins, residency,
- * and what must be refused.
+ * knows what must be read back; others chase a chain whose nodes never change. Also pins,
+ * residency, and what must be refused.
  *
  * usage: guide_reads MIB SECONDS
  */
@@ -75,8 +75,8 @@ static void *writer_main(void *argument)
 static void chain_make(void)
 {
     uint64_t state = 7;
-    uint8_t *memory = mmap(NULL, NODES * 8 * PAGE, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *memory =
+        mmap(NULL, NODES * 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct node **link = &chain_first;
     EXPECT(memory != MAP_FAILED);
     for (unsigned i = 0; i < NODES; i++) {
@@ -128,8 +128,8 @@ static void pins(void)
     EXPECT(guide_pin(own, 4 * PAGE) == 0);
     EXPECT(guide_residency(own, 4 * PAGE, states) == 0 && states[0] == GUIDE_LOCAL);
     munmap(own, PAGE);
-    uint8_t *again = mmap(own, PAGE, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    uint8_t *again =
+        mmap(own, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     EXPECT(again == own && again[0] == 0 && own[PAGE] == 7);
     int left = guide_unpin(own, 4 * PAGE); /* 0 natively, and where nothing is remote */
     EXPECT(left == -EINVAL || left == 0);

@@ -3,8 +3,8 @@
  * The paging engine against a real memserver, second stage and userfaultfd; the threads of the
  * tests stand where vCPUs and the VMM's system calls would, using pins. Needs $MEMSERVER.
  */
-#include "fault/fault.h"
 #include "farvisor/hints.h"
+#include "fault/fault.h"
 #include "support.h"
 #include "tests/unit/unit.h"
 

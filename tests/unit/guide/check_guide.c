@@ -42,8 +42,8 @@ static void sweep_range(struct sweep *sweep, const uint8_t *code, size_t bytes)
 {
     ZydisDecodedInstruction insn;
     for (size_t at = 0; at < bytes; at += insn.length) {
-        if (ZYAN_FAILED(ZydisDecoderDecodeInstruction(&sweep->decoder, NULL, code + at,
-                                                      bytes - at, &insn)))
+        if (ZYAN_FAILED(
+                ZydisDecoderDecodeInstruction(&sweep->decoder, NULL, code + at, bytes - at, &insn)))
             insn.length = 1;
         else
             compare(sweep, code + at, bytes - at, &insn);
@@ -58,8 +58,7 @@ static int sweep_object(struct dl_phdr_info *info, size_t bytes, void *owner)
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *header = &info->dlpi_phdr[i];
         if (header->p_type == PT_LOAD && header->p_flags & PF_X)
-            sweep_range(owner, (const uint8_t *)info->dlpi_addr + header->p_vaddr,
-                        header->p_memsz);
+            sweep_range(owner, (const uint8_t *)info->dlpi_addr + header->p_vaddr, header->p_memsz);
     }
     return 0;
 }
