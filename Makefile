@@ -62,6 +62,7 @@ PROGRAMS := $(B)/farvisor $(B)/memserver
 UNIT_SOURCES := $(wildcard tests/unit/*/check_*.c)
 UNIT_PROGRAMS := $(patsubst %.c,$(B)/%,$(UNIT_SOURCES))
 MAN_PAGES := $(wildcard man/*.1)
+MAN3_PAGES := $(wildcard man/*.3)
 
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -69,6 +70,7 @@ FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 # tests and fuzzers run on the host), and GUEST_PROGRAMS, which the system tests run.
 GUEST_IMAGE := $(B)/farvisor-guest.elf
 -include guest-os/guest.mk
+include guides-api/guide/guide.mk
 -include tests/guests/guests.mk
 -include tests/bench/bench.mk
 
@@ -79,7 +81,7 @@ help: ## this text
 	@printf '\nVariables: V=1  SANITIZE=address,undefined|thread  WERROR=1  PREFIX=  DESTDIR=  JOBS=\n'
 
 .PHONY: all
-all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) ## build farvisor, memserver and the guest image
+all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) $(GUIDE_LIBRARIES) ## build farvisor, memserver, the guest image and libfarguide
 
 # --- rules ---
 $(B)/obj/%.c.o: %.c
@@ -219,20 +221,34 @@ fuzz-run: $(FUZZ_PROGRAMS)
 BINDIR := $(DESTDIR)$(PREFIX)/bin
 LIBDIR := $(DESTDIR)$(PREFIX)/lib/farvisor
 MANDIR := $(DESTDIR)$(PREFIX)/share/man/man1
+MAN3DIR := $(DESTDIR)$(PREFIX)/share/man/man3
+GUIDE_LIBDIR := $(DESTDIR)$(PREFIX)/lib
+GUIDE_INCLUDEDIR := $(DESTDIR)$(PREFIX)/include/farvisor
+GUIDE_HEADERS := guides-api/farvisor/guide.h
 COMPLETIONDIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 
 .PHONY: install
 install: all ## install below DESTDIR and PREFIX (default /usr/local)
-	install -d $(BINDIR) $(LIBDIR) $(MANDIR) $(COMPLETIONDIR)
+	install -d $(BINDIR) $(LIBDIR) $(MANDIR) $(MAN3DIR) $(COMPLETIONDIR) $(GUIDE_INCLUDEDIR) \
+	    $(GUIDE_LIBDIR)/pkgconfig
 	install -m 755 $(PROGRAMS) $(BINDIR)
 	install -m 644 $(GUEST_IMAGE) $(LIBDIR)
 	install -m 644 $(MAN_PAGES) $(MANDIR)
+	install -m 644 $(MAN3_PAGES) $(MAN3DIR)
+	install -m 644 $(GUIDE_HEADERS) $(GUIDE_INCLUDEDIR)
+	install -m 755 $(GUIDE_SHARED) $(GUIDE_LIBDIR)
+	install -m 644 $(GUIDE_STATIC) $(GUIDE_LIBDIR)
+	ln -sf $(notdir $(GUIDE_SHARED)) $(GUIDE_LIBDIR)/$(GUIDE_SONAME)
+	ln -sf $(GUIDE_SONAME) $(GUIDE_LIBDIR)/libfarguide.so
+	install -m 644 $(B)/libfarguide.pc $(GUIDE_LIBDIR)/pkgconfig
 	$(B)/farvisor completion bash > $(COMPLETIONDIR)/farvisor
 
 .PHONY: uninstall
 uninstall: ## remove what install put there
 	rm -f $(PROGRAMS:$(B)/%=$(BINDIR)/%) $(MAN_PAGES:man/%=$(MANDIR)/%) $(COMPLETIONDIR)/farvisor
-	rm -rf $(LIBDIR)
+	rm -f $(MAN3_PAGES:man/%=$(MAN3DIR)/%) $(GUIDE_LIBDIR)/libfarguide.* \
+	    $(GUIDE_LIBDIR)/pkgconfig/libfarguide.pc
+	rm -rf $(LIBDIR) $(GUIDE_INCLUDEDIR)
 
 .PHONY: clean
 clean: ## remove everything that was built

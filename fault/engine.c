@@ -177,6 +177,7 @@ void fault_context_destroy(struct fault_context *context)
     if (!context)
         return;
     struct fault_engine *engine = context->engine;
+    looker_destroy(context);
     pthread_mutex_lock(&engine->context_lock);
     engine->contexts[context->index] = NULL;
     tally_merge(&engine->retired, &context->tally);

@@ -46,6 +46,7 @@ struct fault_context {
     uint32_t index;
     uint32_t lane; /* which lane its fetches use; uffd mode: by faulting thread */
     struct streams fills;
+    struct looker *looker; /* peek.c; NULL until something was looked at */
     struct tally tally;
 };
 
@@ -164,6 +165,14 @@ int install_failed(struct fault_engine *engine, uint64_t page, int error);
 /* A fetched run whose bytes are in `data`: FETCHING -> LOCAL. 0 or -errno, claims kept then. */
 int run_land(struct fault_engine *engine, uint64_t page, uint64_t pages, const void *data,
              bool write, bool prefetched);
+
+/* ---- pin.c ---- */
+/* 0: pinned; 1: not resident now; -EBUSY: too many pins. */
+int pin_try(ept_word_t *word, bool write);
+
+/* ---- peek.c ---- */
+/* Waits for what is in flight; the context's thread is gone or is the caller. */
+void looker_destroy(struct fault_context *context);
 
 /* ---- resolve.c ---- */
 /* As fault_resolve; `rescue`: the page may not leave, though it could be read meanwhile. */

@@ -154,9 +154,46 @@ uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, u
 int64_t fault_prefetch(struct fault_context *context, uint64_t page, uint64_t pages);
 /* The pages will not be needed for long: the reclaimer takes them first. Any thread. */
 void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages);
-/* resident[i]: would a read of page + i find it here now? 0 or -EFAULT. Any thread. */
+/* Installs what has arrived of this context's prefetches, before the lander comes by. Pages still
+ * on their way are the lander's to see to. The context's thread. */
+void fault_land(struct fault_context *context);
+/* state[i]: one FV_PAGE_* (farvisor/hints.h), true a moment ago. 0 or -EFAULT. Any thread. */
 int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,
-                    uint8_t *resident);
+                    uint8_t *state);
+/* Was a page that was prefetched touched since? One in 8 of a run can tell, and each of a shorter
+ * run: those whose number is a multiple of 8. Any thread. */
+bool fault_was_used(const struct fault_engine *engine, uint64_t page);
+
+/* ---- peek.c: bytes of a page wherever it is ---- */
+
+#define FAULT_PEEK_MAX_BYTES 256u
+
+/* A look at some bytes of one page. The caller owns it, and `to`, until it is finished. */
+struct fault_peek {
+    gpa_t gpa;
+    uint32_t bytes; /* 1 .. FAULT_PEEK_MAX_BYTES, within one page */
+    void *to;
+    int status; /* 0 copied; -ENODATA: nothing to copy, touch it; -errno */
+    void (*done)(struct fault_peek *peek); /* called in fault_peek_poll; may start another */
+    void *owner;                           /* the caller's */
+};
+
+/*
+ * fault_peek_start - copies bytes of a page: at once if it is here or was never written, and from
+ * the memory node, these bytes alone, if it is remote. The page stays remote.
+ * Returns 0 (finished, peek->status says how, `done` was not called), 1 (in flight, `done` will
+ * be), or -EAGAIN (the page is moving, or too many are in flight: poll, then try again). Whoever
+ * started one calls fault_peek_poll on the same context until nothing is in flight: until then a
+ * fault on that page waits. The context's thread.
+ */
+int fault_peek_start(struct fault_context *context, struct fault_peek *peek);
+/*
+ * fault_peek_poll - finishes what has arrived, waiting up to wait_ns for the first. Returns what is
+ * still in flight, or -errno (sticky) with nothing in flight any more.
+ */
+int fault_peek_poll(struct fault_context *context, uint64_t wait_ns);
+/* One from start to end, within timeout_ns. 0, -ENODATA or -errno as fault_resolve. */
+int fault_peek(struct fault_context *context, gpa_t gpa, uint32_t bytes, void *to);
 
 /* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
  */

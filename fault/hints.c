@@ -3,6 +3,7 @@
  * What somebody knows about pages before they are touched: the VMM about a system call's buffer, a
  * guide about the program. Advice only: none of it waits, none of it can make a page wrong.
  */
+#include "farvisor/hints.h"
 #include "fault/engine_internal.h"
 
 #include <errno.h>
@@ -17,10 +18,23 @@ int64_t fault_prefetch(struct fault_context *context, uint64_t page, uint64_t pa
         return 0;
     if (pthread_mutex_trylock(&lane->lock))
         return 0;
+    if (lane->in_flight)
+        (void)lane_land(engine, lane, LANE_FLIGHTS, 0); /* makes room; an error is sticky */
     uint64_t passed = lane_fetch(engine, lane, page, pages, false, NULL);
     pthread_mutex_unlock(&lane->lock);
     lander_wake(engine);
     return (int64_t)passed;
+}
+
+void fault_land(struct fault_context *context)
+{
+    struct fault_engine *engine = context->engine;
+    struct lane *lane = &engine->lanes[context->lane];
+    if (!engine->paged || pthread_mutex_trylock(&lane->lock))
+        return;
+    if (lane->in_flight)
+        (void)lane_land(engine, lane, LANE_FLIGHTS, 0);
+    pthread_mutex_unlock(&lane->lock);
 }
 
 void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages)
@@ -35,14 +49,34 @@ void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages)
     }
 }
 
+static uint8_t residency_of(uint64_t word)
+{
+    switch (ept_word_state(word)) {
+    case EPT_ABSENT:
+        return FV_PAGE_ABSENT;
+    case EPT_LOCAL:
+    case EPT_EVICTING: /* readable until it is dropped */
+        return FV_PAGE_LOCAL;
+    case EPT_REMOTE:
+        return FV_PAGE_REMOTE;
+    default:
+        return FV_PAGE_MOVING;
+    }
+}
+
 int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,
-                    uint8_t *resident)
+                    uint8_t *state)
 {
     if (page >= engine->span_pages || pages > engine->span_pages - page)
         return -EFAULT;
-    for (uint64_t i = 0; i < pages; i++) {
-        enum ept_state state = ept_word_state(atomic_load(&engine->words[page + i]));
-        resident[i] = state == EPT_LOCAL || state == EPT_EVICTING;
-    }
+    for (uint64_t i = 0; i < pages; i++)
+        state[i] =
+            engine->paged ? residency_of(atomic_load(&engine->words[page + i])) : FV_PAGE_LOCAL;
     return 0;
+}
+
+bool fault_was_used(const struct fault_engine *engine, uint64_t page)
+{
+    enum ept_state state = ept_word_state(atomic_load(&engine->words[page]));
+    return (state == EPT_LOCAL || state == EPT_EVICTING) && ept_accessed(engine->ept, page);
 }

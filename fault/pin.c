@@ -10,8 +10,7 @@
 
 #include <errno.h>
 
-/* 0: pinned; 1: not resident now; -EBUSY: too many pins. */
-static int pin_try(ept_word_t *word, bool write)
+int pin_try(ept_word_t *word, bool write)
 {
     uint64_t seen = atomic_load(word);
     do {

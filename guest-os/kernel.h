@@ -10,6 +10,7 @@
 #define GUEST_KERNEL_H
 
 #include "farvisor/abi.h"
+#include "farvisor/hints.h"
 #include "guest-os/linux.h"
 #include "guest-os/offsets.h"
 
@@ -62,6 +63,7 @@ struct thread {
     atomic_uint holders; /* its creator and itself: who still uses this structure */
     uint32_t mxcsr;
     uint16_t x87_control;
+    struct fv_hint_ring *hints; /* of the vCPU it runs on, once it asked for it */
 };
 
 /* What there is once. Everything below `lock` is guarded by it. */
@@ -200,6 +202,16 @@ typedef int64_t syscall_fn(struct frame *frame);
 void syscall_dispatch(struct frame *frame);
 int64_t syscall_forward(struct frame *frame);                  /* as is, to the VMM */
 int64_t syscall_refuse(struct frame *frame, const char *name); /* -ENOSYS, one warning a run */
+
+/* ---- guide.c: the hint channel's system call, and what becomes of a guide that fails ---- */
+int64_t sys_guide(struct frame *frame);
+/*
+ * If the interrupted code is a guide's, and it faulted (`fault`) or is overdue: continues it where
+ * its library takes over. Returns whether it did.
+ */
+bool guide_rescue(struct frame *frame, bool fault);
+/* Must a call that sleeps come back, because a guide made it that is to be rescued? */
+bool guide_is_overdue(void);
 
 /* ---- thread.c ---- */
 void thread_boot(uint32_t tid);

@@ -82,7 +82,7 @@ int64_t sys_rt_sigpending(struct frame *frame)
 static int64_t wait_for_signal(void)
 {
     struct thread *thread = thread_current();
-    while ((signal_waiting_set() & ~thread->blocked) == 0) {
+    while ((signal_waiting_set() & ~thread->blocked) == 0 && !guide_is_overdue()) {
         if (vmm_sleep(-1) == 0)
             continue;
         __atomic_exchange_n(&thread->vcpu->pending, 0, __ATOMIC_ACQ_REL);
@@ -148,7 +148,7 @@ static int64_t wait_for_set(uint64_t set, int timeout_ms, struct linux_siginfo *
         result = signal_take(set, info);
         if (result != 0 || timed_out)
             break;
-        if ((signal_waiting_set() & ~thread->blocked) != 0) {
+        if ((signal_waiting_set() & ~thread->blocked) != 0 || guide_is_overdue()) {
             result = -LINUX_EINTR;
             break;
         }

@@ -205,6 +205,8 @@ void signal_deliver_pending(struct frame *frame)
     struct thread *thread = thread_current();
     struct linux_siginfo info;
     bool again;
+    /* Before handlers: they would run on the guide's stack and return into it. */
+    bool rescued = guide_rescue(frame, false);
     do {
         __atomic_exchange_n(&thread->vcpu->pending, 0, __ATOMIC_ACQ_REL);
         events_drain();
@@ -218,13 +220,16 @@ void signal_deliver_pending(struct frame *frame)
             signal_set_blocked(thread->saved_mask);
         }
     } while (again);
-    finish_call(frame, NULL);
+    if (!rescued)
+        finish_call(frame, NULL);
 }
 
 void signal_force(struct frame *frame, struct linux_siginfo *info, const struct fv_trap *trap)
 {
     struct linux_sigaction action;
     unsigned signal = (unsigned)info->signal;
+    if (guide_rescue(frame, true))
+        return;
     action_take(signal, &action);
     bool blocked = (thread_current()->blocked & signal_bit(signal)) != 0;
     if (blocked || action.handler <= LINUX_SIG_IGN)

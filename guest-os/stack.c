@@ -110,6 +110,7 @@ static void add_auxv(struct builder *builder, const struct strings *strings,
         {LINUX_AT_EXECFN, strings->path},
         {LINUX_AT_PLATFORM, strings->platform},
         {LINUX_AT_MINSIGSTKSZ, signal_frame_bytes()},
+        {FV_AT_HINTS, FV_HINT_VERSION},
         {LINUX_AT_NULL, 0},
     };
     for (unsigned i = 0; i == 0 || auxv[i - 1][0] != LINUX_AT_NULL; i++)

@@ -75,6 +75,8 @@ void syscall_dispatch(struct frame *frame)
     int64_t result = -LINUX_ENOSYS;
     if (number < SYSCALLS_MAX && entries[number].handler != NULL) {
         result = entries[number].handler(frame);
+    } else if (number == FV_SYS_GUIDE) {
+        result = sys_guide(frame);
     } else {
         frame->orig_rax = -1;
     }

@@ -147,7 +147,7 @@ static int loopback_post(struct rdma_queue *queue, uint32_t slot, uint64_t remot
     (void)remote;
     (void)key;
     entry->due_ns = loopback_simulates(queue->node)
-                        ? loopback_due(queue, (uint64_t)entry->request.pages * RDMA_PAGE_BYTES)
+                        ? loopback_due(queue, rdma_request_bytes(&entry->request))
                         : 0;
     return 1;
 }
@@ -156,7 +156,7 @@ static int loopback_copy(struct rdma_queue *queue, const struct queue_slot *slot
 {
     const struct loopback *loopback = queue->node->private;
     uint8_t *local = slot->request.local;
-    size_t bytes = (size_t)slot->request.pages * RDMA_PAGE_BYTES, done = 0;
+    size_t bytes = rdma_request_bytes(&slot->request), done = 0;
     bool read = slot->request.op == RDMA_READ;
 
     if (loopback->map) {

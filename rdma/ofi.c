@@ -204,7 +204,7 @@ static int ofi_queue_open(struct rdma_queue *queue)
 
 static int ofi_write(struct ofi_queue *ofi, struct queue_slot *slot, uint64_t remote, uint64_t key)
 {
-    size_t bytes = (size_t)slot->request.pages * RDMA_PAGE_BYTES;
+    size_t bytes = rdma_request_bytes(&slot->request);
     struct iovec local = {slot->request.local, bytes};
     struct fi_rma_iov target = {.addr = remote, .len = bytes, .key = key};
     struct fi_msg_rma message = {
@@ -217,7 +217,7 @@ static int ofi_post(struct rdma_queue *queue, uint32_t index, uint64_t remote, u
 {
     struct ofi_queue *ofi = queue->private;
     struct queue_slot *slot = &queue->slots[index];
-    size_t bytes = (size_t)slot->request.pages * RDMA_PAGE_BYTES;
+    size_t bytes = rdma_request_bytes(&slot->request);
     int error;
 
     if (slot->request.op == RDMA_READ)

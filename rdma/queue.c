@@ -50,7 +50,21 @@ void rdma_queue_destroy(struct rdma_queue *queue)
     free(queue);
 }
 
-/* Finds where the pages are; 0, -EINVAL or -EFAULT. */
+/* Whole pages or bytes, not both, and within one slab. */
+static bool request_is_valid(const struct rdma_request *request, uint64_t span_pages)
+{
+    uint64_t room = RDMA_SLAB_PAGES - request->page % RDMA_SLAB_PAGES;
+
+    if ((unsigned)request->op > RDMA_WRITE || request->page >= span_pages)
+        return false;
+    if (request->bytes)
+        return request->pages == 0 && request->offset_bytes < RDMA_PAGE_BYTES &&
+               request->bytes <= room * RDMA_PAGE_BYTES - request->offset_bytes;
+    return request->pages > 0 && request->pages <= room && request->offset_bytes == 0 &&
+           (uintptr_t)request->local % RDMA_PAGE_BYTES == 0;
+}
+
+/* Finds where the bytes are; 0, -EINVAL or -EFAULT. */
 static int queue_locate(const struct rdma_queue *queue, const struct rdma_request *request,
                         uint64_t *remote, uint64_t *key)
 {
@@ -59,15 +73,13 @@ static int queue_locate(const struct rdma_queue *queue, const struct rdma_reques
     const struct slab_entry *entry;
     uint64_t place;
 
-    if (request->pages == 0 || request->pages > RDMA_SLAB_PAGES - offset ||
-        request->page >= node->span_pages || (uintptr_t)request->local % RDMA_PAGE_BYTES ||
-        (unsigned)request->op > RDMA_WRITE)
+    if (!request_is_valid(request, node->span_pages))
         return -EINVAL;
     entry = &node->slabs[request->page / RDMA_SLAB_PAGES];
     place = atomic_load_explicit(&entry->place, memory_order_acquire);
     if (!(place & SLAB_CLAIMED))
         return -EFAULT;
-    *remote = (place & ~SLAB_FLAGS) + offset * RDMA_PAGE_BYTES;
+    *remote = (place & ~SLAB_FLAGS) + offset * RDMA_PAGE_BYTES + request->offset_bytes;
     *key = atomic_load_explicit(&entry->key, memory_order_relaxed);
     return 0;
 }
@@ -120,7 +132,7 @@ int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *request
 
 static void queue_count(struct rdma_node *node, const struct rdma_request *request)
 {
-    uint64_t bytes = (uint64_t)request->pages * RDMA_PAGE_BYTES;
+    uint64_t bytes = rdma_request_bytes(request);
     bool read = request->op == RDMA_READ;
 
     atomic_fetch_add_explicit(read ? &node->reads : &node->writes, 1, memory_order_relaxed);

@@ -34,14 +34,25 @@ struct rdma_config {
 enum rdma_queue_kind { RDMA_QUEUE_DEMAND, RDMA_QUEUE_PREFETCH, RDMA_QUEUE_WRITEBACK };
 enum rdma_op { RDMA_READ, RDMA_WRITE };
 
-/* One transfer of `pages` contiguous pages that lie in one slab. */
+/*
+ * One transfer within one slab: either `pages` whole pages, or `bytes` bytes from `offset_bytes` of
+ * the first page on (any alignment, pages = 0), as a guide's look into a page needs it.
+ */
 struct rdma_request {
     enum rdma_op op;
     uint32_t pages;
-    uint64_t page;   /* first remote page number */
-    void *local;     /* page aligned; stays valid until completion */
-    uint64_t cookie; /* handed back */
+    uint64_t page;         /* first remote page number */
+    void *local;           /* page aligned for whole pages; stays valid until completion */
+    uint64_t cookie;       /* handed back */
+    uint32_t offset_bytes; /* < RDMA_PAGE_BYTES; 0 for whole pages */
+    uint32_t bytes;        /* 0: whole pages */
 };
+
+/* How much a checked request moves. */
+static inline size_t rdma_request_bytes(const struct rdma_request *request)
+{
+    return request->bytes ? request->bytes : (size_t)request->pages * RDMA_PAGE_BYTES;
+}
 
 struct rdma_completion {
     uint64_t cookie;

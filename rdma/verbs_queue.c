@@ -104,7 +104,7 @@ int verbs_post(struct rdma_queue *queue, uint32_t slot, uint64_t remote, uint64_
 {
     struct verbs_queue *own = queue->private;
     const struct rdma_request *request = &queue->slots[slot].request;
-    size_t bytes = (size_t)request->pages * RDMA_PAGE_BYTES;
+    size_t bytes = rdma_request_bytes(request);
     uint32_t place = (uint32_t)(own->chained % own->limit);
     struct ibv_send_wr *work = &own->requests[place];
     uint32_t local_key;

@@ -94,6 +94,8 @@ static int64_t call_own(struct vcpu *vcpu, uint32_t number, const uint64_t args[
         return call_crash(vcpu, args);
     case FV_CALL_WARN:
         return call_warn(vcpu, args);
+    case FV_CALL_GUIDE:
+        return guide_call(vcpu, args);
     default:
         return -ENOSYS;
     }

@@ -15,6 +15,7 @@ struct cli {
     const char *memory_text; /* NULL: the default */
     const char *local_text;  /* NULL: as much as --memory */
     size_t env_count;
+    char *preload; /* value of LD_PRELOAD when there are guides; owned */
     enum message_level level;
     bool dump_config;
 };
@@ -52,8 +53,19 @@ int cli_set_dump_config(void *cli, const char *value);
 /* ---- cli_grants.c: what of the host the program gets: environment and directories ---- */
 int cli_set_env(void *cli, const char *value);
 int cli_set_dir(void *cli, const char *value);
+/* Adds NAME=VALUE, which must live as long as the configuration. 0 or -ENOMEM. */
+int cli_env_put(struct cli *cli, const char *entry);
+/* Its value so far, or NULL. */
+const char *cli_env_get(const struct cli *cli, const char *name);
 /* The safe part of our own environment; before the options, which override it. 0 or -ENOMEM. */
 int cli_env_defaults(struct cli *cli);
+
+/* ---- cli_guides.c ---- */
+int cli_set_guide(void *cli, const char *value);
+int cli_set_guide_accuracy(void *cli, const char *value);
+int cli_set_guide_time(void *cli, const char *value);
+/* Puts the guides where the program's ld.so loads them. 0 or -EINVAL after one message. */
+int cli_guides_finish(struct cli *cli);
 
 /* ---- cli_config.c: sizes against each other and the host ---- */
 int cli_config_finish(struct cli *cli); /* 0 or -EINVAL after one message */

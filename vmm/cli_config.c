@@ -97,7 +97,7 @@ static bool ends_with_percent(const char *text)
     return *text == '%';
 }
 
-int cli_config_finish(struct cli *cli)
+static int sizes_finish(struct cli *cli)
 {
     struct run_config *config = &cli->config;
     const char *local = cli->local_text;
@@ -123,6 +123,13 @@ int cli_config_finish(struct cli *cli)
     return 0;
 }
 
+int cli_config_finish(struct cli *cli)
+{
+    int error = sizes_finish(cli);
+
+    return error ? error : cli_guides_finish(cli);
+}
+
 void cli_config_free(struct cli *cli)
 {
     for (size_t i = 0; i < cli->config.dir_count; i++) {
@@ -131,4 +138,5 @@ void cli_config_free(struct cli *cli)
     }
     free(cli->config.dirs);
     free(cli->config.envp);
+    free(cli->preload);
 }

@@ -35,7 +35,7 @@ static bool env_is_passed(const char *entry)
 }
 
 /* Adds the entry, or replaces the one of the same name. */
-static int env_put(struct cli *cli, const char *entry)
+int cli_env_put(struct cli *cli, const char *entry)
 {
     size_t name_bytes = (size_t)(strchr(entry, '=') - entry) + 1;
     char **list = cli->config.envp;
@@ -55,13 +55,24 @@ static int env_put(struct cli *cli, const char *entry)
     return 0;
 }
 
+const char *cli_env_get(const struct cli *cli, const char *name)
+{
+    size_t bytes = strlen(name);
+
+    for (size_t i = 0; i < cli->env_count; i++) {
+        if (strncmp(cli->config.envp[i], name, bytes) == 0 && cli->config.envp[i][bytes] == '=')
+            return cli->config.envp[i] + bytes + 1;
+    }
+    return NULL;
+}
+
 int cli_env_defaults(struct cli *cli)
 {
     cli->config.envp = calloc(1, sizeof(*cli->config.envp));
     if (!cli->config.envp)
         return -ENOMEM;
     for (char **entry = environ; *entry; entry++) {
-        if (env_is_passed(*entry) && env_put(cli, *entry))
+        if (env_is_passed(*entry) && cli_env_put(cli, *entry))
             return -ENOMEM;
     }
     return 0;
@@ -75,7 +86,7 @@ int cli_set_env(void *cli, const char *value)
         message_error("--env %s: not of the form NAME=VALUE", value);
         return -EINVAL;
     }
-    if (env_put(cli, value)) {
+    if (cli_env_put(cli, value)) {
         message_error("--env %s: out of memory", value);
         return -EINVAL;
     }

@@ -113,7 +113,7 @@ int cli_completion(int argc, char **argv)
           "        --transport) word='auto loopback ofi verbs' ;;\n"
           "        --fault-mode) word='exit uffd uffd-spin' ;;\n"
           "        --prefetch) word='none readahead trend auto' ;;\n"
-          "        --stats|--dir|-d|--workdir|-w)\n"
+          "        --stats|--dir|-d|--workdir|-w|--guide)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
           "            return ;;\n"
           "        *) word='",
@@ -157,6 +157,9 @@ void cli_config_dump(const struct run_config *config)
     printf("threads=%u\n", config->threads_max);
     printf("workdir=%s\n", config->workdir ? config->workdir : "");
     printf("stats=%s\n", config->stats_path ? config->stats_path : "");
+    printf("guides=%zu\n", config->guide_count);
+    printf("guide_accuracy_percent=%u\n", config->guide_accuracy_percent);
+    printf("guide_time_percent=%u\n", config->guide_time_percent);
     printf("progress=%s\n", config->progress ? "yes" : "no");
     for (size_t i = 0; i < config->dir_count; i++)
         printf("dir=%s:%s:%s\n", config->dirs[i].host, config->dirs[i].guest,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the files that belong to this program are: the guest image and the memory server. Looked
+ * Where the files that belong to this program are: the guest image, the memory server and
+ * the guides' library. Looked
  * for beside the running executable (a build folder), then where `make install` puts them relative
  * to it, so that an installed tree may be moved as a whole.
  */
@@ -14,7 +15,7 @@
 
 int install_find(const char *variable, const char *name, char *path, size_t bytes)
 {
-    static const char *const places[] = {"", "../lib/farvisor/"};
+    static const char *const places[] = {"", "../lib/farvisor/", "../lib/"};
     char program[PATH_MAX];
     const char *chosen = getenv(variable);
 

@@ -184,8 +184,8 @@ static int machine_build(struct machine *m)
     if (status)
         return status;
     if (node_and_files(m) || paging_create(vm) || timers_create(&vm->timers) ||
-        devicetree_place(vm, &m->program) || vcpu_first_create(vm) || events_start(vm) ||
-        sandbox_calls())
+        hints_create(&vm->hints, vm) || devicetree_place(vm, &m->program) ||
+        vcpu_first_create(vm) || events_start(vm) || sandbox_calls())
         return EXIT_FARVISOR;
     return 0;
 }
@@ -194,8 +194,10 @@ static void machine_destroy(struct machine *m)
 {
     struct vm *vm = &m->vm;
     events_stop(vm);
+    hints_stop(vm->hints);
     vcpu_destroy_all(vm);
     timers_destroy(vm->timers);
+    hints_destroy(vm->hints);
     if (vm->engine)
         fault_engine_destroy(vm->engine);
     if (vm->mm)

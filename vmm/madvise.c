@@ -24,8 +24,10 @@ static int advise_discard(struct mm *mm, gpa_t start, gpa_t end)
         bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
         if (!map->file && !paged) /* the host kernel's own pages: no states */
             error = ept_drop(mm->vm->ept, page, pages);
-        else if (!mm_is_host_file(map))
+        else if (!mm_is_host_file(map)) {
+            guide_pins_drop(mm->vm->hints, first, last);
             error = fault_discard(mm_context(mm), page, pages, false);
+        }
     }
     return error;
 }

@@ -66,6 +66,7 @@ static int range_erase(struct mm *mm, gpa_t start, gpa_t end)
 /* Nobody can map the range anew before its old contents are gone: the caller holds `change`. */
 static int range_discard(struct mm *mm, gpa_t start, gpa_t end)
 {
+    guide_pins_drop(mm->vm->hints, start, end);
     return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT,
                          true);
 }

@@ -63,6 +63,7 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
         return error;
     uint64_t bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
     bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
+    guide_pins_drop(mm->vm->hints, map->start, map->start + old_bytes);
     if (!map->file && !paged)
         error = ept_move(mm->vm->ept, map->start >> EPT_PAGE_SHIFT, to >> EPT_PAGE_SHIFT,
                          bytes >> EPT_PAGE_SHIFT);

@@ -70,6 +70,11 @@ static int elf_check(struct vm *vm, int fd, const char *name)
         message_error("%s: cannot run: %s", name, wrong);
         return EXIT_NOT_RUNNABLE;
     }
+    if (!interpreter[0] && vm->config->guide_count) {
+        message_error(
+            "%s: cannot run with --guide: a static program, and guides are loaded by ld.so", name);
+        return EXIT_NOT_RUNNABLE;
+    }
     int error = interpreter[0] ? hostio_host_path(vm->io, interpreter, host, sizeof(host)) : 0;
     if (error) {
         message_error("%s: cannot run: its interpreter %s: %s", name, interpreter,

@@ -6,6 +6,7 @@
  */
 #include "vmm/machine.h"
 
+#include "farvisor/hints.h"
 #include "fault/fault.h"
 #include "support.h"
 
@@ -61,6 +62,8 @@ static void exit_io(struct vcpu *vcpu)
     if (out && run->io.port == FV_PORT_CALL) {
         atomic_fetch_add_explicit(&vcpu->calls, 1, memory_order_relaxed);
         call_dispatch(vcpu);
+    } else if (out && run->io.port == FV_PORT_HINT) {
+        hints_ring_doorbell(vcpu->vm->hints); /* only where KVM does not ring it by itself */
     } else if (out && run->io.port == FV_PORT_TRAP) {
         atomic_fetch_add_explicit(&vcpu->traps, 1, memory_order_relaxed);
         trap_handle(vcpu);

@@ -7,6 +7,7 @@
 #include "fault/fault.h"
 #include "rdma/rdma.h"
 #include "support.h"
+#include "vmm/hints.h"
 #include "vmm/vmm.h"
 
 #include <errno.h>
@@ -165,6 +166,31 @@ static json_t *vcpus_object(struct vm *vm)
     return object;
 }
 
+static json_t *hints_object(struct hints *hints)
+{
+    const struct {
+        const char *name;
+        const _Atomic uint64_t *value;
+    } rows[] = {
+        {"taken", &hints->counters.taken},
+        {"malformed", &hints->counters.malformed},
+        {"prefetch_pages", &hints->counters.prefetch_pages},
+        {"started_pages", &hints->counters.started_pages},
+        {"left_out_pages", &hints->counters.left_out_pages},
+        {"wasted_pages", &hints->counters.wasted_pages},
+        {"cold_pages", &hints->counters.cold_pages},
+        {"reads", &hints->counters.reads},
+        {"read_bytes", &hints->counters.read_bytes},
+        {"sleeps", &hints->counters.sleeps},
+    };
+    json_t *object = json_object();
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        json_object_set_new(object, rows[i].name, number(atomic_load(rows[i].value)));
+    json_object_set_new(object, "switched_off", json_boolean(atomic_load(&hints->off)));
+    return object;
+}
+
 static json_t *report_object(struct vm *vm)
 {
     const struct run_config *config = vm->config;
@@ -190,6 +216,7 @@ static json_t *report_object(struct vm *vm)
         json_object_set_new(report, "paging", paging_object(&counters));
         json_object_set_new(report, "prefetch", prefetch_object(config, &counters));
     }
+    json_object_set_new(report, "hints", hints_object(vm->hints));
     if (vm->node)
         json_object_set_new(report, "memory_node", node_object(vm->node));
     return report;

@@ -20,6 +20,7 @@
 
 struct fault_engine;
 struct fault_context;
+struct hints;
 struct hostio;
 struct mm;
 struct rdma_node;
@@ -54,6 +55,9 @@ struct run_config {
     const char *stats_path; /* NULL: none */
     uint64_t timeout_ns;    /* longest wait on a memory node */
     bool progress;
+    size_t guide_count;              /* how many --guide; they are in LD_PRELOAD */
+    uint32_t guide_accuracy_percent; /* fewer of the hinted pages used: hints are switched off */
+    uint32_t guide_time_percent;     /* most of a thread's time that guides may take */
 };
 
 struct vm;
@@ -95,6 +99,7 @@ struct vm {
     struct fv_shared *shared; /* host address of FV_SHARED_BASE */
     struct fv_image image;    /* checked copy of the guest image's header */
     struct events *events;
+    struct hints *hints;
     struct kvm_cpuid2 *cpuid; /* what KVM supports here */
     size_t run_bytes;         /* of a vCPU's kvm_run mapping */
     pid_t pid;                /* ours, and the program's */
@@ -134,6 +139,20 @@ void vm_post_event(struct vm *vm, uint32_t type, uint32_t id, uint64_t value);
 
 /* ---- calls.c: hypercall dispatch ---- */
 void call_dispatch(struct vcpu *vcpu);
+
+/* ---- hints.c: the hint channel (farvisor/hints.h) ---- */
+int hints_create(struct hints **out, struct vm *vm); /* 0 or -errno after one message */
+void hints_stop(
+    struct hints *hints); /* ends its thread; while the vCPUs still exist. NULL is fine */
+void hints_destroy(struct hints *hints);
+void hints_ring_doorbell(struct hints *hints);
+
+/* ---- guide_calls.c: FV_CALL_GUIDE ---- */
+int64_t guide_call(struct vcpu *vcpu, const uint64_t args[6]);
+
+/* ---- guide_pins.c ---- */
+/* The contents of [start, end) go: so do the pins on it. Before the discard; any thread. */
+void guide_pins_drop(struct hints *hints, gpa_t start, gpa_t end);
 
 /* ---- guestmem.c: the only way the VMM touches the program's memory ---- */
 
@@ -246,6 +265,8 @@ int sandbox_calls(void);          /* after everything is open, before the guest 
 #define INSTALL_GUEST_NAME         "farvisor-guest.elf"
 #define INSTALL_MEMSERVER_VARIABLE "FARVISOR_MEMSERVER"
 #define INSTALL_MEMSERVER_NAME     "memserver"
+#define INSTALL_GUIDE_VARIABLE     "FARVISOR_GUIDE_LIB"
+#define INSTALL_GUIDE_NAME         "libfarguide.so.0"
 /* Where `name` is, unless the environment variable says it. 0, -ENOENT, -EACCES, -ENAMETOOLONG. */
 int install_find(const char *variable, const char *name, char *path, size_t bytes);
 

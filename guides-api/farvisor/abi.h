@@ -73,6 +73,7 @@
 #define FV_CALL_CRASH     0x1007 /* (signal, si_code, address, *fv_regs): print the crash report */
 #define FV_CALL_WARN                                                                               \
     0x1008 /* (*text, bytes, fatal): one line on standard error; fatal: even if quiet */
+#define FV_CALL_GUIDE 0x1009 /* (FV_GUIDE_*, its arguments): hints.h */
 
 #define FV_TIMER_MAX   64
 #define FV_ERESTARTSYS 512

@@ -10,5 +10,5 @@ while read -r page; do
         echo "$output"
         status=1
     fi
-done < <(files 'man/*.1')
+done < <(files 'man/*.1' 'man/*.3')
 exit $status

@@ -3,6 +3,7 @@
  * The paging engine against a real memserver, second stage and userfaultfd; the threads of the
  * tests stand where vCPUs and the VMM's system calls would, using pins. Needs $MEMSERVER.
  */
+#include "farvisor/hints.h"
 #include "fault/fault.h"
 #include "support.h"
 #include "tests/unit/unit.h"
@@ -214,6 +215,41 @@ START_TEST(pinned_pages_stay)
 }
 END_TEST
 
+/* ---- hints ---- */
+
+static uint8_t residency(uint64_t page)
+{
+    uint8_t state = 99;
+    ck_assert_int_eq(fault_residency(engine, page, 1, &state), 0);
+    return state;
+}
+
+static uint64_t first_remote(uint64_t from)
+{
+    while (residency(from) != FV_PAGE_REMOTE)
+        from++;
+    return from;
+}
+
+START_TEST(a_look_brings_its_bytes_and_leaves_the_page_remote)
+{
+    uint64_t got = 0;
+    for (uint64_t i = 0; i < 4 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, 10 * i + 10);
+    uint64_t page = first_remote(FIRST), fetched = counters().fetched_bytes;
+    gpa_t gpa = (page << EPT_PAGE_SHIFT) + 73 * sizeof(got);
+    ck_assert_int_eq(fault_peek(context, gpa, sizeof(got), &got), 0);
+    ck_assert_uint_eq(got, 10 * (page - FIRST) + 10 + 73);
+    ck_assert_uint_eq(counters().fetched_bytes - fetched, sizeof(got));
+    ck_assert_uint_eq(residency(page), FV_PAGE_REMOTE);
+    ck_assert_int_eq(fault_peek(context, FIRST + 5 * LOCAL_PAGES, 300, &got), -EFAULT);
+    ck_assert_int_eq(fault_peek(context, gpa | 0xfff, 2, &got), -EFAULT);
+    got = 1;
+    ck_assert_int_eq(fault_peek(context, (FIRST + MEMORY_PAGES + 7) << 12, 8, &got), 0);
+    ck_assert_uint_eq(got, 0); /* never written */
+}
+END_TEST
+
 /* ---- many threads: every page belongs to one thread at a time, its value is known ---- */
 
 static atomic_uint_fast64_t truth[8 * LOCAL_PAGES];
@@ -223,7 +259,12 @@ static atomic_int wrong;
 static void storm_step(struct fault_context *by, unsigned *seed)
 {
     uint64_t i = (uint64_t)rand_r(seed) % (8 * LOCAL_PAGES);
+    uint64_t value = 0;
+    ck_assert_int_ge(fault_prefetch(by, FIRST + (uint64_t)rand_r(seed) % (8 * LOCAL_PAGES), 2), 0);
     pthread_mutex_lock(&owner[i % 256]);
+    if (fault_peek(by, (FIRST + i) << EPT_PAGE_SHIFT, sizeof(value), &value) || value != truth[i])
+        atomic_fetch_add(&wrong, 1);
+    fault_land(by);
     if (page_get(by, FIRST + i) != truth[i])
         atomic_fetch_add(&wrong, 1);
     int what = rand_r(seed) % 16;
@@ -277,7 +318,7 @@ static unsigned resident(uint64_t page, uint64_t pages)
     unsigned count = 0;
     ck_assert_int_eq(fault_residency(engine, page, pages, here), 0);
     for (uint64_t i = 0; i < pages; i++)
-        count += here[i];
+        count += here[i] == FV_PAGE_LOCAL;
     return count;
 }
 
@@ -381,6 +422,7 @@ int main(void)
     tcase_add_test(tests, pages_in_flight_can_be_demanded_and_discarded);
     tcase_add_test(tests, a_sequence_is_mostly_prefetched);
     tcase_add_test(tests, cold_pages_leave_first);
+    tcase_add_test(tests, a_look_brings_its_bytes_and_leaves_the_page_remote);
     tcase_add_test(tests, threads_lose_nothing);
     tcase_add_test(tests, lost_node_is_an_error_not_a_hang);
     suite_add_tcase(suite, tests);

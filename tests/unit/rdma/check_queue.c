@@ -184,6 +184,57 @@ START_TEST(malformed_requests_are_refused)
 }
 END_TEST
 
+/* Single bytes of pages, unaligned, across a page's end, and up to the last byte of a slab. */
+START_TEST(bytes_of_pages_are_read_without_the_rest)
+{
+    static const uint32_t cases[][3] = {{3, 0, 1},     {3, 1, 255},   {3, 4095, 1},
+                                        {3, 4000, 96}, {3, 4000, 97}, {511, 3840, 256}};
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *pages = pages_alloc(node, RDMA_SLAB_PAGES), *got = pages_alloc(node, 1);
+    struct rdma_counters before, after;
+
+    for (uint32_t i = 0; i < RDMA_SLAB_PAGES; i++)
+        fill(pages + (size_t)i * RDMA_PAGE_BYTES, i);
+    ck_assert_int_eq(rdma_reserve(node, 0, RDMA_SLAB_PAGES), 0);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_WRITE, 0, RDMA_SLAB_PAGES, pages), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint32_t page = cases[i][0], offset = cases[i][1], bytes = cases[i][2];
+
+        memset(got, 0, RDMA_PAGE_BYTES);
+        rdma_node_counters(node, &before);
+        ck_assert_int_eq(fixture_transfer_bytes(queue, page, offset, bytes, got + 5), 0);
+        rdma_node_counters(node, &after);
+        ck_assert_mem_eq(got + 5, pages + (size_t)page * RDMA_PAGE_BYTES + offset, bytes);
+        ck_assert_uint_eq(got[4] | got[5 + bytes], 0);
+        ck_assert_uint_eq(after.read_bytes - before.read_bytes, bytes);
+    }
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(malformed_byte_requests_are_refused)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 2);
+    struct rdma_request both = {.op = RDMA_READ, .pages = 1, .bytes = 8, .local = page};
+    struct rdma_request offset = {.op = RDMA_READ, .pages = 1, .offset_bytes = 8, .local = page};
+
+    ck_assert_int_eq(rdma_reserve(node, 0, 1024), 0);
+    ck_assert_int_eq(fixture_transfer_bytes(queue, 0, 4096, 1, page), -EINVAL);
+    ck_assert_int_eq(fixture_transfer_bytes(queue, 511, 4000, 97, page), -EINVAL);
+    ck_assert_int_eq(fixture_transfer_bytes(queue, 0, 1, UINT32_MAX, page), -EINVAL);
+    ck_assert_int_eq(fixture_transfer_bytes(queue, 1ULL << 40, 0, 8, page), -EINVAL);
+    ck_assert_int_eq(rdma_queue_post(queue, &both, 1), -EINVAL);
+    ck_assert_int_eq(rdma_queue_post(queue, &offset, 1), -EINVAL);
+    ck_assert_int_eq(rdma_node_error(node), 0);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 START_TEST(a_look_at_an_idle_queue_returns_at_once)
 {
     struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
@@ -340,6 +391,8 @@ static Suite *queue_suite(void)
     fixture_add_each(each, a_full_queue_takes_part_of_a_batch_and_the_rest_later, transports);
     fixture_add_each(each, a_page_never_reserved_is_refused, transports);
     fixture_add_each(each, malformed_requests_are_refused, transports);
+    fixture_add_each(each, bytes_of_pages_are_read_without_the_rest, transports);
+    fixture_add_each(each, malformed_byte_requests_are_refused, transports);
     fixture_add_each(each, a_look_at_an_idle_queue_returns_at_once, transports);
     fixture_add_each(each, a_released_slab_is_free_on_the_node_and_zero_when_reserved_again,
                      transports);

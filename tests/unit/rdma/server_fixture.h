@@ -159,14 +159,11 @@ static inline struct rdma_queue *fixture_queue(struct rdma_node *node, uint32_t 
     return queue;
 }
 
-/* One transfer from start to end; its status, or the node's error. */
-static inline int fixture_transfer(struct rdma_queue *queue, enum rdma_op op, uint64_t page,
-                                   uint32_t pages, void *local)
+/* One request from start to end; its status, or the node's error. */
+static inline int fixture_request(struct rdma_queue *queue, const struct rdma_request *request)
 {
-    struct rdma_request request = {
-        .op = op, .page = page, .pages = pages, .local = local, .cookie = page};
     struct rdma_completion done = {.status = -EIO};
-    int got = rdma_queue_post(queue, &request, 1);
+    int got = rdma_queue_post(queue, request, 1);
 
     if (got < 0)
         return got;
@@ -175,8 +172,30 @@ static inline int fixture_transfer(struct rdma_queue *queue, enum rdma_op op, ui
     if (got < 0)
         return got;
     ck_assert_int_eq(got, 1);
-    ck_assert_uint_eq(done.cookie, page);
+    ck_assert_uint_eq(done.cookie, request->cookie);
     return done.status;
+}
+
+static inline int fixture_transfer(struct rdma_queue *queue, enum rdma_op op, uint64_t page,
+                                   uint32_t pages, void *local)
+{
+    struct rdma_request request = {
+        .op = op, .page = page, .pages = pages, .local = local, .cookie = page};
+
+    return fixture_request(queue, &request);
+}
+
+static inline int fixture_transfer_bytes(struct rdma_queue *queue, uint64_t page,
+                                         uint32_t offset_bytes, uint32_t bytes, void *local)
+{
+    struct rdma_request request = {.op = RDMA_READ,
+                                   .page = page,
+                                   .offset_bytes = offset_bytes,
+                                   .bytes = bytes,
+                                   .local = local,
+                                   .cookie = page};
+
+    return fixture_request(queue, &request);
 }
 
 /* A number after "key": in the server's --status --json. */

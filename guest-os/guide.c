@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The program's side door to the hint channel: opening a thread's ring and the few requests that
+ * need an answer. And the rescue: a guide's code runs on the program's threads, and when it faults
+ * or does not come back it is not the program that has to pay. The library says where to go on
+ * (fv_hint_ring.rescue); a wrong address there is the program's own harm, as any jump of its is.
+ */
+#include "guest-os/kernel.h"
+
+static int64_t open_ring(void)
+{
+    struct thread *thread = thread_current();
+    int64_t ring = vmm_call1(FV_CALL_GUIDE, FV_GUIDE_OPEN);
+    if (ring > 0) {
+        thread->hints = (struct fv_hint_ring *)ring;
+        thread->hints->inside = thread->hints->overdue = 0; /* perhaps left by an earlier thread */
+    }
+    return ring;
+}
+
+int64_t sys_guide(struct frame *frame)
+{
+    if (frame->rdi == FV_GUIDE_OPEN)
+        return open_ring();
+    return vmm_call(FV_CALL_GUIDE, frame->rdi, frame->rsi, frame->rdx, frame->r10, frame->r8, 0);
+}
+
+bool guide_is_overdue(void)
+{
+    const struct fv_hint_ring *ring = thread_current()->hints;
+    return ring != NULL && __atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE) != 0;
+}
+
+bool guide_rescue(struct frame *frame, bool fault)
+{
+    struct fv_hint_ring *ring = thread_current()->hints;
+    if (ring == NULL || (!fault && ring->overdue == 0))
+        return false;
+    uint32_t overdue = ring->overdue;
+    ring->overdue = 0;
+    if (ring->inside == 0)
+        return false; /* it came back in time after all */
+    ring->inside = 0;
+    frame->rip = ring->rescue;
+    frame->rsp = ring->rescue_stack;
+    frame->rdi = overdue != 0 ? FV_OFF_STALL : FV_OFF_CRASH;
+    frame->rflags &= ~0x400ULL; /* DF, as the ABI has it at a function's start */
+    frame->orig_rax = -1;
+    return true;
+}

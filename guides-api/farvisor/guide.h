@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libfarguide: what a program, or a guide beside an unmodified program, can tell farvisor of its
+ * future, and ask of its past. Works outside of farvisor too: hints become madvise, reads become
+ * copies, and hooks hook. Advice is never more than advice: a wrong hint costs time, nothing else.
+ * Manual: libfarguide(3); tutorial: docs/guides.md.
+ *
+ * Functions return 0 or a negative errno unless a line says otherwise. Any thread may call them. A
+ * signal handler may too: advice that interrupts advice is dropped.
+ */
+#ifndef FARVISOR_GUIDE_H
+#define FARVISOR_GUIDE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Most bytes of one guide_read, or of a node of a chain. */
+#define GUIDE_READ_MAX 256u
+
+/* guide_residency: what a page is. */
+enum { GUIDE_ABSENT, GUIDE_LOCAL, GUIDE_REMOTE, GUIDE_MOVING };
+
+/* 1 in a farvisor guest that takes hints, 0 natively and where they were switched off. */
+int guide_is_far(void);
+
+/* ---- advice ---- */
+
+/*
+ * guide_prefetch - [start, start + bytes) will be touched soon. Costs some ten nanoseconds and does
+ * not leave the guest; the pages come while the program goes on. Give it at least the time of a
+ * round trip before the touch, and do not name more than fits --local.
+ * Returns 0; -EAGAIN: too many hints wait, this one was dropped.
+ */
+int guide_prefetch(const void *start, size_t bytes);
+/* The same for several places. Returns how many were taken. */
+int guide_prefetch_many(const struct iovec *ranges, size_t count);
+/* [start, start + bytes) will not be touched for long: give it up before others. */
+int guide_will_not_need(const void *start, size_t bytes);
+
+/*
+ * guide_pin - bring pages here and keep them. At most a quarter of --local for the whole program;
+ * -EDQUOT beyond. Ends with guide_unpin of the same range, or when any part is unmapped or
+ * discarded. Natively mlock.
+ */
+int guide_pin(const void *start, size_t bytes);
+int guide_unpin(const void *start, size_t bytes);
+
+/* One GUIDE_* a page touched by the range; true at some moment during the call. A system call. */
+int guide_residency(const void *start, size_t bytes, unsigned char *states);
+
+/* ---- bytes of pages that stay where they are ---- */
+
+/* One read. Fill the first three; the rest is the library's, but for the answer. */
+struct guide_read {
+    const void *from;
+    void *to;
+    uint32_t bytes; /* 1 .. GUIDE_READ_MAX */
+    int32_t status; /* OUT: 0: `to` is filled; -EFAULT: the program may not read that */
+    uint32_t reserved[2];
+};
+
+/*
+ * guide_reads_start - start reading, all at once. A page that is remote stays remote and only these
+ * bytes travel; one that is here is copied. guide_reads_wait, on the same thread and with the same
+ * array, must follow; `to` is filled only after it.
+ */
+int guide_reads_start(struct guide_read *reads, size_t count);
+/* Waits for all of them. Returns 0, or the first status that is not 0. */
+int guide_reads_wait(struct guide_read *reads, size_t count);
+/* One read from start to end. */
+int guide_read(const void *from, void *to, size_t bytes);
+
+/*
+ * guide_read_chain - follow a list: reads node_bytes at `first`, then at the pointer found
+ * next_offset bytes into it, and so on, until a null pointer or `nodes` of them. Node i lands at
+ * to + i * node_bytes. The thread waits once, not once a node; each hop is a round trip.
+ * Returns how many nodes were read, or -EINVAL, -EFAULT (a pointer leads nowhere; no node before).
+ */
+long guide_read_chain(const void *first, size_t node_bytes, size_t next_offset, void *to,
+                      size_t nodes);
+
+/* ---- hooks ---- */
+
+/*
+ * guide_hook - have `replacement`, of the same type, called in place of an exported function of the
+ * program or a library. *original is what to call for the function itself. Call it before the
+ * program starts its threads (from a GUIDE start function). Not for functions that throw.
+ *
+ * In farvisor the time a replacement takes is measured, and one that faults or does not come back
+ * is abandoned: the function is called as if it were not hooked (or its result returned, if it had
+ * been called already), and no hook is entered any more.
+ * Returns 0; -ENOENT no such symbol; -ENOTSUP its first instructions cannot be moved; -EBUSY hooked
+ * already; -ENOMEM; -ENOSPC too many hooks.
+ */
+int guide_hook(const char *symbol, void *replacement, void **original);
+
+/*
+ * guide_start - run a guide's set-up, guarded as a hook is. Returns what it returns, or -ECANCELED
+ * when it failed. `name` is shown in messages; it must stay valid.
+ */
+int guide_start(const char *name, int (*start)(void));
+
+/* In a guide: `GUIDE("redis", start)` runs start() when the guide is loaded, before main. */
+#define GUIDE(name, function)                                                                      \
+    __attribute__((constructor)) static void guide_constructor_(void)                              \
+    {                                                                                              \
+        (void)guide_start(name, function);                                                         \
+    }
+
+#ifdef __cplusplus
+}
+#endif
+#endif

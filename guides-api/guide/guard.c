@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps account of a guide's code on the program's threads. Each call of a hooked function is a
+ * record on the thread's own stack of records, which says what is needed to go on without the
+ * guide: the call as it was made, or its result. The rescue (the guest kernel sends a guide there
+ * that faulted or did not come back) does just that. Time in guides is counted; when it becomes too
+ * large a share, or after a rescue, hooks are no longer entered.
+ *
+ * No calls into libc on the way in and out: it could change the upper halves of vector registers
+ * that hold arguments, and the hooked function may be one it needs.
+ */
+#include "guide/internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <x86intrin.h>
+
+#define SLOW_MIN_TICKS 400000000ULL /* some 0.2 s of a thread's life: before that, chance */
+#define NAME_MAX_BYTES 64u
+
+atomic_bool guide_is_off;
+static const char *starting = "";
+
+const char *guide_starting(void)
+{
+    return starting;
+}
+
+/* No memcpy: see above. The return address is on the other's stack and is not copied back. */
+static void regs_copy(struct guide_regs *to, const struct guide_regs *from)
+{
+    volatile uint64_t *words = (volatile uint64_t *)to;
+    const uint64_t *source = (const uint64_t *)from;
+    for (size_t i = 0; i < offsetof(struct guide_regs, return_address) / sizeof(*words); i++)
+        words[i] = source[i];
+}
+
+/* ---- the clock: runs while a guide's code does ---- */
+
+static void guide_begins(struct guide_thread *thread, const struct guide_record *record)
+{
+    struct fv_hint_ring *ring = thread->ring;
+    thread->entered_ticks = __rdtsc();
+    if (!thread->began_ticks)
+        thread->began_ticks = thread->entered_ticks;
+    if (!ring)
+        return;
+    ring->rescue = (uintptr_t)guide_rescue_entry;
+    /* Below the hooked call's own frame, aligned as a function expects it. */
+    ring->rescue_stack = ((record->entry_stack - sizeof(struct guide_regs) - 256) & ~15ULL) - 8;
+    ring->entries++;
+    __atomic_store_n(&ring->inside, 1, __ATOMIC_RELEASE);
+}
+
+static void guide_off(uint64_t why, const char *name)
+{
+    size_t bytes = 0;
+    if (atomic_exchange(&guide_is_off, true))
+        return;
+    while (bytes < NAME_MAX_BYTES && name[bytes])
+        bytes++;
+    (void)guide_call(FV_GUIDE_OFF, why, (uintptr_t)name, bytes);
+}
+
+static void guide_ends(struct guide_thread *thread, uint32_t hook)
+{
+    struct fv_hint_ring *ring = thread->ring;
+    uint64_t now = __rdtsc();
+    thread->guide_ticks += now - thread->entered_ticks;
+    if (!ring)
+        return;
+    __atomic_store_n(&ring->inside, 0, __ATOMIC_RELEASE);
+    uint64_t life = now - thread->began_ticks;
+    if (life > SLOW_MIN_TICKS && ring->time_percent &&
+        thread->guide_ticks > life / 100 * ring->time_percent)
+        guide_off(FV_OFF_SLOW, guide_hook_at(hook)->guide);
+}
+
+/* ---- in and out of hooks ---- */
+
+/*
+ * Records that a longjmp left behind are of frames below the stack pointer, or at the same place
+ * when the function was called anew. A tail call is at the same place, too, but has its caller's
+ * return address, which is ours.
+ */
+static void records_drop_stale(struct guide_thread *thread, const struct guide_regs *regs)
+{
+    uint64_t stack = (uintptr_t)&regs->return_address;
+    bool tail_call = regs->return_address == (uintptr_t)guide_hook_return ||
+                     regs->return_address == (uintptr_t)guide_original_return;
+    while (thread->depth > 0 && thread->records[thread->depth - 1].phase != GUIDE_CALLED &&
+           thread->records[thread->depth - 1].entry_stack < stack + !tail_call)
+        thread->depth--;
+}
+
+static bool in_guide(const struct guide_thread *thread)
+{
+    return thread->depth > 0 && thread->records[thread->depth - 1].phase != GUIDE_WITHIN;
+}
+
+void guide_on_enter(struct guide_regs *regs)
+{
+    uint32_t hook = (uint32_t)regs->slot;
+    const struct guide_hooked *hooked = guide_hook_at(hook);
+    uint64_t stack = (uintptr_t)&regs->return_address;
+    regs->slot = (uintptr_t)hooked->trampoline;
+    if (atomic_load_explicit(&guide_is_off, memory_order_relaxed))
+        return;
+    struct guide_thread *thread = guide_thread_self();
+    if (!thread)
+        return;
+    records_drop_stale(thread, regs);
+    if (thread->depth == GUIDE_DEPTH || in_guide(thread))
+        return;
+    struct guide_record *record = &thread->records[thread->depth++];
+    record->hook = hook;
+    record->phase = GUIDE_BEFORE;
+    regs_copy(&record->entry, regs);
+    record->entry_stack = stack;
+    record->entry.return_address = regs->return_address;
+    regs->return_address = (uintptr_t)guide_hook_return;
+    regs->slot = (uintptr_t)hooked->replacement;
+    guide_begins(thread, record);
+}
+
+/*
+ * Registers as the hooked function itself would have left them. Results are the guide's, or the
+ * original's after a rescue (`from`). rdx and xmm1 are results only of functions that return two
+ * words: of those, the original changed them.
+ */
+static void regs_for_caller(const struct guide_record *record, const struct guide_regs *from,
+                            struct guide_regs *out)
+{
+    bool called = record->phase == GUIDE_AFTER;
+    bool second = !called || record->result.rdx != record->passed.rdx;
+    bool second_vector = !called || record->result.xmm[1][0] != record->passed.xmm[1][0] ||
+                         record->result.xmm[1][1] != record->passed.xmm[1][1];
+    struct guide_regs results;
+    regs_copy(&results, from); /* may be `out` itself */
+    regs_copy(out, &record->entry);
+    out->rax = results.rax;
+    out->xmm[0][0] = results.xmm[0][0];
+    out->xmm[0][1] = results.xmm[0][1];
+    if (second)
+        out->rdx = results.rdx;
+    if (second_vector) {
+        out->xmm[1][0] = results.xmm[1][0];
+        out->xmm[1][1] = results.xmm[1][1];
+    }
+    out->slot = record->entry.return_address;
+}
+
+void guide_on_return(struct guide_regs *regs)
+{
+    struct guide_thread *thread = guide_thread_self();
+    struct guide_record *record = &thread->records[--thread->depth];
+    guide_ends(thread, record->hook);
+    regs_for_caller(record, regs, regs);
+}
+
+void guide_on_original(struct guide_regs *regs)
+{
+    uint32_t hook = (uint32_t)regs->slot;
+    struct guide_thread *thread = guide_thread_self();
+    regs->slot = (uintptr_t)guide_hook_at(hook)->trampoline;
+    if (!thread || thread->depth == 0)
+        return;
+    struct guide_record *record = &thread->records[thread->depth - 1];
+    /* Once a call: what a guide does beyond that is its own. */
+    if (record->hook != hook || record->phase != GUIDE_BEFORE)
+        return;
+    guide_ends(thread, hook);
+    record->phase = GUIDE_WITHIN;
+    regs_copy(&record->passed, regs);
+    record->original_return = regs->return_address;
+    regs->return_address = (uintptr_t)guide_original_return;
+}
+
+void guide_on_original_return(struct guide_regs *regs)
+{
+    struct guide_thread *thread = guide_thread_self();
+    uint64_t stack = (uintptr_t)&regs->slot; /* where the return address was */
+    struct guide_record *record = &thread->records[thread->depth - 1];
+    /* Hooked functions that the original called and that were left by longjmp. */
+    while (record->phase != GUIDE_WITHIN || record->entry_stack < stack)
+        record = &thread->records[--thread->depth - 1];
+    regs_copy(&record->result, regs);
+    record->phase = GUIDE_AFTER;
+    regs->slot = record->original_return;
+    guide_begins(thread, record);
+}
+
+/* ---- rescue ---- */
+
+_Noreturn void guide_on_rescue(uint64_t why)
+{
+    struct guide_thread *thread = guide_thread_self();
+    struct guide_record *record = &thread->records[--thread->depth];
+    uint64_t *stack = (uint64_t *)record->entry_stack;
+    struct guide_regs regs;
+    if (record->phase == GUIDE_CALLED) {
+        guide_off(why, starting);
+        longjmp(*record->start, 1);
+    }
+    guide_off(why, guide_hook_at(record->hook)->guide);
+    if (record->phase == GUIDE_AFTER) {
+        regs_for_caller(record, &record->result, &regs);
+        *stack = regs.slot;
+        guide_resume(&regs, record->entry_stack);
+    }
+    /* The return address was replaced in place. */
+    *stack = record->entry.return_address;
+    *--stack = (uintptr_t)guide_hook_at(record->hook)->trampoline;
+    guide_resume(&record->entry, (uintptr_t)stack);
+}
+
+GUIDE_PUBLIC int guide_start(const char *name, int (*start)(void))
+{
+    struct guide_thread *thread = guide_thread_self();
+    jmp_buf back;
+    int result = -ECANCELED;
+    if (!thread || thread->depth == GUIDE_DEPTH)
+        return -ENOMEM;
+    if (atomic_load(&guide_is_off))
+        return -ECANCELED;
+    starting = name;
+    struct guide_record *record = &thread->records[thread->depth++];
+    record->phase = GUIDE_CALLED;
+    record->start = &back;
+    record->entry_stack = (uintptr_t)__builtin_frame_address(0) - 1024;
+    if (_setjmp(back) == 0) {
+        guide_begins(thread, record);
+        result = start();
+        if (thread->ring)
+            __atomic_store_n(&thread->ring->inside, 0, __ATOMIC_RELEASE);
+        thread->depth--;
+    } else {
+        result = -ECANCELED;
+    }
+    starting = "";
+    return result;
+}

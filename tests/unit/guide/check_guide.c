@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libfarguide outside of a guest: instruction lengths against Zydis, functions that are moved and
+ * hooked and still do what they did, and what advice and reads become natively.
+ */
+#include "guide/internal.h"
+#include "tests/unit/unit.h"
+
+#include <Zydis/Zydis.h>
+#include <errno.h>
+#include <link.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* ---- instruction lengths ---- */
+
+struct sweep {
+    ZydisDecoder decoder;
+    uint64_t seen, unknown;
+};
+
+static void compare(struct sweep *sweep, const uint8_t *code, size_t room,
+                    const ZydisDecodedInstruction *theirs)
+{
+    struct guide_insn ours;
+    sweep->seen++;
+    if (!guide_insn_decode(code, room, &ours)) {
+        sweep->unknown++;
+        return;
+    }
+    ck_assert_msg(ours.bytes == theirs->length, "%s %02x %02x %02x %02x: %u bytes, not %u",
+                  ZydisMnemonicGetString(theirs->mnemonic), code[0], code[1], code[2], code[3],
+                  ours.bytes, theirs->length);
+    bool rip = theirs->attributes & ZYDIS_ATTRIB_IS_RELATIVE && theirs->raw.disp.size == 32 &&
+               !theirs->raw.imm[0].is_relative;
+    ck_assert_uint_eq(ours.rip_at, rip ? theirs->raw.disp.offset : 0);
+    ck_assert_uint_eq(ours.branch_at,
+                      theirs->raw.imm[0].is_relative ? theirs->raw.imm[0].offset : 0);
+}
+
+static void sweep_range(struct sweep *sweep, const uint8_t *code, size_t bytes)
+{
+    ZydisDecodedInstruction insn;
+    for (size_t at = 0; at < bytes; at += insn.length) {
+        if (ZYAN_FAILED(
+                ZydisDecoderDecodeInstruction(&sweep->decoder, NULL, code + at, bytes - at, &insn)))
+            insn.length = 1;
+        else
+            compare(sweep, code + at, bytes - at, &insn);
+    }
+}
+
+static int sweep_object(struct dl_phdr_info *info, size_t bytes, void *owner)
+{
+    (void)bytes;
+    if (!strstr(info->dlpi_name, "libc.so") && !strstr(info->dlpi_name, "libm.so"))
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+        if (header->p_type == PT_LOAD && header->p_flags & PF_X)
+            sweep_range(owner, (const uint8_t *)info->dlpi_addr + header->p_vaddr, header->p_memsz);
+    }
+    return 0;
+}
+
+START_TEST(lengths_are_those_of_zydis_over_the_c_library)
+{
+    struct sweep sweep = {.seen = 0};
+    ZydisDecoderInit(&sweep.decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    dl_iterate_phdr(sweep_object, &sweep);
+    ck_assert_uint_gt(sweep.seen, 300000);
+    ck_assert_uint_lt(sweep.unknown, sweep.seen / 1000);
+}
+END_TEST
+
+START_TEST(truncated_and_unknown_instructions_are_refused)
+{
+    static const uint8_t lea[] = {0x48, 0x8d, 0x05, 1, 2, 3, 4}, push_es[] = {0x06, 0, 0};
+    static const uint8_t prefixes[16] = {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+                                         0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90};
+    struct guide_insn insn;
+    for (size_t room = 0; room < sizeof(lea); room++)
+        ck_assert(!guide_insn_decode(lea, room, &insn));
+    ck_assert(guide_insn_decode(lea, sizeof(lea), &insn) && insn.rip_at == 3);
+    ck_assert(!guide_insn_decode(push_es, sizeof(push_es), &insn));
+    ck_assert(!guide_insn_decode(prefixes, sizeof(prefixes), &insn));
+}
+END_TEST
+
+/* ---- moving ---- */
+
+static int relocate(const uint8_t *code, size_t bytes)
+{
+    static uint8_t *place;
+    static uint8_t *function;
+    if (!place) {
+        place = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+                     -1, 0);
+        function = place + 4096;
+    }
+    memcpy(function, code, bytes);
+    int moved = guide_relocate(function, bytes, place);
+    return moved < 0 ? moved : ((int (*)(int))(uintptr_t)place)(0) * 100 + moved;
+}
+
+START_TEST(what_cannot_be_moved_is_refused)
+{
+    /* mov $7,%eax; ret */
+    static const uint8_t plain[] = {0xb8, 7, 0, 0, 0, 0xc3};
+    /* test %edi,%edi; je +6; mov $1,%eax; ret; mov $2,%eax; ret */
+    static const uint8_t branch[] = {0x85, 0xff, 0x74, 6, 0xb8, 1, 0, 0,
+                                     0,    0xc3, 0xb8, 2, 0,    0, 0, 0xc3};
+    /* lea 2(%rip),%rax -> the 5; mov (%rax),%eax; ret */
+    static const uint8_t rip[] = {0x48, 0x8d, 0x05, 3, 0, 0, 0, 0x8b, 0x00, 0xc3, 5, 0, 0, 0};
+    /* ret */
+    static const uint8_t tiny[] = {0xc3, 0x90, 0x90, 0x90, 0x90, 0x90};
+    /* xor %eax,%eax; loop back to it */
+    static const uint8_t loop[] = {0x31, 0xc0, 0xe2, 0xfc, 0x90, 0xc3};
+    /* nop; xor %eax,%eax; inc %eax; cmp $9,%al; jne to the inc; ret */
+    static const uint8_t back[] = {0x90, 0x31, 0xc0, 0xff, 0xc0, 0x3c, 9, 0x75, 0xfa, 0xc3};
+    ck_assert_int_eq(relocate(plain, sizeof(plain)), 705);
+    ck_assert_int_eq(relocate(branch, sizeof(branch)), 209);
+    ck_assert_int_eq(relocate(rip, sizeof(rip)), 507);
+    ck_assert_int_eq(relocate(tiny, sizeof(tiny)), -ENOTSUP);
+    ck_assert_int_eq(relocate(loop, sizeof(loop)), -ENOTSUP);
+    ck_assert_int_eq(relocate(back, sizeof(back)), -ENOTSUP);
+}
+END_TEST
+
+/* ---- hooks ---- */
+
+struct pair {
+    long first, second;
+};
+
+long many(int a, long b, char c, short d, void *e, long f, long g, double h, long i);
+struct pair twice(long a);
+double scaled(double a, float b);
+long quiet(long a);
+
+#define OUT_OF_LINE __attribute__((noinline, visibility("default")))
+
+OUT_OF_LINE long many(int a, long b, char c, short d, void *e, long f, long g, double h, long i)
+{
+    return a + 2 * b + 3 * c + 4 * d + 5 * (e != NULL) + 6 * f + 7 * g + (long)(8 * h) + 9 * i;
+}
+OUT_OF_LINE struct pair twice(long a)
+{
+    return (struct pair){a, 2 * a};
+}
+OUT_OF_LINE double scaled(double a, float b)
+{
+    return a * 10 + (double)b;
+}
+/* So simple that the caller, in the same file, knows which registers it leaves alone. */
+OUT_OF_LINE long quiet(long a)
+{
+    __asm__ volatile("nop; nop; nop; nop" ::: "memory");
+    return a + 1;
+}
+
+static __typeof__(many) *many_original;
+static __typeof__(twice) *twice_original;
+static __typeof__(scaled) *scaled_original;
+static __typeof__(quiet) *quiet_original;
+static jmp_buf out_of_here;
+static unsigned calls;
+
+/* Everything that a call may change. */
+static void trample(void)
+{
+    __asm__ volatile("mov $-1, %%rcx; mov %%rcx, %%rdx; mov %%rcx, %%rsi; mov %%rcx, %%rdi;"
+                     "mov %%rcx, %%r8; mov %%rcx, %%r9; mov %%rcx, %%r10; mov %%rcx, %%r11;"
+                     "pcmpeqd %%xmm7, %%xmm7; movaps %%xmm7, %%xmm2; movaps %%xmm7, %%xmm15" ::
+                         : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm2", "xmm7",
+                           "xmm15");
+}
+
+static long many_guided(int a, long b, char c, short d, void *e, long f, long g, double h, long i)
+{
+    trample();
+    return many_original(a, b, c, d, e, f, g, h, i) + 1000000;
+}
+static struct pair twice_guided(long a)
+{
+    struct pair result = twice_original(a);
+    trample();
+    result.second++;
+    return result;
+}
+static double scaled_guided(double a, float b)
+{
+    return scaled_original(a, b) + 0.5;
+}
+static long quiet_guided(long a)
+{
+    calls++;
+    trample();
+    long result = quiet_original(a); /* hooks called from here are not entered again: */
+    ck_assert_int_eq(quiet(1), 2);
+    trample();
+    if (a == 99)
+        longjmp(out_of_here, 1);
+    return result;
+}
+
+static void hook(const char *name, void *replacement, void **original)
+{
+    ck_assert_int_eq(guide_hook(name, replacement, original), 0);
+}
+
+START_TEST(hooked_functions_get_their_arguments_and_return_their_results)
+{
+    hook("many", (void *)many_guided, (void **)&many_original);
+    hook("twice", (void *)twice_guided, (void **)&twice_original);
+    hook("scaled", (void *)scaled_guided, (void **)&scaled_original);
+    ck_assert_int_eq(many(1, 2, 3, 4, &calls, 5, 6, 7.5, 8),
+                     1 + 4 + 9 + 16 + 5 + 30 + 42 + 60 + 72 + 1000000);
+    struct pair got = twice(21);
+    ck_assert(got.first == 21 && got.second == 43);
+    ck_assert(scaled(2.0, 0.25F) > 20.74 && scaled(2.0, 0.25F) < 20.76);
+    ck_assert_int_eq(guide_hook("many", (void *)many_guided, NULL), -EBUSY);
+    ck_assert_int_eq(guide_hook("no_such_function_here", (void *)many_guided, NULL), -ENOENT);
+}
+END_TEST
+
+START_TEST(registers_that_only_the_compiler_knows_to_be_free_survive)
+{
+    hook("quiet", (void *)quiet_guided, (void **)&quiet_original);
+    long sum = 0, weights[6] = {3, 5, 7, 11, 13, 17};
+    for (long i = 0; i < 50; i++) {
+        long a = weights[i % 6], b = a * 3, c = b + i, d = c ^ a, e = d * 2;
+        sum += quiet(i) + a + b * 2 + c * 3 + d * 4 + e * 5 - (a + b * 2 + c * 3 + d * 4 + e * 5);
+    }
+    ck_assert_int_eq(sum, 50 * 49 / 2 + 50);
+    ck_assert_uint_eq(calls, 50);
+    for (int i = 0; i < 100; i++) /* more than there are records */
+        if (setjmp(out_of_here) == 0)
+            quiet(99);
+    ck_assert_int_eq(quiet(4), 5);
+    ck_assert_uint_eq(calls, 151);
+}
+END_TEST
+
+START_TEST(functions_of_the_c_library_can_be_hooked)
+{
+    size_t (*length)(const char *) = NULL;
+    int (*absolute)(int) = NULL;
+    int error = guide_hook("strnlen", (void *)strnlen, (void **)&length);
+    ck_assert(error == 0 || error == -ENOTSUP);
+    error = guide_hook("abs", (void *)abs, (void **)&absolute);
+    ck_assert(error == 0 || error == -ENOTSUP);
+}
+END_TEST
+
+/* ---- natively ---- */
+
+START_TEST(advice_and_reads_work_without_a_channel)
+{
+    struct {
+        void *next;
+        long number;
+    } nodes[3] = {{&nodes[1], 1}, {&nodes[2], 2}, {NULL, 3}}, got[5];
+    uint8_t *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct iovec ranges[2] = {{page, 1}, {page + 4096, 4096}};
+    struct guide_read reads[2] = {{.from = &nodes[2].number, .to = &got[0].number, .bytes = 8},
+                                  {.from = page, .to = &got[1], .bytes = 500}};
+    uint8_t states[2];
+    memset(page, 7, 8192);
+    errno = 4711;
+    ck_assert_int_eq(guide_is_far(), 0);
+    ck_assert_int_eq(guide_prefetch(page + 5, 100), 0);
+    ck_assert_int_eq(guide_prefetch_many(ranges, 2), 2);
+    ck_assert_int_eq(guide_will_not_need(page, 8192), 0);
+    ck_assert(page[0] == 7 && page[8191] == 7);
+    ck_assert_int_eq(guide_residency(page, 8192, states), 0);
+    ck_assert(states[0] == GUIDE_LOCAL && states[1] == GUIDE_LOCAL);
+    ck_assert_int_eq(guide_reads_start(reads, 2), 0);
+    ck_assert_int_eq(guide_reads_wait(reads, 2), -EINVAL);
+    ck_assert(reads[0].status == 0 && got[0].number == 3 && reads[1].status == -EINVAL);
+    ck_assert_int_eq(guide_read_chain(&nodes[0], sizeof(nodes[0]), 0, got, 5), 3);
+    ck_assert(got[0].number == 1 && got[2].number == 3);
+    ck_assert_int_eq(guide_read_chain(&nodes[0], sizeof(nodes[0]), 9, got, 5), -EINVAL);
+    ck_assert_int_eq(errno, 4711);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("guide");
+    TCase *tests = tcase_create("library");
+    tcase_add_test(tests, lengths_are_those_of_zydis_over_the_c_library);
+    tcase_add_test(tests, truncated_and_unknown_instructions_are_refused);
+    tcase_add_test(tests, what_cannot_be_moved_is_refused);
+    tcase_add_test(tests, hooked_functions_get_their_arguments_and_return_their_results);
+    tcase_add_test(tests, registers_that_only_the_compiler_knows_to_be_free_survive);
+    tcase_add_test(tests, functions_of_the_c_library_can_be_hooked);
+    tcase_add_test(tests, advice_and_reads_work_without_a_channel);
+    tcase_set_timeout(tests, 60);
+    suite_add_tcase(suite, tests);
+    return unit_run(suite);
+}

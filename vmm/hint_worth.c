@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What hints and guides cost, and the end of those that are not worth it. Two measures: of the
+ * pages fetched on advice, the share that was used (--guide-accuracy), and how long a guide's code
+ * keeps a thread of the program. The third, its share of the thread's time, the library measures
+ * itself and reports (guide_calls.c). Runs on the hint thread.
+ */
+#include "vmm/hints.h"
+
+#include "support.h"
+#include "vmm/machine.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#define JUDGE_PAGES  4096u         /* hinted pages between two judgements */
+#define STALL_CPU_NS 100000000ULL  /* 0.1 s of processor time in one call of a guide */
+#define STALL_NS     2000000000ULL /* or 2 s of any kind: asleep, waiting for a lock */
+
+void hints_switch_off(struct hints *hints)
+{
+    atomic_store(&hints->off, true);
+    for (uint32_t i = 0; i < atomic_load(&hints->ring_count); i++) {
+        struct hint_ring *ring = atomic_load(&hints->rings[i]);
+        if (ring)
+            __atomic_store_n(&ring->shared->state, FV_HINT_OFF, __ATOMIC_RELAXED);
+    }
+}
+
+/*
+ * Every 8th page that was started is looked at again when SAMPLES more were sampled: was it
+ * touched? Of a run only pages whose number is a multiple of 8 can tell (fault_was_used).
+ */
+void hint_worth_sample(struct hints *hints, uint64_t page, uint64_t hint_pages)
+{
+    if (hint_pages >= HINT_SAMPLE_EVERY && page % HINT_SAMPLE_EVERY)
+        return;
+    if (hint_pages < HINT_SAMPLE_EVERY && hints->unsampled++ % HINT_SAMPLE_EVERY)
+        return;
+    uint64_t *place = &hints->samples[hints->sampled++ % HINT_SAMPLES];
+    if (*place) {
+        hints->judged++;
+        hints->used += fault_was_used(hints->vm->engine, *place);
+    }
+    *place = page;
+}
+
+void hint_worth_judge(struct hints *hints)
+{
+    const struct hint_counters *counters = &hints->counters;
+    uint64_t started = atomic_load(&counters->started_pages) - hints->last_started;
+    uint64_t wasted = atomic_load(&counters->wasted_pages) - hints->last_wasted;
+    uint64_t pages = started + wasted;
+    if (pages < JUDGE_PAGES || atomic_load(&hints->off))
+        return;
+    /* What was never written was not fetched either, and cannot have been used. */
+    uint64_t useful = hints->judged        ? started * hints->used / hints->judged
+                      : wasted > pages / 2 ? 0
+                                           : started;
+    hints->last_started += started;
+    hints->last_wasted += wasted;
+    hints->judged = hints->used = 0;
+    if (useful * 100 >= pages * hints->vm->config->guide_accuracy_percent)
+        return;
+    hints_switch_off(hints);
+    message_warning("hints: switched off: %llu%% of the pages they named were used, and "
+                    "--guide-accuracy asks for %u%%",
+                    (unsigned long long)(useful * 100 / pages),
+                    hints->vm->config->guide_accuracy_percent);
+}
+
+static uint64_t thread_cpu_ns(pthread_t thread)
+{
+    clockid_t clock;
+    struct timespec now = {0};
+    if (pthread_getcpuclockid(thread, &clock) == 0)
+        (void)clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
+static void stall_watch(struct hint_ring *ring, struct vcpu *vcpu)
+{
+    struct fv_hint_ring *shared = ring->shared;
+    uint32_t entry = __atomic_load_n(&shared->entries, __ATOMIC_RELAXED);
+    if (!__atomic_load_n(&shared->inside, __ATOMIC_RELAXED)) {
+        ring->watched_ns = 0;
+        return;
+    }
+    uint64_t now_ns = clock_now_ns(), cpu_ns = thread_cpu_ns(vcpu->thread);
+    if (ring->watched_ns == 0 || ring->watched_entry != entry) {
+        ring->watched_entry = entry;
+        ring->watched_ns = now_ns;
+        ring->watched_cpu_ns = cpu_ns;
+        return;
+    }
+    if (cpu_ns - ring->watched_cpu_ns < STALL_CPU_NS && now_ns - ring->watched_ns < STALL_NS)
+        return;
+    ring->watched_ns = 0; /* once more after the same time, should the rescue itself be stuck */
+    __atomic_store_n(&shared->overdue, 1, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(&vcpu->page->pending, FV_PENDING_SIGNAL, __ATOMIC_SEQ_CST);
+    vcpu_kick(vcpu);
+}
+
+void hint_stalls_watch(struct hints *hints)
+{
+    for (uint32_t i = 0; i < atomic_load(&hints->ring_count); i++) {
+        struct hint_ring *ring = atomic_load(&hints->rings[i]);
+        if (ring)
+            stall_watch(ring, hints->vm->vcpus[ring->index]);
+    }
+}

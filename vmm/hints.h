@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Private to the hint channel's files: hints.c (rings and the thread), hint_reads.c (answers),
+ * hint_worth.c (is it worth it), guide_calls.c and guide_pins.c (what is asked by a system call).
+ *
+ * A ring's memory is the guest's: everything read from it is copied once and checked. What is here
+ * is the VMM's own and belongs to the hint thread, unless a line says otherwise.
+ */
+#ifndef FARVISOR_VMM_HINTS_H
+#define FARVISOR_VMM_HINTS_H
+
+#include "farvisor/hints.h"
+#include "fault/fault.h"
+#include "vmm/vmm.h"
+
+/* A READ or CHAIN under way, one an answer slot. */
+struct hint_read {
+    struct hint_ring *ring;
+    struct fault_peek part[2]; /* the second where the bytes cross into another page */
+    unsigned parts, open_parts, next_part;
+    int failed; /* first bad status of its parts */
+    bool active;
+    uint16_t slot, hops; /* of the node being read; nodes left, this one included */
+    uint32_t bytes;      /* of a node */
+    uint64_t next_bytes; /* CHAIN: where its `next` is */
+    gpa_t address;       /* of the node */
+    uint8_t data[FV_READ_BYTES];
+};
+
+struct hint_ring {
+    struct hints *hints;
+    struct fv_hint_ring *shared; /* the guest's */
+    uint32_t index;              /* of its vCPU */
+    uint32_t tail;
+    bool broken;
+    uint64_t page, pages;    /* what is left of the prefetch hint taken last ... */
+    uint64_t whole;          /* ... of so many pages */
+    uint64_t stuck_ns;       /* since when there has been no room for it; 0: there is */
+    uint32_t reading;        /* reads that are active */
+    struct hint_read *reads; /* FV_READS; made with the first one */
+    /* Since when the thread is inside of which entry of a guide; for the stall watch. */
+    uint32_t watched_entry;
+    uint64_t watched_cpu_ns, watched_ns;
+};
+
+struct hint_counters {
+    _Atomic uint64_t taken, malformed, prefetch_pages, started_pages, left_out_pages, wasted_pages,
+        cold_pages;
+    _Atomic uint64_t reads, read_bytes, sleeps;
+};
+
+struct guide_pin {
+    gpa_t start, end;
+};
+#define GUIDE_PINS_MAX 1024u
+
+#define HINT_SAMPLE_EVERY 8u
+#define HINT_SAMPLES      64u
+
+struct hints {
+    struct vm *vm;
+    int doorbell_fd; /* eventfd, rung by KVM at FV_PORT_HINT */
+    bool in_kernel;  /* ... so the port causes no exit to us */
+    pthread_t thread;
+    bool running; /* under `lock` */
+    atomic_bool stop, off;
+    struct fault_context *fault;
+    pthread_mutex_t lock; /* opening of rings */
+    _Atomic(struct hint_ring *) rings[FV_VCPU_MAX];
+    atomic_uint ring_count; /* highest index opened, plus one */
+    uint64_t spin_ns;
+    /* hint_worth.c: samples waiting for their judgement (0: none), and judgements */
+    uint64_t samples[HINT_SAMPLES];
+    uint64_t sampled, unsampled, judged, used;
+    uint64_t last_started, last_wasted; /* counters at the last judgement of all */
+    struct hint_counters counters;
+
+    pthread_mutex_t pin_lock;
+    struct guide_pin pins[GUIDE_PINS_MAX];
+    atomic_uint pin_count;
+    uint64_t pinned_pages;
+    atomic_uint warned; /* OFF requests that were printed */
+};
+
+static inline void hint_count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* ---- hints.c ---- */
+/* Maps and opens the ring of a vCPU, starting the thread with the first one. 0 or -errno. */
+int hints_open(struct hints *hints, struct vcpu *vcpu);
+
+/* ---- hint_reads.c ---- */
+/* Begins what a copied READ or CHAIN asks; a nonsensical one is answered, or ignored. */
+void hint_read_begin(struct hint_ring *ring, const struct fv_hint *hint);
+/* Goes on with those that had to wait for a page to settle. */
+void hint_reads_retry(struct hint_ring *ring);
+
+/* ---- hint_worth.c ---- */
+/* A page of a hint of `hint_pages` pages was started. */
+void hint_worth_sample(struct hints *hints, uint64_t page, uint64_t hint_pages);
+/* Switches the hints of the guest off, with one warning, when too few of them are of use. */
+void hint_worth_judge(struct hints *hints);
+/* Has a guide been at it for too long? Sends those that have to their rescue. */
+void hint_stalls_watch(struct hints *hints);
+void hints_switch_off(struct hints *hints);
+
+/* ---- guide_pins.c ---- */
+int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes);
+int64_t guide_unpin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes);
+
+#endif
