@@ -94,6 +94,8 @@ static int64_t call_own(struct vcpu *vcpu, uint32_t number, const uint64_t args[
         return call_crash(vcpu, args);
     case FV_CALL_WARN:
         return call_warn(vcpu, args);
+    case FV_CALL_FINISH:
+        return poller_finish(vcpu);
     default:
         return -ENOSYS;
     }
@@ -133,6 +135,8 @@ void call_dispatch(struct vcpu *vcpu)
         atomic_store(&vcpu->kicked, 1);
         vcpu->run->immediate_exit = 1;
     }
+    if (fv_call_postable(call.number))
+        poller_note_exit(vcpu);
     int64_t result;
     if (call.number > FV_CALL_LINUX_MAX)
         result = call_own(vcpu, call.number, call.args);

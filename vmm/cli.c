@@ -40,6 +40,8 @@ const struct option_spec cli_run_options[] = {
      cli_set_fault_mode},
     {"prefetch", 0, "NAME", "none, readahead, trend or auto: what to fetch ahead (default: auto)",
      cli_set_prefetch},
+    {"polling", 0, "MODE",
+     "auto, on or off: system calls without leaving the guest (default: auto)", cli_set_polling},
     {"timeout", 0, "DURATION", "longest wait for the memory node (default: 5s)", cli_set_timeout},
     {"threads", 0, "N", "most threads the program may have (default: 1024)", cli_set_threads},
     {"env", 'e', "NAME=VALUE", "set an environment variable (repeatable)", cli_set_env},

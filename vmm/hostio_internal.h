@@ -31,6 +31,7 @@ struct io_file {
     mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;           /* transfers go on until complete: regular files, memory devices */
     bool frozen;          /* not the program's to change: no fchmod and the like */
+    bool stream;          /* a socket without message boundaries */
     bool read_only;       /* comes from a read-only grant: no new open to write either */
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
@@ -204,6 +205,7 @@ struct io_call {
     struct vcpu *vcpu;
     uint32_t number;
     const uint64_t *args;
+    uint64_t *done; /* bytes the poller transferred before it handed the call back */
 };
 
 typedef int64_t (*io_handler)(const struct io_call *call);
@@ -216,6 +218,11 @@ static inline int io_arg_int(const struct io_call *call, unsigned index)
 static inline uint32_t io_arg_u32(const struct io_call *call, unsigned index)
 {
     return (uint32_t)call->args[index];
+}
+/* Something was consumed that cannot be put back: the poller now has to finish the call. */
+static inline void io_commit(const struct io_call *call)
+{
+    call->vcpu->committed = true;
 }
 /* A system call on the calling thread, errors as -errno. Not interruptible by a kick. */
 long io_host(long number, long a, long b, long c, long d, long e, long f);

@@ -185,7 +185,7 @@ static int machine_build(struct machine *m)
         return status;
     if (node_and_files(m) || paging_create(vm) || timers_create(&vm->timers) ||
         devicetree_place(vm, &m->program) || vcpu_first_create(vm) || events_start(vm) ||
-        sandbox_calls())
+        sandbox_calls() || poller_start(vm))
         return EXIT_FARVISOR;
     return 0;
 }
@@ -224,6 +224,7 @@ static int machine_execute(struct machine *m)
     bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
     if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))
         vm->exit_status = EXIT_FARVISOR;
+    all = poller_stop(vm, MACHINE_JOIN_NS) && all;
     if (!all) {
         hostio_abandon(vm->io);
         _exit(vm->exit_status);
