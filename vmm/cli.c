@@ -47,6 +47,12 @@ const struct option_spec cli_run_options[] = {
     {"env", 'e', "NAME=VALUE", "set an environment variable (repeatable)", cli_set_env},
     {"dir", 'd', "HOST[:GUEST][:ro|rw]", "let the program see a host directory (repeatable)",
      cli_set_dir},
+    {"net", 0, "MODE", "none or host: may the program use the network? (default: none)",
+     cli_set_net},
+    {"publish", 'p', "[ADDR:]PORT[/udp]",
+     "let the program listen on a port of this host (repeatable)", cli_set_publish},
+    {"allow-connect", 0, "[HOST][:PORT]", "let the program connect there (repeatable)",
+     cli_set_allow_connect},
     {"workdir", 'w', "DIR", "the program's working directory (default: the current one)",
      cli_set_workdir},
     {"stats", 0, "FILE", "write counters as JSON when the program has ended", cli_set_stats},
@@ -76,6 +82,8 @@ static int cli_read(struct cli *cli, int argc, char **argv)
         return -EINVAL;
     }
     cli->config.argv = argv + operands;
+    if (cli_net_finish(cli))
+        return -EINVAL;
     return cli_config_finish(cli);
 }
 

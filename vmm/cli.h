@@ -56,6 +56,14 @@ int cli_set_dir(void *cli, const char *value);
 /* The safe part of our own environment; before the options, which override it. 0 or -ENOMEM. */
 int cli_env_defaults(struct cli *cli);
 
+/* ---- cli_net.c: what of the network the program gets ---- */
+int cli_set_net(void *cli, const char *value);
+int cli_set_publish(void *cli, const char *value);
+int cli_set_allow_connect(void *cli, const char *value);
+/* Do the three fit together? Adds what looking up names needs. 0 or -EINVAL after one message. */
+int cli_net_finish(struct cli *cli);
+void cli_net_dump(const struct run_config *config);
+
 /* ---- cli_config.c: sizes against each other and the host ---- */
 int cli_config_finish(struct cli *cli); /* 0 or -EINVAL after one message */
 void cli_config_free(struct cli *cli);

@@ -114,6 +114,7 @@ int cli_completion(int argc, char **argv)
           "        --fault-mode) word='exit uffd uffd-spin' ;;\n"
           "        --prefetch) word='none readahead trend auto' ;;\n"
           "        --polling) word='auto on off' ;;\n"
+          "        --net) word='none host' ;;\n"
           "        --stats|--dir|-d|--workdir|-w)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
           "            return ;;\n"
@@ -165,6 +166,7 @@ void cli_config_dump(const struct run_config *config)
     for (size_t i = 0; i < config->dir_count; i++)
         printf("dir=%s:%s:%s\n", config->dirs[i].host, config->dirs[i].guest,
                config->dirs[i].writable ? "rw" : "ro");
+    cli_net_dump(config);
     for (char **entry = config->envp; *entry; entry++)
         printf("env=%s\n", *entry);
     for (char *const *word = config->argv; *word; word++)

@@ -2,7 +2,8 @@
 /*
  * Data over sockets: sendto, recvfrom, sendmsg, recvmsg, straight between the socket and pinned
  * guest memory.
- * Addresses and control messages do not pass: sockets are connected AF_UNIX ones.
+ * Addresses are those of internet sockets (AF_UNIX ones are connected); control messages do not
+ * pass.
  */
 #include "vmm/hostio_internal.h"
 
@@ -15,6 +16,9 @@ struct message {
     struct io_file *file;
     struct io_cursor cursor;
     struct msghdr header;
+    struct sockaddr_storage address; /* where to, or where from */
+    gpa_t to;                        /* the program's address to send to, or 0 */
+    uint32_t to_bytes;
     int flags;
     bool send;
 };
@@ -38,6 +42,32 @@ static int64_t message_piece(struct message *message, uint64_t *bytes)
     return result;
 }
 
+/* Where it goes to, or room for where it came from. 0 or -errno. */
+static int message_address(struct message *message)
+{
+    int error = 0;
+
+    if (!S_ISSOCK(message->file->type))
+        return -ENOTSOCK;
+    if (!message->send || message->to) {
+        message->header.msg_name = &message->address;
+        message->header.msg_namelen = sizeof(message->address);
+    }
+    if (!message->send || !message->to)
+        return 0;
+    if (!io_is_inet(message->file))
+        return -EISCONN;
+    error = io_address_read(message->call, message->to, message->to_bytes, &message->address);
+    /* UDP takes "no family" for IPv4, a connected stream ignores it: not a way round the check. */
+    if (!error && message->address.ss_family == AF_UNSPEC)
+        error = -EAFNOSUPPORT;
+    /* Whoever serves a UDP port has to answer whoever asks. */
+    if (!error && (message->file->stream ||
+                   net_listen_check(message->call->io->config, message->file->fd, true)))
+        error = io_connect_check(message->call, &message->address);
+    return error;
+}
+
 /*
  * A stream's send goes on until all is sent, as Linux's does where it may wait; where it may not,
  * the next piece says EAGAIN and the count is short.
@@ -52,7 +82,8 @@ static int64_t message_run(struct message *message)
     if (!message->file)
         return -EBADF;
     io_cursor_advance(&message->cursor, *call->done);
-    result = S_ISSOCK(message->file->type) ? 0 : -ENOTSOCK;
+    message->address.ss_family = AF_UNSPEC; /* none was told */
+    result = message_address(message);
     while (!result) {
         result = message_piece(message, &bytes);
         if (result < 0)
@@ -78,15 +109,13 @@ static int64_t plain(const struct io_call *call, bool send)
     struct message message = {.call = call,
                               .cursor = {.spans = &span, .count = 1},
                               .flags = io_arg_int(call, 3),
-                              .send = send};
-    uint32_t none = 0;
-    int64_t result;
+                              .send = send,
+                              .to = call->args[4],
+                              .to_bytes = io_arg_u32(call, 5)};
+    int64_t result = message_run(&message);
 
-    if (send && call->args[4])
-        return -EISCONN;
-    result = message_run(&message);
-    if (result >= 0 && !send && call->args[4] && call->args[5] &&
-        guestmem_write(call->vm, call->args[5], &none, sizeof(none)))
+    if (result >= 0 && !send &&
+        io_address_write(call, call->args[4], call->args[5], &message.address))
         return -EFAULT;
     return result;
 }
@@ -112,8 +141,8 @@ static int64_t vector(const struct io_call *call, bool send)
         return result;
     if (send && header.msg_controllen)
         return -EOPNOTSUPP;
-    if (send && header.msg_name)
-        return -EISCONN;
+    message.to = (gpa_t)header.msg_name;
+    message.to_bytes = header.msg_namelen;
     result = io_spans_read(call->vm, (gpa_t)header.msg_iov, header.msg_iovlen, small, &spans);
     if (result)
         return result == -EINVAL ? -EMSGSIZE : result;
@@ -125,7 +154,14 @@ static int64_t vector(const struct io_call *call, bool send)
         free(spans);
     if (result < 0 || send)
         return result;
-    header.msg_namelen = 0;
+    if (header.msg_name) {
+        socklen_t bytes = io_address_visible(&message.address);
+
+        if (guestmem_write(call->vm, (gpa_t)header.msg_name, &message.address,
+                           bytes < header.msg_namelen ? bytes : header.msg_namelen))
+            return -EFAULT;
+        header.msg_namelen = bytes;
+    }
     header.msg_controllen = 0;
     return guestmem_write(call->vm, call->args[1], &header, sizeof(header)) ? -EFAULT : result;
 }

@@ -178,14 +178,15 @@ static int node_and_files(struct machine *m)
 static int machine_build(struct machine *m)
 {
     struct vm *vm = &m->vm;
-    if (kvm_open(vm) || memory_create(vm) || hostio_create(&vm->io, vm))
+    if (net_publish_probe(vm->config) || kvm_open(vm) || memory_create(vm) ||
+        hostio_create(&vm->io, vm))
         return EXIT_FARVISOR;
     int status = program_open(vm, &m->program);
     if (status)
         return status;
     if (node_and_files(m) || paging_create(vm) || timers_create(&vm->timers) ||
         devicetree_place(vm, &m->program) || vcpu_first_create(vm) || events_start(vm) ||
-        sandbox_calls() || poller_start(vm))
+        sandbox_calls(vm) || poller_start(vm))
         return EXIT_FARVISOR;
     return 0;
 }

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 struct fault_engine;
@@ -38,6 +39,14 @@ struct dir_grant {
     bool writable;
 };
 
+/* Addresses on the network: those the program may listen on, or connect to. */
+struct net_rule {
+    sa_family_t family;  /* AF_INET, AF_INET6; AF_UNSPEC: any address of either */
+    uint8_t address[16]; /* network order; an IPv4 address has 4 bytes */
+    uint16_t port;       /* 0: any */
+    bool udp;            /* of --publish; a connection may be of either kind */
+};
+
 /* What `farvisor run` was asked for; filled by cli.c, read-only afterwards. */
 struct run_config {
     char *const *argv;     /* program and its arguments, NULL ended */
@@ -49,9 +58,14 @@ struct run_config {
     enum fault_mode fault_mode;
     const char *prefetcher; /* fault_prefetcher_known */
     uint32_t threads_max;   /* vCPUs */
-    enum polling polling; /* who carries out system calls: poller.c */
+    enum polling polling;   /* who carries out system calls: poller.c */
     struct dir_grant *dirs;
     size_t dir_count;
+    bool net; /* sockets other than AF_UNIX, within: */
+    struct net_rule *publish;
+    size_t publish_count;
+    struct net_rule *connect;
+    size_t connect_count;
     const char *workdir;    /* NULL: the current directory */
     const char *stats_path; /* NULL: none */
     uint64_t timeout_ns;    /* longest wait on a memory node */
@@ -285,8 +299,27 @@ int hostio_host_fd(struct hostio *io, int guest_fd);
 /* Host path of a guest path as the program would open it; for symbol look-up. 0 or -errno. */
 int hostio_host_path(struct hostio *io, const char *guest_path, char *out, size_t bytes);
 
+/* ---- net_rules.c: what of the network the program may use ---- */
+/*
+ * May the program bind this address? It is changed where --publish names another one for its port.
+ * 0 or -EACCES.
+ */
+int net_bind_check(const struct run_config *config, struct sockaddr_storage *address, bool udp);
+/* Is this host socket bound to a published port, so that it may listen, or answer? 0 or -EACCES. */
+int net_listen_check(const struct run_config *config, int fd, bool udp);
+/* May it connect or send there? 0 or -EACCES. */
+int net_connect_check(const struct run_config *config, const struct sockaddr_storage *address);
+/* Can the published ports be had? 0 or -errno after one message. */
+int net_publish_probe(const struct run_config *config);
+#define NET_TEXT_BYTES 64
+/* ADDR:PORT or [ADDR]:PORT, for messages. */
+const char *net_text(const struct sockaddr_storage *address, char text[NET_TEXT_BYTES]);
+
 /* ---- sandbox.c: Landlock, seccomp, no_new_privs ---- */
-int sandbox_enter(struct vm *vm); /* after everything is open, before the guest runs */
+/* Files: before a foreign memory node is connected and any other thread exists. */
+int sandbox_files(struct vm *vm);
+/* System calls: after everything is open, before the guest runs. */
+int sandbox_calls(const struct vm *vm);
 
 /* ---- install.c: files that belong to this program ---- */
 #define INSTALL_GUEST_VARIABLE     "FARVISOR_GUEST" /* environment: another guest image */

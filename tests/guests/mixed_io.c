@@ -17,10 +17,10 @@
 #include <sys/time.h>
 #include <sys/uio.h>
 
-#define STREAM_BYTES (3u << 20)
+#define STREAM_BYTES (1u << 20)
 #define PIECE_MAX    20000u
 #define FILE_BYTES   300000u
-#define ROUNDS       1500u
+#define ROUNDS       500u
 
 static atomic_uint interruptions;
 static atomic_bool finished;

@@ -186,6 +186,7 @@ stats=s
 progress=yes
 dir=/usr:/u:rw
 dir=/etc:/etc:ro
+net=none
 env=PATH=/x
 env=HOME=/h
 env=LC_ALL=C
