@@ -186,8 +186,12 @@ START_TEST(a_guest_that_scribbles_gets_nonsense_and_nothing_else)
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
-    usleep(10000);
-    atomic_store(&posting.post.state, POST_FREE);
+    __atomic_store_n(&page.post.state, FV_POST_IDLE, __ATOMIC_SEQ_CST);
+    for (unsigned state; (state = atomic_load(&posting.post.state)) != POST_FREE;) {
+        if (state == POST_BACK)
+            atomic_store(&posting.post.state, POST_FREE);
+        ck_assert_uint_lt(now_ns(), until_ns + ANSWER_NS);
+    }
     post(SYS_lseek, 77, 0, 0);
     ck_assert_uint_eq(answer(), FV_POST_DONE);
     ck_assert_int_eq(page.post.call.result, -EBADF);
