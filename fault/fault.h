@@ -128,6 +128,8 @@ int fault_resolve(struct fault_context *context, uint64_t page, bool write);
  * Returns as fault_resolve. Pins nest; at most 4095 a page.
  */
 int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool write);
+/* The same where nothing may be waited for: -EAGAIN if a page would have to be fetched first. */
+int fault_pin_resident(struct fault_context *context, uint64_t page, uint64_t pages, bool write);
 void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages);
 
 /* ---- discard.c ---- */

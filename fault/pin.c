@@ -57,6 +57,23 @@ int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool
     return 0;
 }
 
+int fault_pin_resident(struct fault_context *context, uint64_t page, uint64_t pages, bool write)
+{
+    struct fault_engine *engine = context->engine;
+    if (!engine->paged) /* nothing is far away */
+        return fault_pin(context, page, pages, write);
+    if (page >= engine->span_pages || pages > engine->span_pages - page)
+        return -EFAULT;
+    for (uint64_t i = 0; i < pages; i++) {
+        int error = pin_try(&engine->words[page + i], write);
+        if (error) {
+            fault_unpin(engine, page, i);
+            return error == 1 ? -EAGAIN : error;
+        }
+    }
+    return 0;
+}
+
 /* A page that the host kernel fills was not pinned, and its word shows none. */
 static void unpin_page(ept_word_t *word)
 {

@@ -48,6 +48,8 @@ lz4                 # tests: unmodified program
 gzip                # tests: unmodified program
 tar                 # tests: unmodified program
 perl                # tests: unmodified program
+curl                # tests: unmodified program on the network
+redis-tools         # tests: a server (the same binary as redis-server, without its service) and clients
 jq                  # tests read --stats with it
 file                # tests: unmodified program
 libsnappy-dev       # benchmark: snappy

@@ -96,6 +96,8 @@ static int64_t call_own(struct vcpu *vcpu, uint32_t number, const uint64_t args[
         return call_warn(vcpu, args);
     case FV_CALL_GUIDE:
         return guide_call(vcpu, args);
+    case FV_CALL_FINISH:
+        return poller_finish(vcpu);
     default:
         return -ENOSYS;
     }
@@ -135,6 +137,8 @@ void call_dispatch(struct vcpu *vcpu)
         atomic_store(&vcpu->kicked, 1);
         vcpu->run->immediate_exit = 1;
     }
+    if (fv_call_postable(call.number))
+        poller_note_exit(vcpu);
     int64_t result;
     if (call.number > FV_CALL_LINUX_MAX)
         result = call_own(vcpu, call.number, call.args);

@@ -40,11 +40,19 @@ const struct option_spec cli_run_options[] = {
      cli_set_fault_mode},
     {"prefetch", 0, "NAME", "none, readahead, trend or auto: what to fetch ahead (default: auto)",
      cli_set_prefetch},
+    {"polling", 0, "MODE",
+     "auto, on or off: system calls without leaving the guest (default: auto)", cli_set_polling},
     {"timeout", 0, "DURATION", "longest wait for the memory node (default: 5s)", cli_set_timeout},
     {"threads", 0, "N", "most threads the program may have (default: 1024)", cli_set_threads},
     {"env", 'e', "NAME=VALUE", "set an environment variable (repeatable)", cli_set_env},
     {"dir", 'd', "HOST[:GUEST][:ro|rw]", "let the program see a host directory (repeatable)",
      cli_set_dir},
+    {"net", 0, "MODE", "none or host: may the program use the network? (default: none)",
+     cli_set_net},
+    {"publish", 'p', "[ADDR:]PORT[/udp]",
+     "let the program listen on a port of this host (repeatable)", cli_set_publish},
+    {"allow-connect", 0, "[HOST][:PORT]", "let the program connect there (repeatable)",
+     cli_set_allow_connect},
     {"workdir", 'w', "DIR", "the program's working directory (default: the current one)",
      cli_set_workdir},
     {"guide", 0, "FILE.so", "load a guide beside the program (repeatable)", cli_set_guide},
@@ -79,6 +87,8 @@ static int cli_read(struct cli *cli, int argc, char **argv)
         return -EINVAL;
     }
     cli->config.argv = argv + operands;
+    if (cli_net_finish(cli))
+        return -EINVAL;
     return cli_config_finish(cli);
 }
 

@@ -41,6 +41,7 @@ int cli_set_memserver(void *cli, const char *value);
 int cli_set_transport(void *cli, const char *value);
 int cli_set_fault_mode(void *cli, const char *value);
 int cli_set_prefetch(void *cli, const char *value);
+int cli_set_polling(void *cli, const char *value);
 int cli_set_threads(void *cli, const char *value);
 int cli_set_workdir(void *cli, const char *value);
 int cli_set_timeout(void *cli, const char *value);
@@ -66,6 +67,14 @@ int cli_set_guide_accuracy(void *cli, const char *value);
 int cli_set_guide_time(void *cli, const char *value);
 /* Puts the guides where the program's ld.so loads them. 0 or -EINVAL after one message. */
 int cli_guides_finish(struct cli *cli);
+
+/* ---- cli_net.c: what of the network the program gets ---- */
+int cli_set_net(void *cli, const char *value);
+int cli_set_publish(void *cli, const char *value);
+int cli_set_allow_connect(void *cli, const char *value);
+/* Do the three fit together? Adds what looking up names needs. 0 or -EINVAL after one message. */
+int cli_net_finish(struct cli *cli);
+void cli_net_dump(const struct run_config *config);
 
 /* ---- cli_config.c: sizes against each other and the host ---- */
 int cli_config_finish(struct cli *cli); /* 0 or -EINVAL after one message */

@@ -137,6 +137,8 @@ void cli_config_free(struct cli *cli)
         free((char *)cli->config.dirs[i].guest);
     }
     free(cli->config.dirs);
+    free(cli->config.publish);
+    free(cli->config.connect);
     free(cli->config.envp);
     free(cli->preload);
 }

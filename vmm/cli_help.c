@@ -113,6 +113,8 @@ int cli_completion(int argc, char **argv)
           "        --transport) word='auto loopback ofi verbs' ;;\n"
           "        --fault-mode) word='exit uffd uffd-spin' ;;\n"
           "        --prefetch) word='none readahead trend auto' ;;\n"
+          "        --polling) word='auto on off' ;;\n"
+          "        --net) word='none host' ;;\n"
           "        --stats|--dir|-d|--workdir|-w|--guide)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
           "            return ;;\n"
@@ -147,12 +149,15 @@ int cli_completion(int argc, char **argv)
 
 void cli_config_dump(const struct run_config *config)
 {
+    static const char *const polling[] = {"auto", "on", "off"};
+
     printf("memory_bytes=%llu\n", (unsigned long long)config->memory_bytes);
     printf("local_bytes=%llu\n", (unsigned long long)config->local_bytes);
     printf("memserver=%s\n", config->memserver ? config->memserver : "");
     printf("transport=%s\n", config->transport);
     printf("fault_mode=%s\n", fault_mode_name(config->fault_mode));
     printf("prefetch=%s\n", config->prefetcher);
+    printf("polling=%s\n", polling[config->polling]);
     printf("timeout_ns=%llu\n", (unsigned long long)config->timeout_ns);
     printf("threads=%u\n", config->threads_max);
     printf("workdir=%s\n", config->workdir ? config->workdir : "");
@@ -164,6 +169,7 @@ void cli_config_dump(const struct run_config *config)
     for (size_t i = 0; i < config->dir_count; i++)
         printf("dir=%s:%s:%s\n", config->dirs[i].host, config->dirs[i].guest,
                config->dirs[i].writable ? "rw" : "ro");
+    cli_net_dump(config);
     for (char **entry = config->envp; *entry; entry++)
         printf("env=%s\n", *entry);
     for (char *const *word = config->argv; *word; word++)

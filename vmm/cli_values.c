@@ -86,6 +86,23 @@ int cli_set_prefetch(void *cli, const char *value)
     return 0;
 }
 
+int cli_set_polling(void *cli, const char *value)
+{
+    struct run_config *config = &((struct cli *)cli)->config;
+
+    if (strcmp(value, "auto") == 0) {
+        config->polling = POLLING_AUTO;
+    } else if (strcmp(value, "on") == 0) {
+        config->polling = POLLING_ON;
+    } else if (strcmp(value, "off") == 0) {
+        config->polling = POLLING_OFF;
+    } else {
+        message_error("--polling %s: unknown mode (auto, on or off)", value);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 int cli_set_threads(void *cli, const char *value)
 {
     uint64_t threads;

@@ -39,8 +39,15 @@ int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **h
     *hva = ept_hva(vm->ept, gpa);
     if (kernel)
         return 0;
-    int error =
-        fault_pin(mm_context(vm->mm), gpa >> EPT_PAGE_SHIFT, page_count(gpa, bytes), writable);
+    uint64_t page = gpa >> EPT_PAGE_SHIFT, pages = page_count(gpa, bytes);
+    struct vcpu *self = vcpu_self();
+    bool at_once = self && self->at_once && !self->committed;
+    int error = at_once ? fault_pin_resident(self->fault, page, pages, writable)
+                        : fault_pin(mm_context(vm->mm), page, pages, writable);
+    if (error == -EAGAIN) { /* the vCPU's own thread fetches */
+        self->handed_back = true;
+        return -EINTR;
+    }
     return error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error == -EBUSY ? -ENOMEM : error;
 }
 

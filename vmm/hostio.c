@@ -3,7 +3,7 @@
  * The door to the host: makes and ends the guest's descriptors, file system view and limits, and
  * hands each forwarded system call to its handler (io_table.def).
  *
- * hostio_call runs on the calling vCPU's thread, any number at a time.
+ * hostio_call runs on the calling vCPU's thread, or on the poller; any number at a time.
  */
 #include "vmm/hostio_internal.h"
 
@@ -30,12 +30,20 @@ static const io_handler handlers[] = {
 
 int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
 {
+    uint64_t done = 0;
+
+    return hostio_call_part(vcpu, number, args, &done);
+}
+
+int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args[6], uint64_t *done)
+{
     struct io_call call = {
         .io = vcpu->vm->io,
         .vm = vcpu->vm,
         .vcpu = vcpu,
         .number = number,
         .args = args,
+        .done = done,
     };
 
     if (number >= sizeof(handlers) / sizeof(handlers[0]) || !handlers[number])

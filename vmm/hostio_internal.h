@@ -31,6 +31,8 @@ struct io_file {
     mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;           /* transfers go on until complete: regular files, memory devices */
     bool frozen;          /* not the program's to change: no fchmod and the like */
+    sa_family_t family;   /* of a socket */
+    bool stream;          /* a socket without message boundaries */
     bool read_only;       /* comes from a read-only grant: no new open to write either */
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
@@ -194,7 +196,7 @@ struct hostio {
     atomic_bool proc_filled;
     char comm[16]; /* the program's name, cut as Linux cuts it */
     struct rlimit limits[RLIM_NLIMITS];
-    atomic_bool net_warned;
+    atomic_bool net_warned, bind_warned, connect_warned;
 };
 
 /* One system call being answered. */
@@ -204,6 +206,7 @@ struct io_call {
     struct vcpu *vcpu;
     uint32_t number;
     const uint64_t *args;
+    uint64_t *done; /* bytes the poller transferred before it handed the call back */
 };
 
 typedef int64_t (*io_handler)(const struct io_call *call);
@@ -216,6 +219,11 @@ static inline int io_arg_int(const struct io_call *call, unsigned index)
 static inline uint32_t io_arg_u32(const struct io_call *call, unsigned index)
 {
     return (uint32_t)call->args[index];
+}
+/* Something was consumed that cannot be put back: the poller now has to finish the call. */
+static inline void io_commit(const struct io_call *call)
+{
+    call->vcpu->committed = true;
 }
 /* A system call on the calling thread, errors as -errno. Not interruptible by a kick. */
 long io_host(long number, long a, long b, long c, long d, long e, long f);
@@ -261,6 +269,23 @@ bool io_is_ours(const struct io_call *call, pid_t tid);
 /* /proc/self/fd/N of a host descriptor. */
 #define IO_FD_LINK_BYTES 32
 const char *io_fd_link(int host_fd, char out[IO_FD_LINK_BYTES]);
+
+/* ---- io_address.c: socket addresses between program and host ---- */
+/* The program's address of an internet socket, of argument values; 0 or -errno. */
+int io_address_read(const struct io_call *call, gpa_t gpa, uint32_t bytes,
+                    struct sockaddr_storage *address);
+/* Tells the program a host address; *bytes_gpa is room and then length. 0 or -errno. */
+int io_address_write(const struct io_call *call, gpa_t to, gpa_t bytes_gpa,
+                     const struct sockaddr_storage *address);
+/* As much of it as the program may see, and how long that is. */
+socklen_t io_address_visible(const struct sockaddr_storage *address);
+static inline bool io_is_inet(const struct io_file *file)
+{
+    return file->family == AF_INET || file->family == AF_INET6;
+}
+/* May the program send or connect there? One warning a run if not. 0 or -EACCES. */
+int io_connect_check(const struct io_call *call, const struct sockaddr_storage *address);
+int io_bind_check(const struct io_call *call, struct sockaddr_storage *address, bool udp);
 
 /* ---- io_time.c ---- */
 #define IO_NS_PER_S 1000000000ull

@@ -85,8 +85,11 @@ int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *
             bytes = pages_left * FV_PAGE_SIZE - gpa % FV_PAGE_SIZE;
         wanted = bytes;
         error = pin_prefix(vm, gpa, &bytes, writable, &hva);
-        if (error && !batch->count)
+        /* On the poller, what is not here is fetched by the vCPU's thread: all or nothing. */
+        if (error && (!batch->count || error == -EINTR)) {
+            io_batch_unpin(vm, batch);
             return error;
+        }
         if (error)
             break;
         batch->iov[batch->count] = (struct iovec){.iov_base = hva, .iov_len = bytes};

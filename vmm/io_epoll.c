@@ -57,6 +57,7 @@ static int64_t epoll_run(const struct io_call *call, long number, long timeout)
     if (most > 0)
         result = vcpu_syscall(call->vcpu, number, set->fd, (long)events, most, timeout, 0, 0);
     io_file_put(set);
+    io_commit(call); /* edges are told once */
     if (result > 0 &&
         guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0])))
         result = -EFAULT;

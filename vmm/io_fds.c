@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -42,6 +43,8 @@ void io_fds_destroy(struct io_fds *fds)
 
 static void file_classify(struct io_file *file)
 {
+    int type = 0, family = 0;
+    socklen_t bytes = sizeof(int);
     struct stat status;
 
     if (fstat(file->fd, &status))
@@ -49,6 +52,12 @@ static void file_classify(struct io_file *file)
     file->type = status.st_mode & S_IFMT;
     file->whole = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode) ||
                   (S_ISCHR(status.st_mode) && major(status.st_rdev) == MEMORY_DEVICE);
+    if (!S_ISSOCK(status.st_mode))
+        return;
+    (void)getsockopt(file->fd, SOL_SOCKET, SO_TYPE, &type, &bytes);
+    (void)getsockopt(file->fd, SOL_SOCKET, SO_DOMAIN, &family, &bytes);
+    file->stream = type == SOCK_STREAM;
+    file->family = (sa_family_t)family;
 }
 
 struct io_file *io_file_create(int host_fd, const char *path)

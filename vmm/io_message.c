@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Data over sockets: sendto, recvfrom, sendmsg, recvmsg. One host call a request, straight between
- * the socket and pinned guest memory; a stream's longer transfers are short, as Linux may be.
- * Addresses and control messages do not pass: sockets are connected AF_UNIX ones.
+ * Data over sockets: sendto, recvfrom, sendmsg, recvmsg, straight between the socket and pinned
+ * guest memory.
+ * Addresses are those of internet sockets (AF_UNIX ones are connected); control messages do not
+ * pass.
  */
 #include "vmm/hostio_internal.h"
 
@@ -10,44 +11,111 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-static int64_t message_run(const struct io_call *call, struct io_cursor *cursor, int flags,
-                           bool send, int *flags_out)
-{
-    struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
-    struct io_batch batch;
-    struct msghdr header = {0};
-    int64_t result;
+struct message {
+    const struct io_call *call;
+    struct io_file *file;
+    struct io_cursor cursor;
+    struct msghdr header;
+    struct sockaddr_storage address; /* where to, or where from */
+    gpa_t to;                        /* the program's address to send to, or 0 */
+    uint32_t to_bytes;
+    int flags;
+    bool send;
+};
 
-    if (!file)
-        return -EBADF;
-    result = S_ISSOCK(file->type) ? 0 : -ENOTSOCK;
-    if (!result)
-        result = io_batch_pin(call->vm, &batch, cursor, !send);
-    if (!result) {
-        header.msg_iov = batch.iov;
-        header.msg_iovlen = batch.count;
-        result = vcpu_syscall(call->vcpu, send ? SYS_sendmsg : SYS_recvmsg, file->fd, (long)&header,
-                              flags | (send ? MSG_NOSIGNAL : MSG_CMSG_CLOEXEC), 0, 0, 0);
-        io_batch_unpin(call->vm, &batch);
+static int64_t message_piece(struct message *message, uint64_t *bytes)
+{
+    const struct io_call *call = message->call;
+    struct io_batch batch;
+    int64_t result = io_batch_pin(call->vm, &batch, &message->cursor, !message->send);
+
+    if (result)
+        return result;
+    *bytes = batch.bytes;
+    message->header.msg_iov = batch.iov;
+    message->header.msg_iovlen = batch.count;
+    result =
+        vcpu_syscall(call->vcpu, message->send ? SYS_sendmsg : SYS_recvmsg, message->file->fd,
+                     (long)&message->header,
+                     message->flags | (message->send ? MSG_NOSIGNAL : MSG_CMSG_CLOEXEC), 0, 0, 0);
+    io_batch_unpin(call->vm, &batch);
+    return result;
+}
+
+/* Where it goes to, or room for where it came from. 0 or -errno. */
+static int message_address(struct message *message)
+{
+    int error = 0;
+
+    if (!S_ISSOCK(message->file->type))
+        return -ENOTSOCK;
+    if (!message->send || message->to) {
+        message->header.msg_name = &message->address;
+        message->header.msg_namelen = sizeof(message->address);
     }
-    io_file_put(file);
-    if (flags_out)
-        *flags_out = header.msg_flags & ~MSG_CMSG_CLOEXEC;
-    return io_restart(result);
+    if (!message->send || !message->to)
+        return 0;
+    if (!io_is_inet(message->file))
+        return -EISCONN;
+    error = io_address_read(message->call, message->to, message->to_bytes, &message->address);
+    /* UDP takes "no family" for IPv4, a connected stream ignores it: not a way round the check. */
+    if (!error && message->address.ss_family == AF_UNSPEC)
+        error = -EAFNOSUPPORT;
+    /* Whoever serves a UDP port has to answer whoever asks. */
+    if (!error && (message->file->stream ||
+                   net_listen_check(message->call->io->config, message->file->fd, true)))
+        error = io_connect_check(message->call, &message->address);
+    return error;
+}
+
+/*
+ * A stream's send goes on until all is sent, as Linux's does where it may wait; where it may not,
+ * the next piece says EAGAIN and the count is short.
+ */
+static int64_t message_run(struct message *message)
+{
+    const struct io_call *call = message->call;
+    uint64_t bytes = 0;
+    int64_t total = (int64_t)*call->done, result;
+
+    message->file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    if (!message->file)
+        return -EBADF;
+    io_cursor_advance(&message->cursor, *call->done);
+    message->address.ss_family = AF_UNSPEC; /* none was told */
+    result = message_address(message);
+    while (!result) {
+        result = message_piece(message, &bytes);
+        if (result < 0)
+            break;
+        total += result;
+        io_cursor_advance(&message->cursor, (uint64_t)result);
+        if (!message->send || !message->file->stream || !result ||
+            message->cursor.index >= message->cursor.count)
+            break;
+        result = 0;
+    }
+    io_file_put(message->file);
+    message->header.msg_flags &= ~MSG_CMSG_CLOEXEC;
+    *call->done = (uint64_t)total;
+    if (result >= 0 && !message->send)
+        io_commit(call);
+    return total ? total : io_restart(result);
 }
 
 static int64_t plain(const struct io_call *call, bool send)
 {
     struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = call->args[2]};
-    struct io_cursor cursor = {.spans = &span, .count = 1};
-    uint32_t none = 0;
-    int64_t result;
+    struct message message = {.call = call,
+                              .cursor = {.spans = &span, .count = 1},
+                              .flags = io_arg_int(call, 3),
+                              .send = send,
+                              .to = call->args[4],
+                              .to_bytes = io_arg_u32(call, 5)};
+    int64_t result = message_run(&message);
 
-    if (send && call->args[4])
-        return -EISCONN;
-    result = message_run(call, &cursor, io_arg_int(call, 3), send, NULL);
-    if (result >= 0 && !send && call->args[4] && call->args[5] &&
-        guestmem_write(call->vm, call->args[5], &none, sizeof(none)))
+    if (result >= 0 && !send &&
+        io_address_write(call, call->args[4], call->args[5], &message.address))
         return -EFAULT;
     return result;
 }
@@ -65,7 +133,7 @@ int64_t io_recvfrom(const struct io_call *call)
 static int64_t vector(const struct io_call *call, bool send)
 {
     struct iovec small[IO_SPANS_SMALL], *spans;
-    struct io_cursor cursor = {0};
+    struct message message = {.call = call, .flags = io_arg_int(call, 2), .send = send};
     struct msghdr header;
     int64_t result = guestmem_read(call->vm, &header, call->args[1], sizeof(header));
 
@@ -73,19 +141,27 @@ static int64_t vector(const struct io_call *call, bool send)
         return result;
     if (send && header.msg_controllen)
         return -EOPNOTSUPP;
-    if (send && header.msg_name)
-        return -EISCONN;
+    message.to = (gpa_t)header.msg_name;
+    message.to_bytes = header.msg_namelen;
     result = io_spans_read(call->vm, (gpa_t)header.msg_iov, header.msg_iovlen, small, &spans);
     if (result)
         return result == -EINVAL ? -EMSGSIZE : result;
-    cursor.spans = spans;
-    cursor.count = (unsigned)header.msg_iovlen;
-    result = message_run(call, &cursor, io_arg_int(call, 2), send, &header.msg_flags);
+    message.cursor.spans = spans;
+    message.cursor.count = (unsigned)header.msg_iovlen;
+    result = message_run(&message);
+    header.msg_flags = message.header.msg_flags;
     if (spans != small)
         free(spans);
     if (result < 0 || send)
         return result;
-    header.msg_namelen = 0;
+    if (header.msg_name) {
+        socklen_t bytes = io_address_visible(&message.address);
+
+        if (guestmem_write(call->vm, (gpa_t)header.msg_name, &message.address,
+                           bytes < header.msg_namelen ? bytes : header.msg_namelen))
+            return -EFAULT;
+        header.msg_namelen = bytes;
+    }
     header.msg_controllen = 0;
     return guestmem_write(call->vm, call->args[1], &header, sizeof(header)) ? -EFAULT : result;
 }

@@ -222,6 +222,21 @@ static int mounts_grant_cwd(struct io_mounts *mounts)
     return mounts_grant(mounts, cwd, cwd, true);
 }
 
+/* Where names are looked up may lie outside of /etc: often a link into /run. */
+static int mounts_add_resolver(struct io_mounts *mounts)
+{
+    char *file = realpath("/etc/resolv.conf", NULL);
+    int error = 0;
+
+    if (file && !path_within(file, "/etc") && !path_within(file, "/usr")) {
+        error = io_skeleton_place(mounts, file, false);
+        if (!error)
+            error = mounts_add_same(mounts, file, MOUNT_READ_ONLY);
+    }
+    free(file);
+    return error;
+}
+
 int io_mounts_create(struct io_mounts *mounts, const struct run_config *config)
 {
     int error;
@@ -239,7 +254,9 @@ int io_mounts_create(struct io_mounts *mounts, const struct run_config *config)
                       strerror(-error));
         goto destroy;
     }
-    error = mounts_grant_cwd(mounts);
+    error = config->net ? mounts_add_resolver(mounts) : 0;
+    if (!error)
+        error = mounts_grant_cwd(mounts);
     for (size_t i = 0; !error && i < config->dir_count; i++) {
         const struct dir_grant *grant = &config->dirs[i];
 

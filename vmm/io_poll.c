@@ -100,8 +100,9 @@ out:
 static int64_t poll_until(const struct io_call *call, const struct io_resume *wait)
 {
     struct timespec left = io_time_left(wait->deadline_ns);
-    struct io_call again = {call->io, call->vm, call->vcpu, call->number, wait->args};
+    struct io_call again = *call;
 
+    again.args = wait->args;
     return poll_run(&again, wait->deadline_ns == UINT64_MAX ? NULL : &left);
 }
 

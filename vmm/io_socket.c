@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sockets: AF_UNIX only, by pair or by a name within the granted directories. Networking is off;
- * other families are refused with EAFNOSUPPORT and, once, one line of warning.
+ * Sockets: AF_UNIX by pair or by a name within the granted directories, and with --net host TCP
+ * and UDP over IPv4 and IPv6, to the ports and addresses that were granted (net_rules.c). Other
+ * families are refused with EAFNOSUPPORT and, without --net, one line of warning.
  *
- * Names: the program's path is resolved in its own view and handed to the host as a path through
- * /proc/self/fd. Abstract names belong to the whole host and are refused.
+ * Unix names: the program's path is resolved in its own view and handed to the host as a path
+ * through /proc/self/fd. Abstract names belong to the whole host and are refused.
  */
 #include "vmm/hostio_internal.h"
 
 #include "support.h"
 
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +20,25 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define OPTION_MAX_BYTES 128
+#define KIND_MASK 0xf /* of a socket type: the rest is SOCK_NONBLOCK and SOCK_CLOEXEC */
 
+/* Streams and datagrams; raw sockets and the kernel's own families are not a program's business. */
 static int family_check(const struct io_call *call)
 {
-    if (io_arg_int(call, 0) == AF_UNIX)
+    int family = io_arg_int(call, 0), kind = io_arg_int(call, 1) & KIND_MASK;
+    int protocol = io_arg_int(call, 2);
+
+    if (family == AF_UNIX)
         return 0;
+    if (call->io->config->net && (family == AF_INET || family == AF_INET6)) {
+        if (kind != SOCK_STREAM && kind != SOCK_DGRAM)
+            return kind == SOCK_RAW ? -EPERM : -ESOCKTNOSUPPORT;
+        return !protocol || protocol == (kind == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP)
+                   ? 0
+                   : -EPROTONOSUPPORT;
+    }
+    if (call->io->config->net)
+        return -EAFNOSUPPORT;
     if (!atomic_exchange(&call->io->net_warned, true))
         message_warning("networking is off: the program's sockets other than AF_UNIX are refused");
     return -EAFNOSUPPORT;
@@ -35,7 +50,8 @@ int64_t io_socket(const struct io_call *call)
     int fd = family_check(call);
 
     if (!fd)
-        fd = (int)IO_HOST3(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC, io_arg_int(call, 2));
+        fd = (int)IO_HOST3(SYS_socket, io_arg_int(call, 0), type | SOCK_CLOEXEC,
+                           io_arg_int(call, 2));
     return fd < 0 ? fd : io_install(call->io, fd, NULL, type & SOCK_CLOEXEC);
 }
 
@@ -45,6 +61,8 @@ int64_t io_socketpair(const struct io_call *call)
     int host_fds[2];
     int64_t result = family_check(call);
 
+    if (!result && io_arg_int(call, 0) != AF_UNIX)
+        result = -EOPNOTSUPP;
     if (!result)
         result =
             IO_HOST4(SYS_socketpair, AF_UNIX, type | SOCK_CLOEXEC, io_arg_int(call, 2), host_fds);
@@ -72,17 +90,13 @@ static int address_path(const struct io_call *call, char path[PATH_MAX])
     return 0;
 }
 
-int64_t io_connect(const struct io_call *call)
+static int64_t connect_unix(const struct io_call *call, const struct io_file *file)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
     char path[PATH_MAX];
     struct io_node node = {.fd = -1};
-    int64_t result;
+    int64_t result = address_path(call, path);
 
-    if (!file)
-        return -EBADF;
-    result = address_path(call, path);
     if (!result)
         result = io_resolve(call->io, AT_FDCWD, path, IO_FOLLOW, &node);
     if (!result) {
@@ -91,21 +105,41 @@ int64_t io_connect(const struct io_call *call)
                               0, 0);
     }
     io_node_done(&node);
-    io_file_put(file);
-    return io_restart(result);
+    return result;
 }
 
-int64_t io_bind(const struct io_call *call)
+static int64_t connect_inet(const struct io_call *call, const struct io_file *file)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_storage address;
+    int64_t result = io_address_read(call, call->args[1], io_arg_u32(call, 2), &address);
+
+    if (!result)
+        result = io_connect_check(call, &address);
+    if (!result)
+        result = vcpu_syscall(call->vcpu, SYS_connect, file->fd, (long)&address, sizeof(address), 0,
+                              0, 0);
+    return result;
+}
+
+int64_t io_connect(const struct io_call *call)
+{
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
-    char path[PATH_MAX];
-    struct io_node node = {.fd = -1};
     int64_t result;
 
     if (!file)
         return -EBADF;
-    result = address_path(call, path);
+    result = io_is_inet(file) ? connect_inet(call, file) : connect_unix(call, file);
+    io_file_put(file);
+    return io_restart(result);
+}
+
+static int64_t bind_unix(const struct io_call *call, const struct io_file *file)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char path[PATH_MAX];
+    struct io_node node = {.fd = -1};
+    int64_t result = address_path(call, path);
+
     if (!result)
         result = io_resolve(call->io, AT_FDCWD, path, IO_PARENT, &node);
     if (!result && !node.name[0])
@@ -118,29 +152,53 @@ int64_t io_bind(const struct io_call *call)
     if (!result)
         result = IO_HOST3(SYS_bind, file->fd, &address, sizeof(address));
     io_node_done(&node);
+    return result;
+}
+
+static int64_t bind_inet(const struct io_call *call, const struct io_file *file)
+{
+    struct sockaddr_storage address;
+    int64_t result = io_address_read(call, call->args[1], io_arg_u32(call, 2), &address);
+
+    if (!result)
+        result = io_bind_check(call, &address, !file->stream);
+    if (!result)
+        result = IO_HOST3(SYS_bind, file->fd, &address, sizeof(address));
+    return result;
+}
+
+int64_t io_bind(const struct io_call *call)
+{
+    struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    int64_t result;
+
+    if (!file)
+        return -EBADF;
+    result = io_is_inet(file) ? bind_inet(call, file) : bind_unix(call, file);
     io_file_put(file);
     return result;
 }
 
-/* Host names of sockets are of no use to the program: only the family is told. */
-static int64_t address_write(const struct io_call *call, gpa_t to, gpa_t bytes_gpa)
+/* An internet socket that was never bound would listen on a port of the host's choice. */
+int64_t io_listen(const struct io_call *call)
 {
-    sa_family_t family = AF_UNIX;
-    uint32_t room, bytes = sizeof(family);
-    int error;
+    struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    int64_t result = 0;
 
-    if (!to || !bytes_gpa)
-        return 0;
-    error = guestmem_read(call->vm, &room, bytes_gpa, sizeof(room));
-    if (!error && room)
-        error = guestmem_write(call->vm, to, &family, room < bytes ? room : bytes);
-    return error ? error : guestmem_write(call->vm, bytes_gpa, &bytes, sizeof(bytes));
+    if (!file)
+        return -EBADF;
+    if (io_is_inet(file))
+        result = net_listen_check(call->io->config, file->fd, false);
+    if (!result)
+        result = IO_HOST2(SYS_listen, file->fd, io_arg_int(call, 1));
+    io_file_put(file);
+    return result;
 }
 
 static int64_t name_of(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
-    struct sockaddr_un address;
+    struct sockaddr_storage address;
     socklen_t bytes = sizeof(address);
     int64_t result;
 
@@ -148,7 +206,7 @@ static int64_t name_of(const struct io_call *call)
         return -EBADF;
     result = IO_HOST3(call->number, file->fd, &address, &bytes);
     io_file_put(file);
-    return result ? result : address_write(call, call->args[1], call->args[2]);
+    return result ? result : io_address_write(call, call->args[1], call->args[2], &address);
 }
 
 int64_t io_getsockname(const struct io_call *call)
@@ -165,66 +223,21 @@ int64_t io_accept(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
     int flags = call->number == SYS_accept4 ? io_arg_int(call, 3) : 0;
+    struct sockaddr_storage address = {.ss_family = AF_UNIX};
+    socklen_t bytes = sizeof(address);
     int64_t fd;
 
     if (!file)
         return -EBADF;
-    fd = vcpu_syscall(call->vcpu, SYS_accept4, file->fd, 0, 0, flags | SOCK_CLOEXEC, 0, 0);
+    fd = vcpu_syscall(call->vcpu, SYS_accept4, file->fd, (long)&address, (long)&bytes,
+                      flags | SOCK_CLOEXEC, 0, 0);
     io_file_put(file);
     if (fd < 0)
         return io_restart(fd);
     fd = io_install(call->io, (int)fd, NULL, flags & SOCK_CLOEXEC);
-    if (fd >= 0 && address_write(call, call->args[1], call->args[2])) {
+    if (fd >= 0 && io_address_write(call, call->args[1], call->args[2], &address)) {
         (void)io_fds_close(&call->io->fds, (int)fd);
         return -EFAULT;
     }
     return fd;
-}
-
-int64_t io_setsockopt(const struct io_call *call)
-{
-    struct io_file *file;
-    uint8_t value[OPTION_MAX_BYTES];
-    uint32_t bytes = io_arg_u32(call, 4);
-    int64_t result = 0;
-
-    if (io_arg_int(call, 1) != SOL_SOCKET)
-        return -ENOPROTOOPT;
-    /* A filter is a program run in the host's kernel. */
-    if (io_arg_int(call, 2) == SO_ATTACH_FILTER || io_arg_int(call, 2) == SO_ATTACH_BPF)
-        return -EPERM;
-    if (bytes > sizeof(value))
-        return -EINVAL;
-    file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
-    if (!file)
-        return -EBADF;
-    result = guestmem_read(call->vm, value, call->args[3], bytes);
-    if (!result)
-        result = IO_HOST5(SYS_setsockopt, file->fd, SOL_SOCKET, io_arg_int(call, 2), value, bytes);
-    io_file_put(file);
-    return result;
-}
-
-int64_t io_getsockopt(const struct io_call *call)
-{
-    struct io_file *file;
-    uint8_t value[OPTION_MAX_BYTES];
-    uint32_t bytes;
-    int64_t result = guestmem_read(call->vm, &bytes, call->args[4], sizeof(bytes));
-
-    if (result)
-        return result;
-    /* Answers by descriptor would name the host's. */
-    if (io_arg_int(call, 1) != SOL_SOCKET || io_arg_int(call, 2) > SO_BUSY_POLL)
-        return -ENOPROTOOPT;
-    if (bytes > sizeof(value))
-        bytes = sizeof(value);
-    file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
-    if (!file)
-        return -EBADF;
-    result = IO_HOST5(SYS_getsockopt, file->fd, SOL_SOCKET, io_arg_int(call, 2), value, &bytes);
-    io_file_put(file);
-    if (!result)
-        result = guestmem_write(call->vm, call->args[3], value, bytes);
-    return result ? result : guestmem_write(call->vm, call->args[4], &bytes, sizeof(bytes));
 }

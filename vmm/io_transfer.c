@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 /* A wait that holds more than this pinned is made before pinning, with poll. */
@@ -53,8 +54,20 @@ static int wait_ready(const struct transfer *transfer)
     return result == -EINTR ? -EINTR : 0;
 }
 
+/* On the poller; RWF_NOWAIT would do, but kernels before 6.4 do not have it for sockets. */
+static long socket_piece(const struct transfer *transfer, const struct io_batch *batch)
+{
+    struct msghdr header = {.msg_iov = (struct iovec *)batch->iov, .msg_iovlen = batch->count};
+
+    if (!batch->bytes || transfer->offset >= 0 || transfer->flags) /* odd: as it would be anyway */
+        return vcpu_syscall(transfer->call->vcpu, -1, 0, 0, 0, 0, 0, 0);
+    return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_sendmsg : SYS_recvmsg,
+                        transfer->file->fd, (long)&header, MSG_NOSIGNAL, 0, 0, 0);
+}
+
 static long transfer_piece(const struct transfer *transfer, const struct io_batch *batch)
 {
+    bool at_once = transfer->call->vcpu->at_once;
     long number = transfer->write ? SYS_pwritev2 : SYS_preadv2;
     int64_t offset = transfer->offset;
 
@@ -63,7 +76,10 @@ static long transfer_piece(const struct transfer *transfer, const struct io_batc
         number = transfer->write ? SYS_writev : SYS_readv;
         offset = 0;
     }
-    if (transfer->file->whole)
+    if (at_once && S_ISSOCK(transfer->file->type))
+        return socket_piece(transfer, batch);
+    /* A write to a file waits for nobody; a read may wait for a disk. */
+    if (transfer->file->whole && (transfer->write || !at_once))
         return io_host(number, transfer->file->fd, (long)batch->iov, batch->count, offset, 0,
                        transfer->flags);
     return vcpu_syscall(transfer->call->vcpu, number, transfer->file->fd, (long)batch->iov,
@@ -72,9 +88,10 @@ static long transfer_piece(const struct transfer *transfer, const struct io_batc
 
 static bool transfer_goes_on(const struct transfer *transfer, const struct io_batch *batch, long n)
 {
-    if ((uint64_t)n < batch->bytes || !batch->bytes)
+    if (!n || transfer->cursor.index >= transfer->cursor.count)
         return false;
-    if (transfer->cursor.index >= transfer->cursor.count)
+    /* On the poller a short count may only mean that more would have to be waited for. */
+    if ((uint64_t)n < batch->bytes && !transfer->call->vcpu->at_once)
         return false;
     return transfer->file->whole || transfer->write;
 }
@@ -82,9 +99,14 @@ static bool transfer_goes_on(const struct transfer *transfer, const struct io_ba
 static int64_t transfer_pieces(struct transfer *transfer)
 {
     struct vm *vm = transfer->call->vm;
+    uint64_t *done = transfer->call->done;
     struct io_batch batch;
-    int64_t total = 0;
+    int64_t total = (int64_t)*done;
     long result;
+
+    io_cursor_advance(&transfer->cursor, *done);
+    if (transfer->offset >= 0)
+        transfer->offset += total;
 
     do {
         result = wait_ready(transfer);
@@ -101,6 +123,7 @@ static int64_t transfer_pieces(struct transfer *transfer)
             transfer->offset += result;
         io_cursor_advance(&transfer->cursor, (uint64_t)result);
     } while (transfer_goes_on(transfer, &batch, result));
+    *done = (uint64_t)total;
     return total ? total : io_restart(result);
 }
 
@@ -111,7 +134,12 @@ static int64_t transfer_run(struct transfer *transfer)
     bool position = transfer->offset < 0 && S_ISREG(file->type);
     int64_t result;
 
-    if (position)
+    if (position && transfer->call->vcpu->at_once && pthread_mutex_trylock(&file->seek)) {
+        /* Its holder may be waiting for far memory. */
+        io_file_put(file);
+        return vcpu_syscall(transfer->call->vcpu, -1, 0, 0, 0, 0, 0, 0);
+    }
+    if (position && !transfer->call->vcpu->at_once)
         pthread_mutex_lock(&file->seek);
     result = transfer_pieces(transfer);
     if (position)

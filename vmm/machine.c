@@ -178,14 +178,15 @@ static int node_and_files(struct machine *m)
 static int machine_build(struct machine *m)
 {
     struct vm *vm = &m->vm;
-    if (kvm_open(vm) || memory_create(vm) || hostio_create(&vm->io, vm))
+    if (net_publish_probe(vm->config) || kvm_open(vm) || memory_create(vm) ||
+        hostio_create(&vm->io, vm))
         return EXIT_FARVISOR;
     int status = program_open(vm, &m->program);
     if (status)
         return status;
     if (node_and_files(m) || paging_create(vm) || timers_create(&vm->timers) ||
         hints_create(&vm->hints, vm) || devicetree_place(vm, &m->program) ||
-        vcpu_first_create(vm) || events_start(vm) || sandbox_calls())
+        vcpu_first_create(vm) || events_start(vm) || sandbox_calls(vm) || poller_start(vm))
         return EXIT_FARVISOR;
     return 0;
 }
@@ -226,6 +227,7 @@ static int machine_execute(struct machine *m)
     bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
     if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))
         vm->exit_status = EXIT_FARVISOR;
+    all = poller_stop(vm, MACHINE_JOIN_NS) && all;
     if (!all) {
         hostio_abandon(vm->io);
         _exit(vm->exit_status);

@@ -12,6 +12,7 @@
 #include "vmm/hostio_internal.h"
 #include "vmm/sandbox_internal.h"
 
+#include "rdma/rdma.h"
 #include "support.h"
 
 #include <linux/landlock.h>
@@ -27,6 +28,17 @@
 #ifndef LANDLOCK_ACCESS_FS_IOCTL_DEV
 #define LANDLOCK_ACCESS_FS_IOCTL_DEV (1ULL << 15)
 #endif
+
+/* Rights on TCP ports, Linux 6.7. */
+#define NET_BIND    (1ULL << 0) /* LANDLOCK_ACCESS_NET_BIND_TCP */
+#define NET_CONNECT (1ULL << 1) /* LANDLOCK_ACCESS_NET_CONNECT_TCP */
+#define RULE_PORT   2           /* LANDLOCK_RULE_NET_PORT */
+struct ruleset {
+    uint64_t files, net; /* rights that are taken away but for rules */
+};
+struct port_rule {
+    uint64_t allowed, port;
+};
 
 #define RIGHTS_V1   ((1ULL << 13) - 1)
 #define RIGHTS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
@@ -136,17 +148,67 @@ static int rules_for_vmm(int ruleset, const struct io_mounts *mounts, uint64_t k
     return error;
 }
 
-static int landlock_enter(const struct hostio *io, bool with_node)
+/* Transports over a network make connections of their own while the guest runs. */
+static bool has_network_node(const struct vm *vm)
 {
+    if (vm->config->memserver) /* not connected yet when files are bounded */
+        return true;
+    return vm->node && strncmp(rdma_node_describe(vm->node), "loopback", strlen("loopback")) != 0;
+}
+
+/* The rights on TCP ports that can be bounded; UDP is guarded by the VMM alone. */
+static uint64_t net_rights(const struct vm *vm)
+{
+    long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    uint64_t rights = NET_BIND | NET_CONNECT;
+
+    if (abi < 4 || has_network_node(vm))
+        return 0;
+    for (size_t i = 0; i < vm->config->connect_count; i++) {
+        if (!vm->config->connect[i].port)
+            rights &= ~NET_CONNECT;
+    }
+    return rights;
+}
+
+static int rules_for_ports(int ruleset, const struct net_rule *rules, size_t count, uint64_t right)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct port_rule rule = {.allowed = right, .port = rules[i].port};
+
+        if (!rules[i].udp && syscall(SYS_landlock_add_rule, ruleset, RULE_PORT, &rule, 0))
+            return -errno;
+    }
+    return 0;
+}
+
+static int rules_for_net(int ruleset, const struct run_config *config, uint64_t rights)
+{
+    static const struct net_rule any = {.port = 0}; /* of the host's choice, to connect from */
+    int error = 0;
+
+    if (rights & NET_BIND)
+        error = rules_for_ports(ruleset, config->publish, config->publish_count, NET_BIND);
+    if (!error && rights & NET_BIND && config->net)
+        error = rules_for_ports(ruleset, &any, 1, NET_BIND);
+    if (!error && rights & NET_CONNECT)
+        error = rules_for_ports(ruleset, config->connect, config->connect_count, NET_CONNECT);
+    return error;
+}
+
+static int landlock_enter(const struct vm *vm, bool with_node)
+{
+    const struct hostio *io = vm->io;
     uint64_t known = rights_known();
-    struct landlock_ruleset_attr attr = {.handled_access_fs = known};
+    struct ruleset attr = {.files = known, .net = net_rights(vm)};
+    size_t attr_bytes = attr.net ? sizeof(attr) : sizeof(attr.files);
     int error, ruleset;
 
     if (!known) {
         message_info("sandbox: this host has no Landlock: files are guarded by the VMM alone");
         return 0;
     }
-    ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+    ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, attr_bytes, 0);
     if (ruleset < 0)
         return -errno;
     error = rules_for_mounts(ruleset, &io->mounts, known);
@@ -154,6 +216,8 @@ static int landlock_enter(const struct hostio *io, bool with_node)
         error = rules_for_vmm(ruleset, &io->mounts, known);
     if (!error && with_node)
         error = rules_for_node(ruleset, known);
+    if (!error)
+        error = rules_for_net(ruleset, vm->config, attr.net);
     if (!error && syscall(SYS_landlock_restrict_self, ruleset, 0))
         error = -errno;
     close(ruleset);
@@ -168,15 +232,17 @@ int sandbox_files(struct vm *vm)
         message_error("sandbox: no_new_privs: %s", strerror(errno));
         return -errno;
     }
-    error = landlock_enter(vm->io, vm->config->memserver != NULL);
+    error = landlock_enter(vm, vm->config->memserver != NULL);
     if (error)
         message_error("sandbox: Landlock: %s", strerror(-error));
     return error;
 }
 
-int sandbox_calls(void)
+int sandbox_calls(const struct vm *vm)
 {
-    int error = sandbox_filter_load();
+    static const int families[] = {AF_UNIX, AF_INET, AF_INET6}; /* the first alone without --net */
+    int error =
+        sandbox_filter_load(has_network_node(vm) ? NULL : families, vm->config->net ? 3 : 1);
 
     if (error == -EINVAL) {
         message_info("sandbox: this host has no seccomp filters: system calls are not bounded");

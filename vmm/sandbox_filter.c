@@ -6,7 +6,8 @@
  * call that is in neither list fails with EPERM: a library's odd request degrades, it does not kill
  * a long computation. What the VMM never does but an intruder would, ends the process.
  *
- * No argument is looked at: the kernel then answers from a bitmap, so KVM_RUN costs nothing more.
+ * No argument is looked at but socket's: the kernel then answers from a bitmap, so KVM_RUN costs
+ * nothing more.
  */
 #include "vmm/sandbox_internal.h"
 
@@ -117,7 +118,6 @@ static const int allowed[] = {
     SCMP_SYS(signalfd4),
     SCMP_SYS(memfd_create),
     /* sockets: the transports' and the program's own */
-    SCMP_SYS(socket),
     SCMP_SYS(socketpair),
     SCMP_SYS(connect),
     SCMP_SYS(accept),
@@ -264,7 +264,18 @@ static int rules_add(scmp_filter_ctx filter, uint32_t action, const int *list, s
     return error;
 }
 
-int sandbox_filter_load(void)
+/* The only call whose argument is looked at: it is rare, and no socket comes from elsewhere. */
+static int rules_add_socket(scmp_filter_ctx filter, const int *families, size_t count)
+{
+    int error = families ? 0 : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 0);
+
+    for (size_t i = 0; !error && families && i < count; i++)
+        error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+                                 SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+    return error;
+}
+
+int sandbox_filter_load(const int *families, size_t count)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int error;
@@ -272,6 +283,8 @@ int sandbox_filter_load(void)
     if (!filter)
         return -ENOMEM;
     error = rules_add(filter, SCMP_ACT_ALLOW, allowed, sizeof(allowed) / sizeof(allowed[0]));
+    if (!error)
+        error = rules_add_socket(filter, families, count);
     if (!error)
         error = rules_add(filter, SCMP_ACT_KILL_PROCESS, fatal, sizeof(fatal) / sizeof(fatal[0]));
     if (!error)

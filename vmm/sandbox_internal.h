@@ -5,7 +5,12 @@
 #ifndef FARVISOR_SANDBOX_INTERNAL_H
 #define FARVISOR_SANDBOX_INTERNAL_H
 
-/* Installs the system call filter on every thread. 0; -EINVAL: none on this host; -errno. */
-int sandbox_filter_load(void);
+#include <stddef.h>
+
+/*
+ * Installs the system call filter on every thread. `families`: the kinds of socket that can be
+ * made, NULL: any. 0; -EINVAL: none on this host; -errno.
+ */
+int sandbox_filter_load(const int *families, size_t count);
 
 #endif

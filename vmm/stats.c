@@ -147,6 +147,7 @@ static uint64_t timeval_ns(struct timeval time)
 static json_t *vcpus_object(struct vm *vm)
 {
     uint64_t exits = 0, calls = 0, traps = 0;
+    struct poller_counters poller;
     unsigned count = atomic_load(&vm->vcpu_count);
     json_t *object = json_object();
 
@@ -163,6 +164,10 @@ static json_t *vcpus_object(struct vm *vm)
     json_object_set_new(object, "exits", number(exits));
     json_object_set_new(object, "hypercalls", number(calls));
     json_object_set_new(object, "traps", number(traps));
+    poller_counters(vm, &poller);
+    json_object_set_new(object, "posted_calls", number(poller.answered));
+    json_object_set_new(object, "handed_back_calls", number(poller.handed_back));
+    json_object_set_new(object, "poller_wakes", number(poller.wakes));
     return object;
 }
 

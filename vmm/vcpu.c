@@ -34,6 +34,11 @@ struct vcpu *vcpu_self(void)
     return self;
 }
 
+void vcpu_stand_in(struct vcpu *vcpu)
+{
+    self = vcpu;
+}
+
 struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid)
 {
     uint32_t count = atomic_load(&vm->vcpu_count);
@@ -97,6 +102,8 @@ void vcpu_stop_all(struct vm *vm)
 
 long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f)
 {
+    if (vcpu->at_once)
+        return at_once_syscall(vcpu, number, a, b, c, d, e, f);
     return interruptible_syscall(&vcpu->kicked, number, a, b, c, d, e, f);
 }
 

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 struct fault_engine;
@@ -31,11 +32,20 @@ enum { EXIT_FARVISOR = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_
 
 enum fault_mode { FAULT_MODE_EXIT, FAULT_MODE_UFFD, FAULT_MODE_UFFD_SPIN };
 const char *fault_mode_name(enum fault_mode mode); /* as the command line has it (cli_values.c) */
+enum polling { POLLING_AUTO, POLLING_ON, POLLING_OFF };
 
 struct dir_grant {
     const char *host;  /* absolute host path */
     const char *guest; /* absolute path the program sees */
     bool writable;
+};
+
+/* Addresses on the network: those the program may listen on, or connect to. */
+struct net_rule {
+    sa_family_t family;  /* AF_INET, AF_INET6; AF_UNSPEC: any address of either */
+    uint8_t address[16]; /* network order; an IPv4 address has 4 bytes */
+    uint16_t port;       /* 0: any */
+    bool udp;            /* of --publish; a connection may be of either kind */
 };
 
 /* What `farvisor run` was asked for; filled by cli.c, read-only afterwards. */
@@ -49,8 +59,14 @@ struct run_config {
     enum fault_mode fault_mode;
     const char *prefetcher; /* fault_prefetcher_known */
     uint32_t threads_max;   /* vCPUs */
+    enum polling polling;   /* who carries out system calls: poller.c */
     struct dir_grant *dirs;
     size_t dir_count;
+    bool net; /* sockets other than AF_UNIX, within: */
+    struct net_rule *publish;
+    size_t publish_count;
+    struct net_rule *connect;
+    size_t connect_count;
     const char *workdir;    /* NULL: the current directory */
     const char *stats_path; /* NULL: none */
     uint64_t timeout_ns;    /* longest wait on a memory node */
@@ -61,6 +77,15 @@ struct run_config {
 };
 
 struct vm;
+struct poller;
+
+/* A posted request (abi.h, FV_POST_*) as far as the VMM relies on it. */
+struct post {
+    atomic_uint state;   /* POST_*; futex */
+    struct fv_call call; /* as it was when taken */
+    uint64_t done;       /* bytes transferred before it was handed back */
+};
+enum { POST_FREE, POST_BUSY, POST_BUSY_WAITED, POST_BACK };
 
 struct vcpu {
     struct vm *vm;
@@ -75,10 +100,17 @@ struct vcpu {
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
-    pthread_cond_t wake; /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
-    uint64_t cookie;     /* of the guest thread to start */
-    bool ready, gone;    /* the host thread is set up; has left */
-    int start_error;     /* why it could not be set up */
+    /* The poller's stand-in for a vCPU: no host call may wait. */
+    bool at_once;
+    bool handed_back;      /* one would have: the request is the vCPU's own thread's */
+    bool committed;        /* something was consumed or sent: it can be handed back no more */
+    struct post post;      /* of this vCPU; the poller's and its thread's in turns */
+    uint32_t window_calls; /* postable calls by exit since ... */
+    uint64_t window_ns;    /* ... this time; own thread only */
+    pthread_cond_t wake;   /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
+    uint64_t cookie;       /* of the guest thread to start */
+    bool ready, gone;      /* the host thread is set up; has left */
+    int start_error;       /* why it could not be set up */
     /* Written by the vCPU's own thread (relaxed load and store), read by stats.c. */
     _Atomic uint64_t exits; /* returns from KVM_RUN, for whatever reason */
     _Atomic uint64_t calls; /* hypercalls */
@@ -96,6 +128,7 @@ struct vm {
     struct mm *mm;
     struct hostio *io;
     struct timers *timers;
+    struct poller *poller;    /* NULL: requests are made by exits alone */
     struct fv_shared *shared; /* host address of FV_SHARED_BASE */
     struct fv_image image;    /* checked copy of the guest image's header */
     struct events *events;
@@ -121,7 +154,8 @@ int vm_run(const struct run_config *config); /* returns the exit status of `farv
 bool vm_end(struct vm *vm, int exit_status);
 
 /* ---- vcpu.c: vCPU creation, registers, the run loop, threads ---- */
-struct vcpu *vcpu_self(void); /* the calling thread's, or NULL */
+struct vcpu *vcpu_self(void);          /* the calling thread's, or NULL */
+void vcpu_stand_in(struct vcpu *vcpu); /* the calling thread acts for it: the poller */
 struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid);
 /* The vCPU leaves KVM_RUN or its interruptible system call at once. Any thread, async-signal-safe.
  */
@@ -132,6 +166,28 @@ void vcpu_kick(struct vcpu *vcpu);
  * kernel's result or -errno, -EINTR if kicked before or during the call.
  */
 long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f);
+
+/* ---- at_once.c ---- */
+/*
+ * The same on the poller, where nothing may wait: the call is made in a form that does not, and if
+ * it would have, vcpu->handed_back is set and -EINTR returned.
+ */
+long at_once_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e,
+                     long f);
+
+/* ---- poller.c: requests without an exit ---- */
+/* Starts the thread where there is a processor to spare for it. 0 or -errno after one message. */
+int poller_start(struct vm *vm);
+/* false: it did not come to an end within timeout_ns and still uses vm. */
+bool poller_stop(struct vm *vm, uint64_t timeout_ns);
+/* A postable call came by an exit: is it time to wake the poller? The vCPU's thread. */
+void poller_note_exit(struct vcpu *vcpu);
+/* FV_CALL_FINISH. */
+int64_t poller_finish(struct vcpu *vcpu);
+struct poller_counters {
+    uint64_t answered, handed_back, wakes;
+};
+void poller_counters(const struct vm *vm, struct poller_counters *out);
 
 /* ---- events.c: signals from outside and timers, towards the guest ---- */
 /* Queues an FV_EVENT_* for the guest kernel and kicks a vCPU. Any thread. */
@@ -245,6 +301,12 @@ void hostio_abandon(struct hostio *io);
  */
 int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
 /*
+ * The same for a call that may be made in two parts: *done is how many bytes of it were transferred
+ * before, and are afterwards.
+ */
+int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args[6],
+                         uint64_t *done);
+/*
  * Finds and opens the program as the guest would (PATH, --dir). Returns the guest fd with *path set
  * to the guest's absolute path (malloc), or -ENOENT, -EACCES, -ENOEXEC... without a message.
  */
@@ -256,9 +318,27 @@ int hostio_host_fd(struct hostio *io, int guest_fd);
 /* Host path of a guest path as the program would open it; for symbol look-up. 0 or -errno. */
 int hostio_host_path(struct hostio *io, const char *guest_path, char *out, size_t bytes);
 
+/* ---- net_rules.c: what of the network the program may use ---- */
+/*
+ * May the program bind this address? It is changed where --publish names another one for its port.
+ * 0 or -EACCES.
+ */
+int net_bind_check(const struct run_config *config, struct sockaddr_storage *address, bool udp);
+/* Is this host socket bound to a published port, so that it may listen, or answer? 0 or -EACCES. */
+int net_listen_check(const struct run_config *config, int fd, bool udp);
+/* May it connect or send there? 0 or -EACCES. */
+int net_connect_check(const struct run_config *config, const struct sockaddr_storage *address);
+/* Can the published ports be had? 0 or -errno after one message. */
+int net_publish_probe(const struct run_config *config);
+#define NET_TEXT_BYTES 64
+/* ADDR:PORT or [ADDR]:PORT, for messages. */
+const char *net_text(const struct sockaddr_storage *address, char text[NET_TEXT_BYTES]);
+
 /* ---- sandbox.c: Landlock, seccomp, no_new_privs ---- */
-int sandbox_files(struct vm *vm); /* before the memory node and other threads */
-int sandbox_calls(void);          /* after everything is open, before the guest runs */
+/* Files: before a foreign memory node is connected and any other thread exists. */
+int sandbox_files(struct vm *vm);
+/* System calls: after everything is open, before the guest runs. */
+int sandbox_calls(const struct vm *vm);
 
 /* ---- install.c: files that belong to this program ---- */
 #define INSTALL_GUEST_VARIABLE     "FARVISOR_GUEST" /* environment: another guest image */

@@ -12,7 +12,7 @@
 #define FARVISOR_ABI_H
 
 /* Bumped by every incompatible change; the VMM refuses an image that carries another one. */
-#define FV_ABI_VERSION 1
+#define FV_ABI_VERSION 2
 
 /*
  * Address map. Guest-virtual equals guest-physical everywhere. The kernel region is 1 GiB of
@@ -74,9 +74,31 @@
 #define FV_CALL_WARN                                                                               \
     0x1008 /* (*text, bytes, fatal): one line on standard error; fatal: even if quiet */
 #define FV_CALL_GUIDE 0x1009 /* (FV_GUIDE_*, its arguments): hints.h */
+#define FV_CALL_FINISH                                                                             \
+    0x100a /* () -> result of the posted request, waited for or carried out by this thread */
 
 #define FV_TIMER_MAX   64
 #define FV_ERESTARTSYS 512
+
+/*
+ * fv_post.state: a request without an exit. The guest kernel posts and spins; the VMM's poller, on
+ * another processor, carries out what needs no wait.
+ *
+ *   from    to      by      when
+ *   any     POSTED  guest   the request is complete; then its bit in fv_shared.posted is set
+ *   POSTED  TAKEN   poller  compare-and-swap; the request is copied after it
+ *   POSTED  IDLE    guest   compare-and-swap: not taken in time; the request is made by an exit
+ *   TAKEN   DONE    poller  `result` is there
+ *   TAKEN   BACK    poller  it would wait: FV_CALL_FINISH carries it out on the calling thread
+ *
+ * A guest that breaks these rules gets wrong results and nothing else: what the VMM relies on is in
+ * its own memory.
+ */
+#define FV_POST_IDLE   0
+#define FV_POST_POSTED 1
+#define FV_POST_TAKEN  2
+#define FV_POST_DONE   3
+#define FV_POST_BACK   4
 
 /* fv_vcpu.pending bits, set by either side, cleared by the guest. */
 #define FV_PENDING_SIGNAL 1 /* look at thread and process signals, and at fv_shared events */
@@ -133,6 +155,12 @@ struct fv_call {
     int64_t result;   /* OUT: >= 0, or -errno as Linux */
 };
 
+struct fv_post {
+    uint32_t state; /* both: FV_POST_*, atomic */
+    uint32_t pad;
+    struct fv_call call;
+};
+
 struct fv_trap {
     uint32_t vector;     /* OUT: x86 exception number */
     uint32_t error_code; /* OUT: as the CPU pushes it */
@@ -153,6 +181,7 @@ struct fv_vcpu {
     struct fv_trap trap;
     struct fv_regs saved; /* OUT: the program's registers at an upcall */
     uint64_t guest[64];   /* the guest kernel's own per-vCPU words; the VMM never looks */
+    struct fv_post post __attribute__((aligned(64)));
 };
 
 struct fv_event {
@@ -182,7 +211,41 @@ struct fv_shared {
     uint32_t event_tail;   /* IN: next to read */
     struct fv_event events[FV_EVENT_RING];
     uint32_t futex_waiters[256]; /* OUT: sleepers by hash; 0 lets a wake skip its exit */
+    uint32_t poller_awake __attribute__((aligned(64))); /* OUT: 0: posts are not looked at */
+    uint32_t exit_ticks; /* IN: what the cheapest exit so far took, TSC ticks; 0: unknown */
+    uint64_t posted[FV_VCPU_MAX / 64] __attribute__((aligned(64))); /* both: vCPUs that posted */
 };
+
+/*
+ * May this Linux call be posted? Those on descriptors whose outcome does not depend on which thread
+ * makes them, and which are frequent. The VMM asks the same question of what it takes.
+ */
+static inline int fv_call_postable(uint32_t number)
+{
+    switch (number) {
+    case 0:   /* read */
+    case 1:   /* write */
+    case 5:   /* fstat */
+    case 7:   /* poll */
+    case 8:   /* lseek */
+    case 17:  /* pread64 */
+    case 18:  /* pwrite64 */
+    case 19:  /* readv */
+    case 20:  /* writev */
+    case 44:  /* sendto */
+    case 45:  /* recvfrom */
+    case 46:  /* sendmsg */
+    case 47:  /* recvmsg */
+    case 232: /* epoll_wait */
+    case 233: /* epoll_ctl */
+    case 281: /* epoll_pwait */
+    case 295: /* preadv */
+    case 296: /* pwritev */
+        return 1;
+    default:
+        return 0;
+    }
+}
 
 /* Which futex_waiters counter an address falls into: both sides must agree. */
 static inline uint32_t fv_futex_bucket(gpa_t address)

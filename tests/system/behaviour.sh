@@ -31,6 +31,20 @@ test_madvise() { guest madvise 48; }
 test_string_ops() { guest string_ops 24; }
 test_vector_gather() { guest vector_gather 64; }
 
+# Who carries out the calls makes no difference.
+test_mixed_io() {
+    guest mixed_io
+    local polling posted=()
+    for polling in on off; do
+        expect_status 0 far --memory 256M --polling $polling --stats stats -- "$GUESTS/mixed_io"
+        expect_status 0 far --memory 256M --local 16M --polling $polling -- "$GUESTS/mixed_io"
+        posted[${#posted[@]}]=$(stat_of stats vcpus posted_calls)
+    done
+    [ "${posted[0]}" -gt 0 ] || fail 'nothing was posted'
+    [ "${posted[1]}" = 0 ] || fail "${posted[1]} calls posted though that is off"
+    expect_status 0 far --memory 256M --polling on -- "$GUESTS/random_calls"
+}
+
 test_fork_refused() {
     expect_status 0 far -- "$GUESTS/fork_refused"
     grep -q 'guest: fork: ' err || fail "no warning: $(cat err)"

@@ -59,6 +59,7 @@ test_option_values_are_refused() {
     done
     usage "--fault-mode both: unknown mode \(exit, uffd or uffd-spin\)$" run --fault-mode both true
     usage "--prefetch best: unknown prefetcher \(none, readahead, trend or auto\)$" run --prefetch best true
+    usage "--polling maybe: unknown mode \(auto, on or off\)$" run --polling maybe true
     usage "--transport tcp: unknown transport" run --transport tcp true
     usage "--transport ofi2: unknown transport" run --transport ofi2 true
     usage "--memserver node1: not an address" run --memserver node1 true
@@ -167,7 +168,7 @@ test_completion_knows_every_option() {
 
 test_dump_config_shows_what_the_options_mean() {
     expect_status 0 env -i PATH=/bin HOME=/h SECRET=1 LC_ALL=C "$FARVISOR" run -m 64M --local 50% \
-        --memserver h:1 --transport loopback,delay=1us --fault-mode uffd --prefetch trend --timeout 2s --threads 3 \
+        --memserver h:1 --transport loopback,delay=1us --fault-mode uffd --prefetch trend --polling off --timeout 2s --threads 3 \
         --env A=1 --env A=2 --env PATH=/x --dir /usr:/u:rw -d /etc --workdir /w --stats s \
         --progress --dump-config -- prog --local
     cat >expected <<'EXPECTED'
@@ -177,6 +178,7 @@ memserver=h:1
 transport=loopback,delay=1us
 fault_mode=uffd
 prefetch=trend
+polling=off
 timeout_ns=2000000000
 threads=3
 workdir=/w
@@ -184,6 +186,7 @@ stats=s
 progress=yes
 dir=/usr:/u:rw
 dir=/etc:/etc:ro
+net=none
 env=PATH=/x
 env=HOME=/h
 env=LC_ALL=C

@@ -6,6 +6,7 @@
 #include "tests/unit/unit.h"
 #include "tests/unit/vmm/hostio_fixture.h"
 
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -20,7 +21,7 @@ static int behind_sandbox(int (*body)(void))
 
     ck_assert_int_ge(child, 0);
     if (!child)
-        _exit(sandbox_files(&vm) || sandbox_calls() ? 99 : body());
+        _exit(sandbox_files(&vm) || sandbox_calls(&vm) ? 99 : body());
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     return status;
 }
@@ -81,12 +82,44 @@ static int start_a_thread(void)
     return result;
 }
 
-static int open_sockets(void)
+static bool makes_socket(int family)
 {
-    int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int local = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    return tcp < 0 || local < 0;
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+static int open_local_sockets_only(void)
+{
+    return !makes_socket(AF_UNIX) || makes_socket(AF_INET) || makes_socket(AF_INET6) ||
+           makes_socket(AF_PACKET);
+}
+
+static int open_internet_sockets_too(void)
+{
+    return !makes_socket(AF_UNIX) || !makes_socket(AF_INET) || !makes_socket(AF_INET6) ||
+           makes_socket(AF_PACKET);
+}
+
+/* 0, or why not; a port beyond the grants is EACCES where the host has Landlock's rules for ports.
+ */
+static int bind_port(uint16_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int result = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? errno : 0;
+
+    close(fd);
+    return result;
+}
+
+#define PUBLISHED 47913
+
+static int bind_beyond_the_grants(void)
+{
+    return bind_port(PUBLISHED) == EACCES || bind_port(PUBLISHED + 1) != EACCES;
 }
 
 static int clean_up(void)
@@ -134,9 +167,24 @@ START_TEST(later_threads_are_bounded_too)
 }
 END_TEST
 
-START_TEST(transports_can_connect_anew)
+START_TEST(there_are_no_internet_sockets_without_network)
 {
-    ck_assert_int_eq(behind_sandbox(open_sockets), 0);
+    ck_assert_int_eq(behind_sandbox(open_local_sockets_only), 0);
+}
+END_TEST
+
+START_TEST(with_network_only_published_ports_can_be_bound)
+{
+    struct net_rule rule = {.family = AF_UNSPEC, .port = PUBLISHED};
+    struct run_config config = *vm.config;
+
+    config.net = true;
+    config.publish = &rule;
+    config.publish_count = 1;
+    vm.config = &config;
+    ck_assert_int_eq(behind_sandbox(open_internet_sockets_too), 0);
+    if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 4)
+        ck_assert_int_eq(behind_sandbox(bind_beyond_the_grants), 0);
 }
 END_TEST
 
@@ -159,7 +207,8 @@ int main(void)
     tcase_add_test(tcase, running_a_program_ends_the_process);
     tcase_add_test(tcase, unexpected_call_is_refused);
     tcase_add_test(tcase, later_threads_are_bounded_too);
-    tcase_add_test(tcase, transports_can_connect_anew);
+    tcase_add_test(tcase, there_are_no_internet_sockets_without_network);
+    tcase_add_test(tcase, with_network_only_published_ports_can_be_bound);
     tcase_add_test(tcase, scratch_can_be_removed);
     suite_add_tcase(suite, tcase);
     return unit_run(suite);
