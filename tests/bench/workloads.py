@@ -78,7 +78,7 @@ def macro(mib, quick):
     make_text = (text, ("text", str(mib // 2), "12", "-"))
     make_lines = (lines, ("text", str(mib * 3 // 5), "16", "-"))
     rounds, sources = (3, 1) if quick else (10, 2)
-    rows = mib * 6000
+    rows = mib * 8000
     taxi = (f"taxi.{rows}", ("taxi", "generate", str(rows), f"taxi.{rows}"))
     return [
         Workload("quicksort", "macro", "sorts random integers in place", ("quicksort", str(mib))),
