@@ -44,7 +44,7 @@ int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **h
     bool at_once = self && self->at_once && !self->committed;
     int error = at_once ? fault_pin_resident(self->fault, page, pages, writable)
                         : fault_pin(mm_context(vm->mm), page, pages, writable);
-    if (error == -EAGAIN) { /* the vCPU's own thread fetches */
+    if (at_once && error == -EAGAIN) { /* the vCPU's own thread fetches */
         self->handed_back = true;
         return -EINTR;
     }

@@ -16,19 +16,21 @@
 /* An address and port in the form rules have, whatever notation the program chose. */
 static struct net_rule address_plain(const struct sockaddr_storage *address)
 {
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
     struct net_rule plain = {.family = address->ss_family};
+    memcpy(&v4, address, sizeof(v4));
+    memcpy(&v6, address, sizeof(v6));
     if (address->ss_family == AF_INET) {
-        plain.port = ntohs(v4->sin_port);
-        memcpy(plain.address, &v4->sin_addr, sizeof(v4->sin_addr));
-    } else if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+        plain.port = ntohs(v4.sin_port);
+        memcpy(plain.address, &v4.sin_addr, sizeof(v4.sin_addr));
+    } else if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) {
         plain.family = AF_INET;
-        plain.port = ntohs(v6->sin6_port);
-        memcpy(plain.address, &v6->sin6_addr.s6_addr[12], 4);
+        plain.port = ntohs(v6.sin6_port);
+        memcpy(plain.address, &v6.sin6_addr.s6_addr[12], 4);
     } else {
-        plain.port = ntohs(v6->sin6_port);
-        memcpy(plain.address, &v6->sin6_addr, sizeof(v6->sin6_addr));
+        plain.port = ntohs(v6.sin6_port);
+        memcpy(plain.address, &v6.sin6_addr, sizeof(v6.sin6_addr));
     }
     return plain;
 }
@@ -91,7 +93,7 @@ int net_bind_check(const struct run_config *config, struct sockaddr_storage *add
 
 int net_listen_check(const struct run_config *config, int fd, bool udp)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t bytes = sizeof(address);
     if (getsockname(fd, (struct sockaddr *)&address, &bytes) < 0)
         return -errno;
