@@ -83,8 +83,7 @@ static long move_data(void)
 {
     int ends[2];
     char byte = 'x';
-    void *memory =
-        mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (memory == MAP_FAILED || socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0 ||
         write(ends[0], &byte, 1) != 1 || read(ends[1], &byte, 1) != 1)
