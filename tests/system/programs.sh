@@ -8,6 +8,8 @@
 # names the combinations to run, e.g. CELLS='25%/ofi/exit 25%/loopback/exit', and each one run is a
 # line of $BUILD/tests/matrix.log: program, combination, seconds natively and in the guest.
 
+# The sizes and limits below depend on it, so it is looked at before the runner does.
+[[ " $* " != *" --full "* ]] || export FULL=1
 CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 14400 || echo 120)
 export CASE_TIMEOUT
 # shellcheck source-path=SCRIPTDIR source=lib.sh
