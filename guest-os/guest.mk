@@ -12,7 +12,8 @@ KERNEL_CFLAGS := -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -fcf-prot
 KERNEL_CPPFLAGS := -I. -Iguides-api
 KERNEL_SOURCES := $(sort $(wildcard guest-os/*.c guest-os/*.S)) guest-os/vdso/vdso_image.S
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(B)/kernel/%.o)
-KERNEL_LIBFDT := $(shell $(CC) -print-file-name=libfdt.a)
+# Quiet before "make deps" brought a compiler.
+KERNEL_LIBFDT := $(shell $(CC) -print-file-name=libfdt.a 2>/dev/null)
 
 VDSO_FILE := $(B)/kernel/vdso.so
 VDSO_CFLAGS := -std=gnu11 -O2 -ffreestanding -fno-stack-protector -fcf-protection=none -fPIC \

@@ -54,6 +54,9 @@ static const int sandbox_calls[] = {
     SCMP_SYS(sendto),
     SCMP_SYS(setsockopt),
     SCMP_SYS(shutdown),
+#ifdef __SANITIZE_ADDRESS__ /* before each call that does not return */
+    SCMP_SYS(sigaltstack),
+#endif
     SCMP_SYS(socketpair),
     SCMP_SYS(write),
     SCMP_SYS(writev),

@@ -119,6 +119,9 @@ static int greet_answer(struct rdma_node *node, bool *told)
 
     if (got < 0)
         return got == -ECONNRESET ? -EPROTO : got;
+    if (answer.header.type == WIRE_ERROR && answer.error.code == WIRE_ERROR_FULL &&
+        node->quota_bytes > node->quota_least_bytes)
+        return -EDQUOT;
     if (answer.header.type == WIRE_ERROR) {
         *told = true;
         if (answer.error.code == WIRE_ERROR_UNSUPPORTED)
@@ -153,7 +156,8 @@ static void greet_explain(const struct rdma_node *node, int error)
                       node->address_text, strerror(-error));
 }
 
-int rdma_node_greet(struct rdma_node *node, const char *name)
+/* -EDQUOT: asked for more than there is, and could do with less. */
+static int greet_once(struct rdma_node *node, const char *name)
 {
     uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
     union wire_message hello;
@@ -171,9 +175,24 @@ int rdma_node_greet(struct rdma_node *node, const char *name)
         node->transport->prepare();
     if (!error)
         error = greet_answer(node, &told);
-    if (!error)
-        return 0;
+    if (!error || error == -EDQUOT)
+        return error;
     if (!told)
         greet_explain(node, error);
     return error == -EPROTONOSUPPORT ? -EPROTO : error;
+}
+
+int rdma_node_greet(struct rdma_node *node, const char *name)
+{
+    int error = greet_once(node, name);
+
+    while (error == -EDQUOT) {
+        uint64_t half_bytes = node->quota_bytes / 2 & ~(WIRE_SLAB_BYTES - 1ULL);
+
+        channel_close(&node->channel);
+        node->quota_bytes =
+            half_bytes > node->quota_least_bytes ? half_bytes : node->quota_least_bytes;
+        error = greet_once(node, name);
+    }
+    return error;
 }

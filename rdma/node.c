@@ -92,7 +92,13 @@ static int node_create(struct rdma_node **out, const struct rdma_config *config)
     node->last_reserved = UINT64_MAX;
     node->span_pages = config->span_pages;
     node->slab_count = (config->span_pages + RDMA_SLAB_PAGES - 1) / RDMA_SLAB_PAGES;
-    node->quota_bytes = (config->quota_bytes + WIRE_SLAB_BYTES - 1) & ~(WIRE_SLAB_BYTES - 1ULL);
+    node->quota_least_bytes =
+        (config->quota_bytes + WIRE_SLAB_BYTES - 1) & ~(WIRE_SLAB_BYTES - 1ULL);
+    node->quota_bytes = config->quota_wish_bytes & ~(WIRE_SLAB_BYTES - 1ULL);
+    if (node->quota_bytes > WIRE_SPAN_MAX_PAGES * RDMA_PAGE_BYTES / 2)
+        node->quota_bytes = WIRE_SPAN_MAX_PAGES * RDMA_PAGE_BYTES / 2;
+    if (node->quota_bytes < node->quota_least_bytes)
+        node->quota_bytes = node->quota_least_bytes;
     node->timeout_ns = config->timeout_ns;
     if (node->timeout_ns < TIMEOUT_MIN_NS)
         node->timeout_ns = TIMEOUT_MIN_NS;

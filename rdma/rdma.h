@@ -26,9 +26,10 @@ struct rdma_config {
                            * loopback: delay= jitter= (ns/us/ms suffix) bandwidth= (bits/s, K/M/G) */
     const char *address;  /* "HOST:PORT", "[V6]:PORT", "unix:PATH"; never NULL here */
     const char *name;     /* shown by `memserver --status`; NULL: none */
-    uint64_t quota_bytes; /* most far memory this tenant will ask for */
-    uint64_t span_pages;  /* page numbers used are < span_pages */
-    uint64_t timeout_ns;  /* longest a peer may keep us waiting */
+    uint64_t quota_bytes; /* far memory this tenant must be able to ask for */
+    uint64_t quota_wish_bytes; /* more that it would like to; halved until the node agrees */
+    uint64_t span_pages;       /* page numbers used are < span_pages */
+    uint64_t timeout_ns;       /* longest a peer may keep us waiting */
 };
 
 enum rdma_queue_kind { RDMA_QUEUE_DEMAND, RDMA_QUEUE_PREFETCH, RDMA_QUEUE_WRITEBACK };

@@ -72,6 +72,7 @@ struct rdma_node {
     char describe[128];
     struct address address;
     uint64_t span_pages, quota_bytes, timeout_ns;
+    uint64_t quota_least_bytes; /* what the server must grant at least */
     struct loopback_network network;
     struct wire_ready ready;
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define EMBEDDED_SPARSENESS 512 /* pages a slab: as sparse as a program can be */
+#define FOREIGN_SPARSENESS  16  /* stacks and heaps of threads touch a few pages a slab */
 
 struct machine {
     struct vm vm;
@@ -104,9 +105,9 @@ static int memory_create(struct vm *vm)
 }
 
 /*
- * A block of 2 MiB that has any page remote holds a slab of 2 MiB there. A server of our own costs
- * nothing for what is not touched, so it may hold more than --memory; a foreign one is asked for
- * exactly that.
+ * A block of 2 MiB that has any page remote holds a slab of 2 MiB there, so a sparse program needs
+ * more slabs than --memory has. A server of our own costs nothing for what is not touched; a
+ * foreign one must grant --memory, and is asked for more.
  */
 static uint64_t quota_bytes(const struct run_config *config)
 {
@@ -124,6 +125,7 @@ static int node_connect(struct machine *m)
         .address = config->memserver,
         .name = m->program.path,
         .quota_bytes = quota_bytes(config),
+        .quota_wish_bytes = config->memory_bytes * FOREIGN_SPARSENESS,
         .span_pages = ept_span(m->vm.ept) >> EPT_PAGE_SHIFT,
         .timeout_ns = config->timeout_ns,
     };

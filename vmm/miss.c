@@ -115,7 +115,7 @@ static int give_up(struct vcpu *vcpu, gpa_t rip, const uint8_t *code, int bytes)
     return -EFAULT;
 }
 
-void miss_out_of_memory(struct vcpu *vcpu, gpa_t gpa)
+static void out_of_memory(struct vcpu *vcpu, gpa_t gpa)
 {
     const struct run_config *config = vcpu->vm->config;
     char quota[32];
@@ -125,11 +125,10 @@ void miss_out_of_memory(struct vcpu *vcpu, gpa_t gpa)
                       format_bytes(config->memory_bytes, quota, sizeof(quota)));
 }
 
-/* Says once why memory cannot be had any more, and ends the guest. */
-static int fatal(struct vcpu *vcpu, gpa_t rip, int error)
+int miss_fatal(struct vcpu *vcpu, gpa_t gpa, int error)
 {
     if (error == -ENOMEM)
-        miss_out_of_memory(vcpu, rip);
+        out_of_memory(vcpu, gpa);
     else if (vm_end(vcpu->vm, EXIT_FARVISOR) && !fault_engine_error(vcpu->vm->engine))
         message_error("guest: far memory: %s", strerror(-error)); /* else who lost it said so */
     return error;
@@ -147,7 +146,7 @@ int miss_resolve(struct vcpu *vcpu)
     if (resolved == -EIO && !fault_engine_error(vcpu->vm->engine))
         return 1; /* file contents are not there: SIGBUS */
     if (resolved < 0 && resolved != -EINVAL && resolved != -EFAULT)
-        return fatal(vcpu, rip, resolved);
+        return miss_fatal(vcpu, rip, resolved);
     if (resolved > 0 || fruitless.rip != rip)
         fruitless.count = 0;
     fruitless.rip = rip;

@@ -267,7 +267,7 @@ int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_c
         *si_code = mapping ? SEGV_ACCERR : SEGV_MAPERR;
     } else if ((ept_table_access(vcpu->vm->ept, gpa) & need) != need &&
                leaf_fill(mm, mapping, gpa)) {
-        miss_out_of_memory(vcpu, gpa);
+        miss_fatal(vcpu, gpa, -ENOMEM); /* no room for a page of its table */
     }
     pthread_rwlock_unlock(&mm->table);
     return signal;

@@ -69,10 +69,8 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
                          bytes >> EPT_PAGE_SHIFT);
     else if (!mm_is_host_file(map))
         error = contents_move(mm, map, to, bytes);
-    if (error) { /* half here, half there: a program must not go on with that */
-        miss_out_of_memory(vcpu_self(), to);
-        return error;
-    }
+    if (error) /* half here, half there: a program must not go on with that */
+        return miss_fatal(vcpu_self(), to, error);
     error = mm_unmap_range(mm, map->start, map->start + old_bytes);
     return error ? error : (int64_t)to;
 }

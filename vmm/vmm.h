@@ -266,8 +266,9 @@ void mm_print_maps(struct mm *mm, FILE *out);
  * SIGBUS (BUS_ADRERR) at rip; else -errno after vm_end was called.
  */
 int miss_resolve(struct vcpu *vcpu);
-/* Ends the guest as killed, as Linux does when memory is used up, with one line. */
-void miss_out_of_memory(struct vcpu *vcpu, gpa_t gpa);
+/* Says once why memory cannot be had any more, and ends the guest: as killed, as Linux does, when
+ * it is used up (-ENOMEM), else as our own failure. Returns `error`. */
+int miss_fatal(struct vcpu *vcpu, gpa_t gpa, int error);
 
 /* ---- address.c: which guest addresses the instruction at rip touches (Zydis) ---- */
 struct access {

@@ -50,6 +50,26 @@ test_untouched_pages_cost_nothing() {
     [ "$(stat_of stats paging demand_fetched_pages)" -lt 2000 ] || fail 'fetched what was never written'
 }
 
+# A block of 2 MiB with a single page far away holds 2 MiB of the memory node: a program that touches
+# little of much may hold more there than --memory, as long as there is room.
+test_sparse_program_fits_a_foreign_server() {
+    start_memserver --capacity 2G
+    far --memory 128M --local 8M --transport ofi --memserver "$MEMSERVER_ADDR" --stats stats -- \
+        "$GUESTS/sparse" 1024 512 >out 2>err || fail "$(cat err)"
+    [ "$(stat_of stats memory_node slabs_peak)" -gt 300 ] || fail 'it was not sparse'
+}
+
+# Where there is no such room, --memory is enough to be let in.
+test_small_server_is_asked_for_less() {
+    start_memserver --capacity 128M
+    far --memory 128M --local 8M --transport ofi --memserver "$MEMSERVER_ADDR" -- \
+        "$GUESTS/sparse" 64 64 >out 2>err || fail "$(cat err)"
+    far --memory 128M --local 8M --transport ofi --memserver "$MEMSERVER_ADDR" -- \
+        "$GUESTS/sparse" 1024 512 >out 2>err
+    [ $? = 125 ] || fail "more slabs than there are: $(cat out err)"
+    grep -q 'used up' err || fail "message: $(cat err)"
+}
+
 # What the program gives up is given up on the memory server too.
 test_discards_reach_the_server() {
     start_memserver --capacity 1G

@@ -10,7 +10,7 @@ CASE_TIMEOUT=60
 # start_busy OPTION...: a guest that uses four times its local memory until stopped; BUSY_PID.
 start_busy() {
     : >busy.out
-    "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 160M --local 32M "$@" -- "$GUESTS/busy_writer" 128 120 >busy.out 2>busy.err &
+    "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 160M --local 32M "$@" -- "$GUESTS/${BUSY_GUEST:-busy_writer}" 128 120 >busy.out 2>busy.err &
     BUSY_PID=$!
     at_exit "end_process $BUSY_PID"
     wait_until 20 grep -q running busy.out || fail "the guest did not get going: $(cat busy.err)"
@@ -50,6 +50,9 @@ test_server_killed_ofi_exit() { lost exit ofi KILL; }
 test_server_killed_ofi_uffd() { lost uffd ofi KILL; }
 test_server_stopped_ofi_exit() { lost exit ofi STOP; }
 test_server_stopped_ofi_uffd() { lost uffd ofi STOP; }
+
+# A move of pages is no place to get lost in either.
+test_server_killed_during_mremap() { BUSY_GUEST=busy_mover lost exit ofi KILL; }
 
 loopback_lost() {
     start_memserver --listen "unix:$PWD/socket" --capacity 1G

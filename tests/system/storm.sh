@@ -3,6 +3,8 @@
 #
 # The storm over every transport and fault mode: 8 threads, 8 times the local memory, random delays.
 # A quarter of a minute each, --full: 10 minutes each.
+# The sizes and limits below depend on it, so it is looked at before the runner does.
+[[ " $* " != *" --full "* ]] || export FULL=1
 CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 900 || echo 75)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"

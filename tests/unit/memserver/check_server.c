@@ -39,6 +39,21 @@ static int try_connect(uint64_t quota_bytes)
     return error;
 }
 
+START_TEST(a_wish_beyond_the_quota_is_cut_to_what_there_is)
+{
+    struct rdma_config config = {.address = server.unix_address,
+                                 .quota_bytes = QUOTA,
+                                 .quota_wish_bytes = 1ULL << 40,
+                                 .span_pages = 1 << 20,
+                                 .timeout_ns = FIXTURE_TIMEOUT_NS};
+    struct rdma_node *node;
+
+    ck_assert_int_eq(rdma_node_connect(&node, &config), 0);
+    ck_assert_uint_eq(fixture_status(&server, "quota_bytes"), 32 << 20);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 /* Waits for the server to end by itself; its wait status, or -1 after `limit_ms`. */
 static int wait_for_end(int limit_ms)
 {
@@ -343,6 +358,7 @@ static Suite *server_suite(void)
     fixture_add_each(each, memory_is_back_when_a_tenant_is_killed, transports);
     fixture_add_each(each, sigterm_waits_for_the_last_tenant, transports);
     fixture_add_each(each, sigterm_ends_tenants_after_the_grace_time, transports);
+    tcase_add_test(life, a_wish_beyond_the_quota_is_cut_to_what_there_is);
     tcase_add_test(life, limits_are_enforced);
     tcase_add_test(life, sigterm_without_tenants_ends_at_once);
     tcase_add_test(life, a_second_sigint_ends_at_once);

@@ -107,6 +107,7 @@ static Suite *slabs_suite(void)
 {
     Suite *suite = suite_create("memserver slabs");
     TCase *cases = tcase_create("accounting");
+    tcase_set_timeout(cases, 30); /* much arithmetic, on a machine that may be busy */
 
     tcase_add_test(cases, a_quota_and_a_capacity_are_exact);
     tcase_add_test(cases, nothing_is_found_that_was_not_added);
