@@ -75,7 +75,7 @@ static void verbs_event_unasked(struct rdma_node *node, const struct verbs_event
 void verbs_events_look(struct rdma_node *node)
 {
     struct verbs_event event = {0};
-    struct rdma_cm_id *id;
+    struct rdma_cm_id *id = NULL;
 
     while (verbs_event_take(node, &id, &event) > 0)
         verbs_event_unasked(node, &event);
@@ -90,7 +90,7 @@ static int verbs_event_next(struct rdma_node *node, const struct rdma_cm_id *wan
     for (;;) {
         struct pollfd waited[2] = {{.fd = shared->events->fd, .events = POLLIN},
                                    {.fd = node->event_fd, .events = POLLIN}};
-        struct rdma_cm_id *id;
+        struct rdma_cm_id *id = NULL;
         int got = verbs_event_take(node, &id, event);
 
         if (got < 0)
