@@ -99,7 +99,7 @@ static int process_request(const struct worker_process *process)
 
 int worker_process_main(void)
 {
-    struct worker_process process = {0};
+    struct worker_process process = {.transport = &worker_fabric};
     struct worker_message start;
     int error;
 

@@ -74,8 +74,8 @@ static void verbs_event_unasked(struct rdma_node *node, const struct verbs_event
 
 void verbs_events_look(struct rdma_node *node)
 {
-    struct verbs_event event;
-    struct rdma_cm_id *id;
+    struct verbs_event event = {0};
+    struct rdma_cm_id *id = NULL;
 
     while (verbs_event_take(node, &id, &event) > 0)
         verbs_event_unasked(node, &event);
@@ -90,7 +90,7 @@ static int verbs_event_next(struct rdma_node *node, const struct rdma_cm_id *wan
     for (;;) {
         struct pollfd waited[2] = {{.fd = shared->events->fd, .events = POLLIN},
                                    {.fd = node->event_fd, .events = POLLIN}};
-        struct rdma_cm_id *id;
+        struct rdma_cm_id *id = NULL;
         int got = verbs_event_take(node, &id, event);
 
         if (got < 0)
@@ -127,7 +127,7 @@ static int verbs_event_error(const struct verbs_event *event, const char **why)
 static int verbs_step(struct rdma_node *node, const struct verbs_link *link, int started,
                       enum rdma_cm_event_type wanted, uint64_t deadline_ns, const char **why)
 {
-    struct verbs_event event;
+    struct verbs_event event = {0};
     int error = started ? -errno : verbs_event_next(node, link->id, deadline_ns, &event);
 
     if (error)
