@@ -80,7 +80,7 @@ bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need)
     (void)mm;
     (void)need;
     PROMISE(bytes > 0);
-    return gpa >> 12 & 7 && gpa + bytes >= gpa;
+    return gpa >> 12 & 7 && gpa + bytes - 1 >= gpa && (gpa + bytes - 1) >> 12 & 7;
 }
 
 int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,
