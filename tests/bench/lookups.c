@@ -116,8 +116,8 @@ int main(int argc, char **argv)
     uint64_t lookups = strtoull(argv[3], NULL, 10), ahead = strtoull(argv[4], NULL, 10), sum = 0;
     uint64_t (*place)(uint64_t) = tree ? tree_leaf : table_bucket;
     leaf_count = (strtoull(argv[1], NULL, 10) << 20) / PAGE;
-    leaves = mmap(NULL, leaf_count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                  0);
+    leaves =
+        mmap(NULL, leaf_count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (leaves == MAP_FAILED || leaf_count == 0 || ahead > AHEAD_MAX)
         return 2;
     uint64_t keys = leaf_count * LEAF_KEYS / (tree ? 1 : 2);

@@ -7,11 +7,13 @@
  * finish.
  */
 /* One unit: the code under test is static for the most part, and the engine below is ours. */
+/* NOLINTBEGIN(bugprone-suspicious-include): on purpose, as just said */
 #include "vmm/guide_calls.c"
 #include "vmm/guide_pins.c"
 #include "vmm/hint_reads.c"
 #include "vmm/hint_worth.c"
 #include "vmm/hints.c"
+/* NOLINTEND(bugprone-suspicious-include) */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
