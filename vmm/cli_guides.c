@@ -50,7 +50,8 @@ static int library_place(struct cli *cli)
         return -EINVAL;
     }
     /* Its soname, not what a link stands for: ld.so compares names. */
-    strcpy(strrchr(real, '/') + 1, INSTALL_GUIDE_NAME);
+    char *name = strrchr(real, '/') + 1;
+    snprintf(name, sizeof(real) - (size_t)(name - real), "%s", INSTALL_GUIDE_NAME);
     return guide_place(cli, real, 0);
 }
 

@@ -7,11 +7,13 @@
  * finish.
  */
 /* One unit: the code under test is static for the most part, and the engine below is ours. */
+/* NOLINTBEGIN(bugprone-suspicious-include): on purpose, as just said */
 #include "vmm/guide_calls.c"
 #include "vmm/guide_pins.c"
 #include "vmm/hint_reads.c"
 #include "vmm/hint_worth.c"
 #include "vmm/hints.c"
+/* NOLINTEND(bugprone-suspicious-include) */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
@@ -80,7 +82,7 @@ bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need)
     (void)mm;
     (void)need;
     PROMISE(bytes > 0);
-    return gpa >> 12 & 7 && gpa + bytes >= gpa;
+    return gpa >> 12 & 7 && gpa + bytes - 1 >= gpa && (gpa + bytes - 1) >> 12 & 7;
 }
 
 int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,
