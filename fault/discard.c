@@ -128,6 +128,7 @@ static int block_discard(struct fault_context *context, uint64_t page, uint64_t 
         error = run_drop(engine, page - run, run, active);
     for (uint64_t i = 0; i < count; i++)
         page_forget(engine, taken[i]);
+    probe_discarded(context->lane, taken, count);
     if (count) {
         atomic_fetch_sub(&block_of(engine, taken[0])->existing, (unsigned)count);
         quota_give(engine, count);

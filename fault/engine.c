@@ -63,7 +63,10 @@ static int engine_locks_create(struct fault_engine *engine)
 
 static bool clock_accessed(void *owner, uint64_t page)
 {
-    return ept_accessed(owner, page);
+    bool accessed = ept_accessed(owner, page);
+    if (accessed)
+        probe_touched(TRACE_NOBODY, TRACE_ACCESSED, page, 1);
+    return accessed;
 }
 
 static void clock_accessed_clear(void *owner, uint64_t page)

@@ -7,6 +7,7 @@
 #include "fault/fault.h"
 #include "fault/lane.h"
 #include "fault/prefetch.h"
+#include "fault/probes.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -290,6 +290,7 @@ static int drop_frames(struct evictor *evictor, unsigned *freed)
 static void publish(struct evictor *evictor, unsigned freed)
 {
     struct fault_engine *engine = evictor->engine;
+    probe_evicted(evictor->first, evictor->set, evictor->fate, BLOCK_PAGES, freed);
     uint64_t epoch = (uint64_t)clock_batch(&engine->clock, freed) << EPT_STAMP_SHIFT;
     unsigned forgotten = 0, clean = 0;
     for (unsigned i = 0; i < BLOCK_PAGES; i++) {

@@ -40,6 +40,7 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
     int error = lane_demand_post(engine, lane, page);
     if (error)
         return error;
+    probe_fetch_demand(page);
     bool learnt = touched_try(engine, lane, page, write);
     error = lane_demand_wait(engine, lane, page);
     if (error)

@@ -45,6 +45,7 @@ static void fill_settle(struct fault_context *context, uint64_t page, uint64_t p
 {
     struct fault_engine *engine = context->engine;
     run_resident(engine, page, pages);
+    probe_filled(context->lane, page, pages, zero);
     for (uint64_t i = page; i < page + pages; i++) {
         uint64_t word = atomic_load(&engine->words[i]);
         uint64_t flags = zero ? EPT_DIRTY : EPT_FILE | (word & EPT_DIRTY);

@@ -205,6 +205,7 @@ uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t pag
             *marker =
                 got < SAMPLE_PAGES ? at : (at + SAMPLE_PAGES - 1) / SAMPLE_PAGES * SAMPLE_PAGES;
         atomic_fetch_add_explicit(&engine->prefetched, got, memory_order_relaxed);
+        probe_fetch_ahead(lane->index, at, got);
         at += got;
     }
     return at - page;
@@ -280,6 +281,7 @@ bool lane_follow(struct fault_engine *engine, struct lane *lane)
             continue;
         any = true;
         lane->marker_ns = clock_now_ns();
+        probe_touched(lane->index, TRACE_REACHED, page, 1);
         sample_take(engine, page);
         lane_touched(engine, lane, page, PREFETCH_REACHED,
                      lane->marker_writes[i] || ept_dirty(engine->ept, page));

@@ -30,8 +30,10 @@ static int pin_page(struct fault_context *context, uint64_t page, bool write)
     for (;;) {
         uint64_t start_ns = clock_now_ns();
         int tried = pin_try(&engine->words[page], write);
-        if (tried <= 0)
+        if (tried <= 0) {
+            probe_touched(context->lane, TRACE_PINNED, page, 1);
             return tried;
+        }
         int error = page_resolve(context, page, write, true);
         if (error) /* 1: never leaves, so needs no pin */
             return error < 0 ? error : 0;

@@ -65,15 +65,18 @@ int page_resolve(struct fault_context *context, uint64_t page, bool write, bool 
     if (page >= engine->span_pages)
         return -EFAULT;
     tally_add(&context->tally.faults, 1);
-    if (ept_word_state(atomic_load(&engine->words[page])) == EPT_LOCAL) {
+    uint64_t seen = atomic_load(&engine->words[page]);
+    if (ept_word_state(seen) == EPT_LOCAL) {
         tally_add(&context->tally.spurious, 1);
         return 0;
     }
+    probe_fault_begin(context->lane, page, write);
     struct patience patience = {.left_ns = engine->config.timeout_ns};
     int step = STEP_AGAIN;
     while (step == STEP_AGAIN)
         step = resolve_step(context, page, write, rescue, &patience);
     fault_histogram_add(&context->tally.fault_ns, clock_now_ns() - start_ns);
+    probe_fault_end(context->lane, page, write, seen, engine->words[page], start_ns, step);
     return step;
 }
 

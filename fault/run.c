@@ -118,11 +118,13 @@ int run_land(struct fault_engine *engine, uint64_t page, uint64_t pages, const v
 {
     uint64_t arrivals[FLIGHT_PAGES], kept = EPT_FILE | EPT_DIRTY;
     unsigned active = 0;
+    probe_land(page, pages, prefetched);
     run_prime(engine, page, pages, write, prefetched);
     run_distrust(engine, page, pages);
     int error = ept_install(engine->ept, page, data, pages);
     if (error)
         return install_failed(engine, page, error);
+    probe_install(page, pages);
     for (uint64_t i = 0; i < pages; i++) {
         uint64_t word = atomic_load(&engine->words[page + i]);
         arrivals[i] = clock_arrival(&engine->clock, word, !prefetched);

@@ -61,6 +61,8 @@ const struct option_spec cli_run_options[] = {
     {"guide-time", 0, "N%", "switch guides off that take more of the time (default: 20%)",
      cli_set_guide_time},
     {"stats", 0, "FILE", "write counters as JSON when the program has ended", cli_set_stats},
+    {"trace", 0, "FILE", "record faults, fetches and evictions for 'farvisor replay'",
+     cli_set_trace},
     {"progress", 0, NULL, "one line a second on standard error", cli_set_progress},
     {"quiet", 'q', NULL, "errors only, no warnings", cli_set_quiet},
     {"verbose", 'v', NULL, "say what is being done", cli_set_verbose},
@@ -117,7 +119,7 @@ int cli_run(int argc, char **argv)
         goto free_config;
     }
     message_init("farvisor", cli.level);
-    if (stats_open(cli.config.stats_path))
+    if (stats_open(cli.config.stats_path) || record_open(&cli.config))
         goto free_config;
     status = vm_run(&cli.config);
 free_config:

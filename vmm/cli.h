@@ -6,6 +6,7 @@
 #ifndef FARVISOR_CLI_H
 #define FARVISOR_CLI_H
 
+#include "fault/replay.h"
 #include "guides-api/support.h"
 #include "vmm/vmm.h"
 
@@ -23,6 +24,8 @@ struct cli {
 /* ---- cli.c: the option tables ---- */
 extern const struct option_spec cli_run_options[];
 extern const struct option_spec cli_doctor_options[];
+extern const struct option_spec cli_replay_options[];
+extern const char cli_replay_usage[];
 extern const char cli_run_usage[];
 
 /* ---- cli_help.c: everything that only prints; returns the exit status ---- */
@@ -46,6 +49,7 @@ int cli_set_threads(void *cli, const char *value);
 int cli_set_workdir(void *cli, const char *value);
 int cli_set_timeout(void *cli, const char *value);
 int cli_set_stats(void *cli, const char *value);
+int cli_set_trace(void *cli, const char *value);
 int cli_set_progress(void *cli, const char *value);
 int cli_set_quiet(void *cli, const char *value);
 int cli_set_verbose(void *cli, const char *value);
@@ -79,6 +83,24 @@ void cli_net_dump(const struct run_config *config);
 /* ---- cli_config.c: sizes against each other and the host ---- */
 int cli_config_finish(struct cli *cli); /* 0 or -EINVAL after one message */
 void cli_config_free(struct cli *cli);
+
+/* ---- cli_replay.c, replay_report.c: what-if ---- */
+#define REPLAY_LIST_MAX 32u
+struct replay_size {
+    uint64_t pages;
+    uint32_t percent; /* of the trace's footprint; 0: given as a size */
+};
+struct replay_question {
+    enum replay_policy policies[REPLAY_POLICIES];
+    const struct prefetcher *prefetchers[REPLAY_LIST_MAX];
+    struct replay_size sizes[REPLAY_LIST_MAX];
+    unsigned policy_count, prefetcher_count, size_count;
+    uint64_t latency_ns;
+    const char *csv_path; /* NULL: none */
+};
+/* Simulates all of it and prints. 0 or -errno after one message. */
+int replay_report(const struct replay_question *question, const struct replay_input *input,
+                  const struct trace_header *header);
 
 /* ---- doctor_*.c: the checks of `farvisor doctor`; doctor.c has the report ---- */
 enum doctor_verdict { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };

@@ -25,6 +25,7 @@ int cli_help(int argc, char **argv)
     (void)argc;
     (void)argv;
     printf("Usage: %s\n"
+           "       %s\n"
            "       farvisor doctor [--json]\n"
            "       farvisor completion bash\n"
            "       farvisor --help | --version\n"
@@ -33,11 +34,12 @@ int cli_help(int argc, char **argv)
            "another machine. This host keeps a cache of it and fetches what is missing.\n"
            "\n"
            "  run         run a program ('farvisor run --help' lists the options)\n"
+           "  replay      what if: a recorded run with another cache, policy or prefetcher\n"
            "  doctor      check whether this host is fit, and how to mend it\n"
            "  completion  print a completion script for the shell\n"
            "\n"
            "The manual: man farvisor.\n",
-           cli_run_usage);
+           cli_run_usage, cli_replay_usage);
     return output_status();
 }
 
@@ -98,7 +100,7 @@ int cli_completion(int argc, char **argv)
           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} i word\n"
           "    COMPREPLY=()\n"
           "    if [ \"$COMP_CWORD\" = 1 ]; then\n"
-          "        mapfile -t COMPREPLY < <(compgen -W 'run doctor completion --help --version'"
+          "        mapfile -t COMPREPLY < <(compgen -W 'run replay doctor completion --help --version'"
           " -- \"$cur\")\n"
           "        return\n"
           "    fi\n"
@@ -107,6 +109,16 @@ int cli_completion(int argc, char **argv)
           stdout);
     completion_words(cli_doctor_options);
     fputs("' -- \"$cur\") ;;\n"
+          "    replay)\n"
+          "        case $prev in\n"
+          "        --policy) word='clock fifo lru belady' ;;\n"
+          "        --prefetch) word='none readahead trend auto' ;;\n"
+          "        *) word='",
+          stdout);
+    completion_words(cli_replay_options);
+    fputs("' ;;\n"
+          "        esac\n"
+          "        mapfile -t COMPREPLY < <(compgen -W \"$word\" -- \"$cur\"; compgen -f -- \"$cur\") ;;\n"
           "    completion) mapfile -t COMPREPLY < <(compgen -W bash -- \"$cur\") ;;\n"
           "    run)\n"
           "        case $prev in\n"
@@ -115,7 +127,7 @@ int cli_completion(int argc, char **argv)
           "        --prefetch) word='none readahead trend auto' ;;\n"
           "        --polling) word='auto on off' ;;\n"
           "        --net) word='none host' ;;\n"
-          "        --stats|--dir|-d|--workdir|-w|--guide)\n"
+          "        --stats|--trace|--dir|-d|--workdir|-w|--guide)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
           "            return ;;\n"
           "        *) word='",
@@ -162,6 +174,7 @@ void cli_config_dump(const struct run_config *config)
     printf("threads=%u\n", config->threads_max);
     printf("workdir=%s\n", config->workdir ? config->workdir : "");
     printf("stats=%s\n", config->stats_path ? config->stats_path : "");
+    printf("trace=%s\n", config->trace_path ? config->trace_path : "");
     printf("guides=%zu\n", config->guide_count);
     printf("guide_accuracy_percent=%u\n", config->guide_accuracy_percent);
     printf("guide_time_percent=%u\n", config->guide_time_percent);

@@ -147,6 +147,16 @@ int cli_set_stats(void *cli, const char *value)
     return 0;
 }
 
+int cli_set_trace(void *cli, const char *value)
+{
+    if (value[0] == '\0') {
+        message_error("--trace: the file name is empty");
+        return -EINVAL;
+    }
+    ((struct cli *)cli)->config.trace_path = value;
+    return 0;
+}
+
 int cli_set_progress(void *cli, const char *value)
 {
     (void)value;

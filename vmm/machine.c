@@ -186,7 +186,7 @@ static int machine_build(struct machine *m)
     int status = program_open(vm, &m->program);
     if (status)
         return status;
-    if (node_and_files(m) || paging_create(vm) || timers_create(&vm->timers) ||
+    if (node_and_files(m) || paging_create(vm) || record_start(vm) || timers_create(&vm->timers) ||
         hints_create(&vm->hints, vm) || devicetree_place(vm, &m->program) ||
         vcpu_first_create(vm) || events_start(vm) || sandbox_calls(vm) || poller_start(vm))
         return EXIT_FARVISOR;
@@ -199,6 +199,7 @@ static void machine_destroy(struct machine *m)
     events_stop(vm);
     hints_stop(vm->hints);
     vcpu_destroy_all(vm);
+    (void)record_stop(vm); /* where the machine could not be built to the end */
     timers_destroy(vm->timers);
     hints_destroy(vm->hints);
     if (vm->engine)
@@ -227,6 +228,8 @@ static int machine_execute(struct machine *m)
     if (vm->config->progress)
         stats_progress_stop(vm);
     bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
+    if (record_stop(vm))
+        vm->exit_status = EXIT_FARVISOR;
     if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))
         vm->exit_status = EXIT_FARVISOR;
     all = poller_stop(vm, MACHINE_JOIN_NS) && all;

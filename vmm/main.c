@@ -12,6 +12,7 @@ static const struct {
     int (*run)(int argc, char **argv); /* gets the words after its own name */
 } commands[] = {
     {"run", cli_run},               /* cli.c */
+    {"replay", cli_replay},         /* cli_replay.c */
     {"doctor", cli_doctor},         /* doctor.c */
     {"completion", cli_completion}, /* cli_help.c */
     {"--help", cli_help},           /* cli_help.c */

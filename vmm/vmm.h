@@ -69,6 +69,7 @@ struct run_config {
     size_t connect_count;
     const char *workdir;    /* NULL: the current directory */
     const char *stats_path; /* NULL: none */
+    const char *trace_path; /* NULL: none */
     uint64_t timeout_ns;    /* longest wait on a memory node */
     bool progress;
     size_t guide_count;              /* how many --guide; they are in LD_PRELOAD */
@@ -359,6 +360,13 @@ int stats_write(struct vm *vm, const char *path);
 void stats_progress_start(struct vm *vm);
 void stats_progress_stop(struct vm *vm);
 
+/* ---- record.c: --trace ---- */
+/* Opens the file before the sandbox closes the door; without --trace: nothing. 0 or -errno after
+ * one message, likewise below. */
+int record_open(const struct run_config *config);
+int record_start(struct vm *vm); /* the engine is there, and nothing has missed yet */
+int record_stop(struct vm *vm);  /* after the last vCPU; says what was recorded or dropped */
+
 /* ---- embedded.c: a memserver of our own on this host ---- */
 struct embedded;
 /* Starts it; *address (owned by the handle) is what to connect to. Ends with the handle or with us.
@@ -366,8 +374,9 @@ struct embedded;
 int embedded_start(struct embedded **out, uint64_t capacity_bytes, const char **address);
 void embedded_stop(struct embedded *embedded);
 
-/* ---- cli.c, doctor.c ---- */
+/* ---- cli.c, cli_replay.c, doctor.c ---- */
 int cli_run(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
+int cli_replay(int argc, char **argv);
 
 #endif

@@ -12,7 +12,7 @@ declare -A allowed=(
     [rdma]="rdma/.*|$api"
     [ept]="ept/.*|rdma/rdma\.h|$api"
     [fault]="fault/.*|ept/ept\.h|rdma/rdma\.h|$api"
-    [vmm]="vmm/.*|fault/fault\.h|ept/ept\.h|rdma/rdma\.h|$api"
+    [vmm]="vmm/.*|fault/(fault|prefetch|trace|replay)\.h|ept/ept\.h|rdma/rdma\.h|$api"
     [memserver]="memserver/.*|rdma/.*|$api"
 )
 status=0

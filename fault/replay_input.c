@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a trace's records to what the simulator steps through. */
+#include "fault/replay_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCKS_MAX (1u << 18) /* 512 GiB of touched 2 MiB blocks */
+
+static uint32_t slot_of(const struct replay_input *input, uint64_t number)
+{
+    uint64_t at = number * 0x9e3779b97f4a7c15ULL >> 32;
+    for (;; at++) {
+        uint32_t slot = (uint32_t)at & (input->slots - 1);
+        if (!input->index[slot].block || input->index[slot].number == number)
+            return slot;
+    }
+}
+
+uint32_t replay_page_find(const struct replay_input *input, uint64_t page)
+{
+    uint32_t block = input->index[slot_of(input, page >> BLOCK_SHIFT)].block;
+    return block ? (block - 1) << BLOCK_SHIFT | (uint32_t)(page & (BLOCK_PAGES - 1)) : NO_PAGE;
+}
+
+static void slot_fill(struct replay_input *input, uint32_t block)
+{
+    uint32_t slot = slot_of(input, input->numbers[block]);
+    input->index[slot].number = input->numbers[block];
+    input->index[slot].block = block + 1;
+}
+
+static int index_grow(struct replay_input *input)
+{
+    uint32_t slots = input->slots ? input->slots * 2 : 1024;
+    void *bigger = calloc(slots, sizeof(*input->index));
+    uint64_t *numbers = realloc(input->numbers, slots * sizeof(*numbers));
+    input->numbers = numbers ? numbers : input->numbers;
+    if (!bigger || !numbers) {
+        free(bigger);
+        return -ENOMEM;
+    }
+    free(input->index);
+    input->index = bigger;
+    input->slots = slots;
+    for (uint32_t i = 0; i < input->blocks; i++)
+        slot_fill(input, i);
+    return 0;
+}
+
+/* Renumbers a page, its block perhaps new. Page, or -ENOMEM or -E2BIG. */
+static int64_t page_add(struct replay_input *input, uint64_t page)
+{
+    uint32_t known = replay_page_find(input, page);
+    if (known != NO_PAGE)
+        return known;
+    if (input->blocks == BLOCKS_MAX)
+        return -E2BIG;
+    if (input->blocks * 2 >= input->slots && index_grow(input))
+        return -ENOMEM;
+    input->numbers[input->blocks] = page >> BLOCK_SHIFT;
+    slot_fill(input, input->blocks++);
+    return replay_page_find(input, page);
+}
+
+/* What the thread did between its last record and this one, without the wait in that. */
+static uint32_t compute_ticks(uint64_t busy_until[TRACE_THREADS], const struct trace_record *record)
+{
+    uint8_t thread = trace_thread(record);
+    if (thread >= TRACE_THREADS)
+        return 0;
+    uint64_t begin = trace_ticks(record), until = busy_until[thread];
+    bool fault = trace_type(record) == TRACE_FAULT;
+    uint64_t end = begin + (fault ? trace_value(record) : 0);
+    busy_until[thread] = end > until ? end : until;
+    uint64_t ticks = begin > until ? begin - until : 0;
+    return ticks < UINT32_MAX ? (uint32_t)ticks : UINT32_MAX;
+}
+
+static bool is_event(const struct trace_record *record, enum replay_event_kind *kind)
+{
+    switch (trace_type(record)) {
+    case TRACE_FAULT:
+    case TRACE_TOUCH:
+        *kind = EVENT_TOUCH;
+        return true;
+    case TRACE_FILL:
+        *kind = EVENT_FILL;
+        return true;
+    case TRACE_DISCARD:
+        *kind = EVENT_DISCARD;
+        return true;
+    default: /* what the recording's own policy and prefetcher did is not played again */
+        return false;
+    }
+}
+
+/* A touch of several pages is so many events. */
+static int record_add(struct replay_input *input, const struct trace_record *record, size_t room,
+                      enum replay_event_kind kind, uint32_t ticks)
+{
+    uint32_t pages = trace_type(record) == TRACE_FAULT ? 1 : trace_value(record);
+    int64_t page = page_add(input, trace_page(record));
+    if (page < 0)
+        return (int)page;
+    struct replay_event event = {
+        .page = (uint32_t)page,
+        .ticks = ticks,
+        .pages = (uint16_t)pages,
+        .kind = (uint8_t)kind,
+        .thread = trace_thread(record),
+        .write = trace_write(record),
+    };
+    uint32_t copies = kind == EVENT_TOUCH ? pages : 1;
+    for (uint32_t i = 0; i < copies; i++, event.page++, event.ticks = 0) {
+        if (input->count == room || input->touches == NEVER)
+            return -E2BIG;
+        if (kind == EVENT_TOUCH) {
+            event.pages = 1;
+            event.access = (uint32_t)input->touches++;
+        }
+        input->events[input->count++] = event;
+    }
+    if (kind == EVENT_DISCARD) {
+        if (input->discards + pages > UINT32_MAX)
+            return -E2BIG;
+        input->events[input->count - 1].access = (uint32_t)input->discards;
+        input->discards += pages;
+    }
+    return 0;
+}
+
+static size_t events_count(const struct trace *trace)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < trace->count; i++) {
+        const struct trace_record *record = &trace->records[i];
+        enum replay_event_kind kind;
+        if (is_event(record, &kind))
+            count += trace_type(record) == TRACE_TOUCH ? trace_value(record) : 1;
+    }
+    return count;
+}
+
+/* Backwards: which touch comes next. A discard ends the contents that touches before it were of. */
+static int next_find(struct replay_input *input)
+{
+    uint64_t pages = (uint64_t)input->blocks << BLOCK_SHIFT;
+    input->next = malloc((input->touches ? input->touches : 1) * sizeof(*input->next));
+    input->first = malloc((pages ? pages : 1) * sizeof(*input->first));
+    input->after = malloc((input->discards ? input->discards : 1) * sizeof(*input->after));
+    if (!input->next || !input->first || !input->after)
+        return -ENOMEM;
+    memset(input->first, 0xff, pages * sizeof(*input->first)); /* NEVER */
+    for (size_t i = input->count; i-- > 0;) {
+        const struct replay_event *event = &input->events[i];
+        if (event->kind == EVENT_TOUCH) {
+            input->next[event->access] = input->first[event->page];
+            input->first[event->page] = event->access;
+        } else if (event->kind == EVENT_DISCARD) {
+            for (uint32_t j = 0; j < event->pages; j++) {
+                input->after[event->access + j] = input->first[event->page + j];
+                input->first[event->page + j] = NEVER;
+            }
+        }
+    }
+    return 0;
+}
+
+static int footprint_count(struct replay_input *input)
+{
+    size_t words = ((size_t)input->blocks << BLOCK_SHIFT) / 64;
+    uint64_t *seen = calloc(words ? words : 1, sizeof(*seen));
+    if (!seen)
+        return -ENOMEM;
+    for (size_t i = 0; i < input->count; i++) {
+        const struct replay_event *event = &input->events[i];
+        for (uint32_t j = event->page; event->kind != EVENT_DISCARD && j < event->page + event->pages;
+             j++)
+            seen[j / 64] |= 1ULL << (j % 64);
+    }
+    for (size_t i = 0; i < words; i++)
+        input->footprint += (uint64_t)__builtin_popcountll(seen[i]);
+    free(seen);
+    return 0;
+}
+
+int replay_input_create(struct replay_input **out, const struct trace *trace, const char **wrong)
+{
+    uint64_t busy_until[TRACE_THREADS] = {0};
+    struct replay_input *input = calloc(1, sizeof(*input));
+    size_t room = events_count(trace);
+    int error = 0;
+    *wrong = "out of memory";
+    if (!input)
+        return -ENOMEM;
+    input->events = malloc((room ? room : 1) * sizeof(*input->events));
+    if (!input->events || index_grow(input))
+        error = -ENOMEM;
+    for (size_t i = 0; i < trace->count && !error; i++) {
+        enum replay_event_kind kind;
+        uint32_t ticks = compute_ticks(busy_until, &trace->records[i]);
+        if (is_event(&trace->records[i], &kind))
+            error = record_add(input, &trace->records[i], room, kind, ticks);
+    }
+    if (error == -E2BIG) {
+        *wrong = "too large to replay";
+        error = -EINVAL;
+    }
+    if (!error)
+        error = next_find(input);
+    if (!error)
+        error = footprint_count(input);
+    if (error)
+        replay_input_destroy(input);
+    else
+        *out = input;
+    return error;
+}
+
+void replay_input_destroy(struct replay_input *input)
+{
+    if (!input)
+        return;
+    free(input->events);
+    free(input->next);
+    free(input->first);
+    free(input->after);
+    free(input->numbers);
+    free(input->index);
+    free(input);
+}
+
+uint64_t replay_footprint(const struct replay_input *input)
+{
+    return input->footprint;
+}
+
+uint64_t replay_touches(const struct replay_input *input)
+{
+    return input->touches;
+}
