@@ -65,7 +65,7 @@ static bool clock_accessed(void *owner, uint64_t page)
 {
     bool accessed = ept_accessed(owner, page);
     if (accessed)
-        probe_touched(TRACE_NOBODY, TRACE_ACCESSED, page, 1);
+        probe_touched(TRACE_NOBODY, TRACE_ACCESSED, page);
     return accessed;
 }
 

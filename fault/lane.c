@@ -281,7 +281,7 @@ bool lane_follow(struct fault_engine *engine, struct lane *lane)
             continue;
         any = true;
         lane->marker_ns = clock_now_ns();
-        probe_touched(lane->index, TRACE_REACHED, page, 1);
+        probe_touched(lane->index, TRACE_REACHED, page);
         sample_take(engine, page);
         lane_touched(engine, lane, page, PREFETCH_REACHED,
                      lane->marker_writes[i] || ept_dirty(engine->ept, page));

@@ -31,7 +31,7 @@ static int pin_page(struct fault_context *context, uint64_t page, bool write)
         uint64_t start_ns = clock_now_ns();
         int tried = pin_try(&engine->words[page], write);
         if (tried <= 0) {
-            probe_touched(context->lane, TRACE_PINNED, page, 1);
+            probe_pinned(context->lane, page);
             return tried;
         }
         int error = page_resolve(context, page, write, true);

@@ -31,6 +31,7 @@ void trace_fault(unsigned thread, uint64_t page, bool write, uint64_t seen, uint
                  uint64_t start_ns);
 void trace_run(enum trace_type type, unsigned detail, unsigned thread, uint64_t page,
                uint64_t pages);
+void trace_pinned(unsigned thread, uint64_t page);
 void trace_pages(enum trace_type type, unsigned thread, const uint64_t pages[], uint64_t count);
 /* fates[i]: 0 not evicted, else 1 + enum trace_fate, of page first + i. */
 void trace_evicted(uint64_t first, const uint64_t set[], const uint8_t fates[], unsigned count);
@@ -84,11 +85,16 @@ static inline void probe_filled(unsigned thread, uint64_t page, uint64_t pages, 
         trace_run(TRACE_FILL, !zero, thread, page, pages);
 }
 
-static inline void probe_touched(unsigned thread, enum trace_seen how, uint64_t page,
-                                 uint64_t pages)
+static inline void probe_touched(unsigned thread, enum trace_seen how, uint64_t page)
 {
     if (trace_wanted())
-        trace_run(TRACE_TOUCH, how, thread, page, pages);
+        trace_run(TRACE_TOUCH, how, thread, page, 1);
+}
+
+static inline void probe_pinned(unsigned thread, uint64_t page)
+{
+    if (trace_wanted())
+        trace_pinned(thread, page);
 }
 
 static inline void probe_evicted(uint64_t first, const uint64_t set[], const uint8_t fates[],

@@ -19,6 +19,8 @@
 #define RING_RECORDS 8192u    /* 128 KiB; at 200,000 faults a second they last for 40 ms */
 #define RINGS_MAX    2048u    /* vCPUs, and what else runs in the engine */
 #define DRAIN_NS     5000000u /* between two looks at the rings */
+#define KNOWN_PAGES  64u      /* of those pinned lately, by thread ... */
+#define KNOWN_NS     1000000u /* ... not recorded again so soon */
 
 struct ring {
     _Atomic uint64_t head; /* records ever put in, by the owner */
@@ -126,6 +128,24 @@ void trace_run(enum trace_type type, unsigned detail, unsigned thread, uint64_t 
         here = here < pages ? here : pages;
         record_put(what_of(type, detail, thread, page), ns, here);
     }
+}
+
+/*
+ * The monitor looks at the code page of every miss, and at the same buffers in every system call:
+ * one record a millisecond is enough to know that a page is in use.
+ */
+void trace_pinned(unsigned thread, uint64_t page)
+{
+    static _Thread_local struct {
+        uint64_t page, ns;
+    } known[KNOWN_PAGES];
+    uint64_t ns = clock_now_ns();
+    unsigned i = page % KNOWN_PAGES;
+    if (known[i].page == page && ns - known[i].ns < KNOWN_NS)
+        return;
+    known[i].page = page;
+    known[i].ns = ns;
+    record_put(what_of(TRACE_TOUCH, TRACE_PINNED, thread, page), ns, 1);
 }
 
 void trace_pages(enum trace_type type, unsigned thread, const uint64_t pages[], uint64_t count)
