@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulator: its LRU, FIFO and Belady against plain ones that search all pages, and what the
+ * engine's own policy and prefetchers are there for.
+ */
+#include "tests/unit/unit.h"
+
+#include "fault/replay.h"
+
+#include <string.h>
+
+#define LOCAL   REPLAY_LOCAL_MIN_PAGES
+#define LOW     (LOCAL / 16)
+#define HIGH    (2 * LOW)
+#define PAGES   1024u
+#define MAX     40000u
+#define BASE    0x55500u
+
+static struct trace_record records[MAX];
+static uint32_t touched[MAX];
+static struct trace trace;
+static uint64_t state;
+
+static uint32_t next_random(uint32_t below)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33) % below;
+}
+
+static void add(enum trace_type type, unsigned thread, uint64_t page, uint64_t value)
+{
+    ck_assert_uint_lt(trace.count, MAX);
+    touched[trace.count] = (uint32_t)page;
+    records[trace.count] = (struct trace_record){
+        (BASE + page) | (uint64_t)thread << 40 | (uint64_t)type << 48,
+        trace.count * 200 | value << 40};
+    trace.count++;
+}
+
+static void touch(uint64_t page)
+{
+    add(TRACE_FAULT, 0, page, 10);
+}
+
+static void reset(void)
+{
+    memset(&trace, 0, sizeof(trace));
+    trace.records = records;
+    state = 5;
+}
+
+static struct replay_result run(enum replay_policy policy, const char *prefetcher)
+{
+    struct replay_config config = {.policy = policy,
+                                   .prefetcher = prefetch_find(prefetcher),
+                                   .local_pages = LOCAL,
+                                   .latency_ns = 10000};
+    struct replay_input *input;
+    struct replay_result result;
+    const char *wrong;
+    ck_assert_int_eq(replay_input_create(&input, &trace, &wrong), 0);
+    ck_assert_int_eq(replay_run(input, &config, &result), 0);
+    replay_input_destroy(input);
+    ck_assert_uint_eq(result.prefetched, result.used + result.wasted);
+    return result;
+}
+
+/* ---- plain ones ---- */
+
+static struct {
+    bool here, known;
+    uint64_t key; /* the largest is evicted */
+} plain[PAGES];
+
+static uint64_t plain_key(enum replay_policy policy, size_t now, uint32_t page, uint64_t before)
+{
+    if (policy == REPLAY_FIFO && plain[page].here)
+        return before;
+    if (policy != REPLAY_BELADY)
+        return UINT64_MAX - now;
+    for (size_t i = now + 1; i < trace.count; i++)
+        if (touched[i] == page)
+            return i;
+    return UINT64_MAX;
+}
+
+static unsigned plain_evict(unsigned resident)
+{
+    while (LOCAL - resident < HIGH) {
+        uint32_t worst = PAGES;
+        for (uint32_t i = 0; i < PAGES; i++)
+            if (plain[i].here && (worst == PAGES || plain[i].key > plain[worst].key))
+                worst = i;
+        plain[worst].here = false;
+        resident--;
+    }
+    return resident;
+}
+
+static uint64_t plain_misses(enum replay_policy policy)
+{
+    unsigned resident = 0;
+    uint64_t misses = 0;
+    memset(plain, 0, sizeof(plain));
+    for (size_t i = 0; i < trace.count; i++) {
+        uint32_t page = touched[i];
+        bool here = plain[page].here;
+        if (!here && LOCAL - resident < LOW)
+            resident = plain_evict(resident);
+        misses += !here && plain[page].known;
+        resident += !here;
+        plain[page].key = plain_key(policy, i, page, plain[page].key);
+        plain[page].here = plain[page].known = true;
+    }
+    return misses;
+}
+
+START_TEST(policies_agree_with_plain_ones)
+{
+    reset();
+    for (unsigned i = 0; i < 6000; i++) /* squared: some pages are much hotter than others */
+        touch(next_random(PAGES) * (uint64_t)next_random(PAGES) / PAGES);
+    enum replay_policy policy = (enum replay_policy)_i;
+    ck_assert_uint_eq(run(policy, "none").misses, plain_misses(policy));
+}
+END_TEST
+
+/* ---- what must hold ---- */
+
+START_TEST(what_fits_never_misses)
+{
+    reset();
+    for (unsigned i = 0; i < 5000; i++)
+        touch(next_random(LOCAL - HIGH));
+    for (unsigned policy = 0; policy < REPLAY_POLICIES; policy++) {
+        struct replay_result result = run((enum replay_policy)policy, "none");
+        ck_assert_uint_eq(result.misses, 0);
+        ck_assert_uint_eq(result.first, LOCAL - HIGH);
+    }
+}
+END_TEST
+
+START_TEST(belady_is_beaten_by_none)
+{
+    reset();
+    for (unsigned i = 0; i < 20000; i++)
+        touch(i % 3 ? next_random(200) : i % PAGES);
+    uint64_t best = run(REPLAY_BELADY, "none").misses;
+    for (unsigned policy = 0; policy < REPLAY_POLICIES; policy++)
+        ck_assert_uint_ge(run((enum replay_policy)policy, "none").misses, best);
+}
+END_TEST
+
+START_TEST(a_loop_defeats_lru_but_not_belady)
+{
+    reset();
+    for (unsigned i = 0; i < 8 * PAGES; i++)
+        touch(i % PAGES);
+    ck_assert_uint_eq(run(REPLAY_LRU, "none").misses, 7 * PAGES);
+    ck_assert_uint_lt(run(REPLAY_BELADY, "none").misses, 6 * PAGES);
+}
+END_TEST
+
+START_TEST(a_hot_set_survives_a_scan)
+{
+    reset();
+    for (unsigned i = 0; i < 30000; i++)
+        touch(i & 1 ? next_random(100) : 100 + i / 2 % (PAGES - 100));
+    uint64_t scanned = 15000 - (PAGES - 100); /* these miss whatever one does, but for Belady */
+    uint64_t clock = run(REPLAY_CLOCK, "none").misses, fifo = run(REPLAY_FIFO, "none").misses;
+    ck_assert_uint_le(clock, scanned + 600);
+    ck_assert_uint_ge(fifo, scanned + 3000);
+}
+END_TEST
+
+START_TEST(prefetchers_are_the_engines_own)
+{
+    reset();
+    for (unsigned i = 0; i < 6 * PAGES; i++)
+        touch(i % PAGES);
+    struct replay_result none = run(REPLAY_CLOCK, "none"), ahead = run(REPLAY_CLOCK, "auto");
+    ck_assert_uint_eq(none.prefetched, 0);
+    ck_assert_uint_gt(none.misses, 4 * PAGES);
+    ck_assert_uint_lt(ahead.misses, none.misses / 10);
+    ck_assert_uint_ge(ahead.used * 100, ahead.prefetched * 90);
+    ck_assert_uint_lt(ahead.stall_ns, none.stall_ns);
+}
+END_TEST
+
+START_TEST(discarded_pages_come_back_as_new)
+{
+    reset();
+    for (unsigned turn = 0; turn < 10; turn++) {
+        for (unsigned i = 0; i < 100; i++)
+            touch(i);
+        add(TRACE_DISCARD, 0, 0, 100);
+    }
+    for (unsigned policy = 0; policy < REPLAY_POLICIES; policy++) {
+        struct replay_result result = run((enum replay_policy)policy, "none");
+        ck_assert_uint_eq(result.first, 1000);
+        ck_assert_uint_eq(result.misses + result.evicted, 0);
+    }
+}
+END_TEST
+
+START_TEST(the_same_trace_gives_the_same_figures)
+{
+    reset();
+    for (unsigned i = 0; i < 10000; i++)
+        add(TRACE_FAULT, i % 5, i % 7 ? next_random(PAGES) : i % PAGES, 3);
+    struct replay_result a = run(REPLAY_CLOCK, "auto"), b = run(REPLAY_CLOCK, "auto");
+    ck_assert_mem_eq(&a, &b, sizeof(a));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("replay");
+    TCase *tcase = tcase_create("what-if");
+    tcase_set_timeout(tcase, 60);
+    tcase_add_loop_test(tcase, policies_agree_with_plain_ones, REPLAY_FIFO, REPLAY_POLICIES);
+    tcase_add_test(tcase, what_fits_never_misses);
+    tcase_add_test(tcase, belady_is_beaten_by_none);
+    tcase_add_test(tcase, a_loop_defeats_lru_but_not_belady);
+    tcase_add_test(tcase, a_hot_set_survives_a_scan);
+    tcase_add_test(tcase, prefetchers_are_the_engines_own);
+    tcase_add_test(tcase, discarded_pages_come_back_as_new);
+    tcase_add_test(tcase, the_same_trace_gives_the_same_figures);
+    suite_add_tcase(suite, tcase);
+    return unit_run(suite);
+}
