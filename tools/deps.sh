@@ -21,6 +21,7 @@ libjansson-dev      # --stats as JSON
 libelf-dev          # crash reports: symbols
 libdw-dev           # crash reports: backtraces
 libseccomp-dev      # sandbox around the monitor
+systemtap-sdt-dev   # static probes
 check               # unit tests
 spin                # model checker: page states
 clang               # fuzz targets

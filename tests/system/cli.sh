@@ -37,6 +37,8 @@ test_commands_are_refused() {
     usage "completion: the shell must be: bash$" completion
     usage "completion: the shell must be: bash$" completion tcsh
     usage "doctor: unexpected 'now'$" doctor now
+    usage "replay: one trace is needed$" replay
+    usage "replay: one trace is needed$" replay a b
     usage "unknown option '--fix'$" doctor --fix
 }
 
@@ -67,6 +69,12 @@ test_option_values_are_refused() {
     usage "--env =x: not of the form NAME=VALUE$" run --env =x true
     usage "--workdir tmp: not an absolute path$" run --workdir tmp true
     usage "--stats: the file name is empty$" run --stats '' true
+    usage "--trace: the file name is empty$" run --trace '' true
+    usage "--policy best: not a list of clock, fifo, lru and belady$" replay --policy best x
+    usage "--policy : not a list of" replay --policy lru, x
+    usage "--prefetch best: unknown prefetcher" replay --prefetch none,best x
+    usage "--latency 11s: not a duration up to 10s" replay --latency 11s x
+    usage "--local $(seq -s, 40): more than 32 words$" replay --local "$(seq -s, 40)" x
 }
 
 test_directories_are_refused() {
@@ -103,8 +111,59 @@ test_statistics_file_must_be_writable() {
     refused '--stats /: cannot write: Is a directory$' --stats /
 }
 
+test_trace_file_must_be_writable() {
+    local paged=(--memory 64M --local 16M)
+    refused '--trace /no/such/file: cannot write: No such file or directory$' \
+        "${paged[@]}" --trace /no/such/file
+}
+
+test_replay_refuses_what_is_no_trace() {
+    local corpus=$REPO/tests/fuzz/corpus/trace
+    for words in "/no/such: cannot read: No such file or directory" "/: cannot read: Is a directory" \
+        "$corpus/other_magic: not usable: not a trace of farvisor's \(at byte 0\)" \
+        "$corpus/unknown_type: not usable: damaged record \(at byte 512\)"; do
+        expect_status 125 "$FARVISOR" replay "${words%%: *}"
+        expect_stderr "^farvisor: $words\$"
+    done
+    expect_status 125 "$FARVISOR" replay --local 1000K "$corpus/mixed"
+    expect_stderr '--local 1000K: less than 256 pages$'
+    expect_status 125 "$FARVISOR" replay --local 1.5M "$corpus/mixed"
+    expect_stderr '--local 1.5M: not a list of sizes \(64M,1G\) or shares \(50%\)$'
+    expect_status 125 "$FARVISOR" replay --local 101% "$corpus/mixed"
+    expect_stderr '--local 101%: not a share from 1% to 100%$'
+    expect_status 125 "$FARVISOR" replay --local 16M --csv /no/such/file "$corpus/mixed"
+    expect_stderr '--csv /no/such/file: cannot write: No such file or directory$'
+    expect_status 125 "$FARVISOR" replay --local 16M --csv /dev/full "$corpus/mixed"
+    expect_stderr '--csv /dev/full: cannot write: No space left on device$'
+}
+
+test_replay_warns_of_a_biased_trace() {
+    local corpus=$REPO/tests/fuzz/corpus/trace
+    expect_status 0 "$FARVISOR" replay --local 16M "$corpus/mixed"
+    [ -s err ] && fail "a warning without reason: $(cat err)"
+    expect_status 0 "$FARVISOR" replay --local 15M "$corpus/mixed"
+    expect_stderr 'recorded with 8.0 MiB here: smaller caches'
+    expect_status 0 "$FARVISOR" replay --local 16M "$corpus/sequences"
+    expect_stderr '3 events were dropped while it was recorded$'
+    expect_status 0 "$FARVISOR" replay --local 16M "$corpus/unfinished"
+    expect_stderr 'the recording did not come to its end$'
+    sed 's/none/auto/' "$corpus/mixed" >ahead
+    expect_status 0 "$FARVISOR" replay --local 16M ahead
+    expect_stderr 'ahead: recorded with --prefetch auto: touches of pages fetched ahead are missing'
+}
+
+test_static_probes_are_in_the_program() {
+    local header
+    header=$(echo '#include <sys/sdt.h>' | gcc -E - 2>/dev/null) || skip "built without systemtap-sdt-dev"
+    [ "$header" ] || skip "built without systemtap-sdt-dev"
+    readelf -n "$FARVISOR" >notes
+    for probe in fault_begin fault_end fetch land install evict; do
+        grep -A1 'Provider: farvisor$' notes | grep -qx "    Name: $probe" || fail "no probe $probe"
+    done
+}
+
 test_version_and_help_go_to_standard_output() {
-    for words in --version --help "run --help" "run --version" "run -h" "doctor --help" \
+    for words in --version --help "run --help" "run --version" "run -h" "doctor --help" "replay --help" \
         "completion bash"; do
         # shellcheck disable=SC2086 # words
         expect_status 0 "$FARVISOR" $words
@@ -132,13 +191,13 @@ manual_options() {
 }
 
 test_manual_explains_every_option() {
-    help_options run | sort >help
+    { help_options run && help_options replay; } | sort -u >help
     [ -s help ] || fail "no options found in the help text"
-    manual_options farvisor | sort >manual
+    manual_options farvisor | sort -u >manual
     diff help manual >&2 || fail "help and farvisor(1) differ"
-    "$FARVISOR" run --help | grep -oE '^  -[a-z], --[a-z-]+' | sort >short_help
+    "$FARVISOR" run --help | grep -oE '^  -[a-z], --[a-z-]+' | sort -u >short_help
     sed -E 's/\\f[BIR]//g; s/\\-/-/g' "$REPO/man/farvisor.1" |
-        grep -oE '^-[a-z], --[a-z-]+' | sed 's/^/  /' | sort >short_manual
+        grep -oE '^-[a-z], --[a-z-]+' | sed 's/^/  /' | sort -u >short_manual
     diff short_help short_manual >&2 || fail "one-letter forms in help and farvisor(1) differ"
 }
 
@@ -152,7 +211,7 @@ test_memserver_manual_explains_every_option() {
 test_completion_knows_every_option() {
     "$FARVISOR" completion bash >script
     bash -n script || fail "not a script"
-    for option in $(help_options run | sed 's/ .*//'); do
+    for option in $({ help_options run && help_options replay; } | sed 's/ .*//'); do
         grep -qe " $option\b" script || fail "$option is missing"
     done
     # shellcheck disable=SC2016,SC1091 # run by a fresh shell
@@ -162,6 +221,8 @@ test_completion_knows_every_option() {
         complete_words farvisor run --me | grep -qx -- --memory || exit 2
         complete_words farvisor run --fault-mode u | grep -qx uffd || exit 3
         complete_words farvisor run --memory 1G true --me | grep -qx -- --memory && exit 4
+        complete_words farvisor replay --po | grep -qx -- --policy || exit 6
+        complete_words farvisor replay --policy be | grep -qx belady || exit 7
         complete_words farvisor doctor --j | grep -qx -- --json || exit 5' ||
         fail "completion gives the wrong words ($?)"
 }
