@@ -40,14 +40,14 @@ make_inputs() {
     local name
     for name in "$@"; do
         case $name in
-        sort | sqlite) [ -e text ] || python3 "$here/../system/data/make_text.py" 24 >text ;;
+        sort | sqlite) [ -e text ] || python3 "$here/../system/data/make_text.py" 16 >text ;;
         esac
     done
 }
 
 trace_of() {
     case $1 in
-    scan | loop | zipf | kmeans | phases) record "$1" "$PATTERNS" "$1" 64 6 ;;
+    scan | loop | zipf | kmeans | phases) record "$1" "$PATTERNS" "$1" 64 4 ;;
     sort) record sort sort --parallel=1 -S 128M text ;;
     sqlite)
         record sqlite sqlite3 :memory: '.mode list' 'create table t(word text, n integer);' \
@@ -59,9 +59,9 @@ trace_of() {
         record python python3 -c '
 import random
 random.seed(3)
-d = {i: str(i) for i in range(300000)}
+d = {i: str(i) for i in range(200000)}
 s = 0
-for _ in range(600000): s += len(d[int(random.paretovariate(0.5)) % 300000])
+for _ in range(200000): s += len(d[int(random.paretovariate(0.5)) % 200000])
 for k in list(d)[::3]: del d[k]
 print(s, sum(map(len, d.values())))'
         ;;

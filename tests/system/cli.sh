@@ -230,7 +230,7 @@ test_completion_knows_every_option() {
 test_dump_config_shows_what_the_options_mean() {
     expect_status 0 env -i PATH=/bin HOME=/h SECRET=1 LC_ALL=C "$FARVISOR" run -m 64M --local 50% \
         --memserver h:1 --transport loopback,delay=1us --fault-mode uffd --prefetch trend --polling off --timeout 2s --threads 3 \
-        --env A=1 --env A=2 --env PATH=/x --dir /usr:/u:rw -d /etc --workdir /w --stats s \
+        --env A=1 --env A=2 --env PATH=/x --dir /usr:/u:rw -d /etc --workdir /w --stats s --trace t \
         --progress --dump-config -- prog --local
     cat >expected <<'EXPECTED'
 memory_bytes=67108864
@@ -244,6 +244,7 @@ timeout_ns=2000000000
 threads=3
 workdir=/w
 stats=s
+trace=t
 guides=0
 guide_accuracy_percent=10
 guide_time_percent=20
