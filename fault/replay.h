@@ -39,7 +39,7 @@ struct replay_input; /* a trace made ready; read-only, shared by any number of r
 
 /* 0, or -EINVAL or -ENOMEM with *wrong (static text). The trace is not needed afterwards. */
 int replay_input_create(struct replay_input **out, const struct trace *trace, const char **wrong);
-void replay_input_destroy(struct replay_input *input); /* accepts NULL */
+void replay_input_destroy(struct replay_input *input);       /* accepts NULL */
 uint64_t replay_footprint(const struct replay_input *input); /* distinct pages with contents */
 uint64_t replay_touches(const struct replay_input *input);
 

@@ -176,8 +176,8 @@ static int footprint_count(struct replay_input *input)
         return -ENOMEM;
     for (size_t i = 0; i < input->count; i++) {
         const struct replay_event *event = &input->events[i];
-        for (uint32_t j = event->page; event->kind != EVENT_DISCARD && j < event->page + event->pages;
-             j++)
+        for (uint32_t j = event->page;
+             event->kind != EVENT_DISCARD && j < event->page + event->pages; j++)
             seen[j / 64] |= 1ULL << (j % 64);
     }
     for (size_t i = 0; i < words; i++)

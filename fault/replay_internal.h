@@ -18,9 +18,9 @@
 enum replay_event_kind { EVENT_TOUCH, EVENT_FILL, EVENT_DISCARD };
 
 struct replay_event {
-    uint32_t page;    /* renumbered */
-    uint32_t ticks;   /* the thread computed before the touch */
-    uint32_t access;  /* TOUCH: its index in `next`; DISCARD: of its first page in `after` */
+    uint32_t page;   /* renumbered */
+    uint32_t ticks;  /* the thread computed before the touch */
+    uint32_t access; /* TOUCH: its index in `next`; DISCARD: of its first page in `after` */
     uint16_t pages;
     uint8_t kind;
     uint8_t thread; /* TRACE_NOBODY: nobody learns from it */
@@ -30,16 +30,16 @@ struct replay_event {
 struct replay_input {
     struct replay_event *events;
     size_t count;
-    uint32_t *next;  /* of each touch: the next one of the same contents, or NEVER */
-    uint32_t *first; /* of each page likewise */
-    uint32_t *after; /* of each page discarded: the first touch of its next contents */
+    uint32_t *next;    /* of each touch: the next one of the same contents, or NEVER */
+    uint32_t *first;   /* of each page likewise */
+    uint32_t *after;   /* of each page discarded: the first touch of its next contents */
     uint64_t *numbers; /* of the blocks, in the program's address space */
     uint32_t blocks;
     struct {
         uint64_t number;
-        uint32_t block; /* + 1; 0: empty */
-    } *index;       /* hash from numbers to blocks */
-    uint32_t slots; /* a power of two */
+        uint32_t block;                    /* + 1; 0: empty */
+    } * index;                             /* hash from numbers to blocks */
+    uint32_t slots;                        /* a power of two */
     uint64_t touches, discards, footprint; /* in pages */
 };
 
@@ -85,7 +85,7 @@ struct sim_queue { /* FIFO and LRU: a ring of pages by number, `pages` is its en
 struct sim_heap { /* Belady: resident pages by next touch; entries may be out of date */
     struct {
         uint32_t next, page;
-    } *entries;
+    } * entries;
     size_t count, room;
 };
 
@@ -96,8 +96,8 @@ struct sim {
     ept_word_t *words;
     struct block *blocks;
     uint8_t *flags;
-    uint32_t *next;     /* touch that comes next, of each page */
-    uint64_t *left_at;  /* `evicted` when the page left */
+    uint32_t *next;    /* touch that comes next, of each page */
+    uint64_t *left_at; /* `evicted` when the page left */
     uint64_t resident, low_free, high_free;
     struct clock clock;
     struct sim_queue queue;

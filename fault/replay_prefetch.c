@@ -104,9 +104,8 @@ static uint32_t run_start(struct sim *sim, unsigned thread, uint64_t number, uin
         if (!got)
             break;
         if (*marker == NO_PAGE)
-            *marker = got < SAMPLE_PAGES
-                          ? page
-                          : (page + SAMPLE_PAGES - 1) / SAMPLE_PAGES * SAMPLE_PAGES;
+            *marker =
+                got < SAMPLE_PAGES ? page : (page + SAMPLE_PAGES - 1) / SAMPLE_PAGES * SAMPLE_PAGES;
         at += got;
     }
     return at;
@@ -132,8 +131,7 @@ void sim_prefetch(struct sim *sim, unsigned thread, uint32_t page, enum prefetch
         return;
     sim_reclaim(sim);
     for (uint32_t i = 0; i < plan.count; i++) {
-        uint32_t passed =
-            run_start(sim, thread, plan.runs[i].page, plan.runs[i].pages, &marker);
+        uint32_t passed = run_start(sim, thread, plan.runs[i].page, plan.runs[i].pages, &marker);
         done += passed;
         if (passed < plan.runs[i].pages)
             break;

@@ -41,9 +41,14 @@ static const char *header_wrong(const struct trace_header *header)
 static bool detail_good(const struct trace_record *record)
 {
     static const unsigned details[16] = {
-        [TRACE_FAULT] = TRACE_CAUSES, [TRACE_TOUCH] = TRACE_SEENS, [TRACE_FILL] = 2,
-        [TRACE_PREFETCH] = 1,         [TRACE_LAND] = 1,            [TRACE_EVICT] = TRACE_FATES,
-        [TRACE_DISCARD] = 1,          [TRACE_END] = 1,
+        [TRACE_FAULT] = TRACE_CAUSES,
+        [TRACE_TOUCH] = TRACE_SEENS,
+        [TRACE_FILL] = 2,
+        [TRACE_PREFETCH] = 1,
+        [TRACE_LAND] = 1,
+        [TRACE_EVICT] = TRACE_FATES,
+        [TRACE_DISCARD] = 1,
+        [TRACE_END] = 1,
     };
     return trace_detail(record) < details[trace_type(record)]; /* an unknown type has none */
 }

@@ -14,10 +14,9 @@ static const char csv_heading[] =
 static void csv_line(FILE *csv, const struct replay_config *config,
                      const struct replay_result *result)
 {
-    const uint64_t values[] = {result->touches,    result->first,    result->misses,
-                               result->late,       result->refaults, result->prefetched,
-                               result->used,       result->wasted,   result->evicted,
-                               result->stall_ns};
+    const uint64_t values[] = {result->touches,  result->first,      result->misses, result->late,
+                               result->refaults, result->prefetched, result->used,   result->wasted,
+                               result->evicted,  result->stall_ns};
     if (!csv)
         return;
     fprintf(csv, "%s,%s,%llu", replay_policy_name(config->policy), config->prefetcher->name,
@@ -54,9 +53,8 @@ static void table_head(const struct replay_question *question, const char *prefe
 
 static void cell_print(const struct replay_result *result, bool ahead)
 {
-    double used = result->prefetched
-                      ? 100.0 * (double)result->used / (double)result->prefetched
-                      : 100.0;
+    double used =
+        result->prefetched ? 100.0 * (double)result->used / (double)result->prefetched : 100.0;
     printf(" %9.3f", miss_percent(result));
     if (ahead)
         printf(" /%6.1f", used);

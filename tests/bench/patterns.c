@@ -7,8 +7,8 @@
  *   scan    a hot eighth is touched at random, twice for every page that a scan over the rest reads
  *   loop    all of it in order, again and again: what LRU and FIFO are worst at
  *   zipf    page n is touched in proportion to 1/n, pages shuffled
- *   kmeans  points are read in order each turn, with one page of centres and of sums each (an eighth)
- *   phases  a working set of a quarter, at random, which moves on every turn
+ *   kmeans  points are read in order each turn, with one page of centres and of sums each (an
+ * eighth) phases  a working set of a quarter, at random, which moves on every turn
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -95,8 +95,8 @@ int main(int argc, char **argv)
         return 2;
     }
     pages = strtoull(argv[2], NULL, 10) * 256;
-    uint8_t *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *memory =
+        mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || pages < 256)
         return 1;
     for (uint64_t i = 0; i < pages; i++) /* contents, or an evicted page would just be forgotten */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzzes the reader of traces, and the simulator with what passes: whatever a file holds, it is
- * refused or played, and the figures add up. Linked with libFuzzer, or with replay.c for the corpus.
+ * refused or played, and the figures add up. Linked with libFuzzer, or with replay.c for the
+ * corpus.
  */
 #include "fault/replay.h"
 

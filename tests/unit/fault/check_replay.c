@@ -9,12 +9,12 @@
 
 #include <string.h>
 
-#define LOCAL   REPLAY_LOCAL_MIN_PAGES
-#define LOW     (LOCAL / 16)
-#define HIGH    (2 * LOW)
-#define PAGES   1024u
-#define MAX     40000u
-#define BASE    0x55500u
+#define LOCAL REPLAY_LOCAL_MIN_PAGES
+#define LOW   (LOCAL / 16)
+#define HIGH  (2 * LOW)
+#define PAGES 1024u
+#define MAX   40000u
+#define BASE  0x55500u
 
 static struct trace_record records[MAX];
 static uint32_t touched[MAX];
@@ -31,9 +31,9 @@ static void add(enum trace_type type, unsigned thread, uint64_t page, uint64_t v
 {
     ck_assert_uint_lt(trace.count, MAX);
     touched[trace.count] = (uint32_t)page;
-    records[trace.count] = (struct trace_record){
-        (BASE + page) | (uint64_t)thread << 40 | (uint64_t)type << 48,
-        trace.count * 200 | value << 40};
+    records[trace.count] =
+        (struct trace_record){(BASE + page) | (uint64_t)thread << 40 | (uint64_t)type << 48,
+                              trace.count * 200 | value << 40};
     trace.count++;
 }
 

@@ -130,8 +130,8 @@ START_TEST(runs_are_cut_at_blocks)
     trace_pages(TRACE_DISCARD, 3, pages, 6);
     trace_stop(&totals);
     file_parse(fd, &trace);
-    const uint64_t expected[][2] = {{500, 12}, {512, 512}, {1024, 76},
-                                    {5, 3},    {20, 1},    {511, 1}, {512, 1}};
+    const uint64_t expected[][2] = {{500, 12}, {512, 512}, {1024, 76}, {5, 3},
+                                    {20, 1},   {511, 1},   {512, 1}};
     ck_assert_uint_eq(trace.count, 7);
     for (unsigned i = 0; i < 7; i++) {
         ck_assert_uint_eq(trace_page(&trace.records[i]), expected[i][0]);
@@ -154,8 +154,10 @@ START_TEST(evictions_are_told_by_fate)
     probe_evicted(1024, set, fates, 512, 7);
     trace_stop(&totals);
     file_parse(fd, &trace);
-    const unsigned expected[][3] = {{1024, 2, TRACE_CLEAN},     {1026, 2, TRACE_WRITTEN},
-                                    {1028, 1, TRACE_FORGOTTEN}, {1029, 1, TRACE_CLEAN},
+    const unsigned expected[][3] = {{1024, 2, TRACE_CLEAN},
+                                    {1026, 2, TRACE_WRITTEN},
+                                    {1028, 1, TRACE_FORGOTTEN},
+                                    {1029, 1, TRACE_CLEAN},
                                     {1088, 1, TRACE_WRITTEN}};
     ck_assert_uint_eq(trace.count, 5);
     for (unsigned i = 0; i < 5; i++) {
