@@ -13,6 +13,8 @@ while left > 0:
     random_bytes = rng.randbytes(10 * batch).translate(keys)
     for i in range(batch):
         key = random_bytes[10 * i : 10 * i + 10]
-        sys.stdout.buffer.write(b"%b  %032X  %b\n" % (key, number, b"%04X" % (number % 65536) * 13 + b"0"))
+        sys.stdout.buffer.write(
+            b"%b  %032X  %b\n" % (key, number, b"%04X" % (number % 65536) * 13 + b"0")
+        )
         number += 1
     left -= batch
