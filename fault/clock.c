@@ -190,15 +190,16 @@ static bool page_demote(struct clock *clock, uint64_t page)
     return true;
 }
 
-/* Second chance: accessed pages lose the bit, the others go back to probation. */
-static void block_age(struct clock *clock, uint64_t first)
+/* Second chance: accessed pages lose the bit, the others (without `mercy`: all) go back to
+ * probation. */
+static void block_age(struct clock *clock, uint64_t first, bool mercy)
 {
     unsigned demoted = 0, run = 0;
     for (unsigned i = 0; i <= BLOCK_PAGES; i++) {
         uint64_t word = i < BLOCK_PAGES ? atomic_load(&clock->words[first + i]) : 0;
         bool spared = false;
         if (ept_word_state(word) == EPT_LOCAL && word & EPT_ACTIVE) {
-            spared = clock->ops->accessed(clock->owner, first + i);
+            spared = mercy && clock->ops->accessed(clock->owner, first + i);
             if (spared)
                 clock->ops->accessed_clear(clock->owner, first + i);
             else
@@ -212,7 +213,7 @@ static void block_age(struct clock *clock, uint64_t first)
         block_queue(clock, first >> BLOCK_SHIFT, CLOCK_PROBATION);
 }
 
-static void active_age(struct clock *clock, bool force)
+static void active_age(struct clock *clock, bool force, bool mercy)
 {
     struct clock_entry entry;
     for (unsigned i = 0; i < AGE_BLOCKS; i++) {
@@ -220,7 +221,7 @@ static void active_age(struct clock *clock, bool force)
             return;
         if (!ring_pop(&clock->rings[CLOCK_ACTIVE], &entry))
             return;
-        block_age(clock, (uint64_t)entry.block << BLOCK_SHIFT);
+        block_age(clock, (uint64_t)entry.block << BLOCK_SHIFT, mercy);
         entry.stamp = now(clock);
         block_requeue(clock, entry, CLOCK_ACTIVE, false);
     }
@@ -253,15 +254,20 @@ bool clock_choose(struct clock *clock, uint64_t want, bool urgent, struct clock_
 {
     struct clock_entry entry;
     memset(choice, 0, sizeof(*choice));
-    active_age(clock, urgent);
+    active_age(clock, urgent, true);
     choice->queue = CLOCK_COLD;
     bool any = ring_pop(&clock->rings[CLOCK_COLD], &entry);
     if (!any) {
         choice->queue = CLOCK_PROBATION;
         any = ring_pop(&clock->rings[CLOCK_PROBATION], &entry);
     }
-    if (!any) {
-        active_age(clock, true);
+    /*
+     * All that is here is ACTIVE. Where all of it is in use too (random touches of a little more
+     * than fits), Accessed bits tell nothing, and turns of the hand in search of one that is clear
+     * would keep whoever waits for a frame waiting: the oldest block goes then.
+     */
+    for (unsigned mercy = 2; mercy-- > 0 && !any;) {
+        active_age(clock, true, mercy);
         any = ring_pop(&clock->rings[CLOCK_PROBATION], &entry);
     }
     if (!any)
@@ -282,9 +288,10 @@ void clock_return(struct clock *clock, const struct clock_choice *choice)
 void clock_cold(struct clock *clock, uint64_t page, uint64_t pages)
 {
     uint64_t number = page >> BLOCK_SHIFT;
+    bool demoted = false;
     for (uint64_t end = page + pages; page < end; page++) {
-        uint64_t word = atomic_load(&clock->words[page]);
-        page_demote(clock, page);
+        uint64_t word;
+        demoted |= page_demote(clock, page);
         do {
             word = atomic_load(&clock->words[page]);
         } while (ept_word_state(word) == EPT_LOCAL &&
@@ -292,5 +299,8 @@ void clock_cold(struct clock *clock, uint64_t page, uint64_t pages)
                      &clock->words[page], &word,
                      (word & EPT_LOW_HALF) | (uint64_t)(now(clock) - COLD_AGE) << EPT_STAMP_SHIFT));
     }
+    /* The one visit may find them pinned: without probation no hand would ever come by again. */
+    if (demoted)
+        block_queue(clock, number, CLOCK_PROBATION);
     block_queue(clock, number, CLOCK_COLD);
 }

@@ -321,6 +321,51 @@ START_TEST(no_block_is_lost_while_pages_arrive_and_leave)
 }
 END_TEST
 
+/* Candidates of so many choices, for a reclaimer that is in no hurry. */
+static unsigned candidates(unsigned choices)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < choices; i++) {
+        struct clock_choice choice;
+        if (!clock_choose(&policy, BLOCK_PAGES, false, &choice))
+            continue;
+        count += choice.count;
+        clock_return(&policy, &choice);
+    }
+    return count;
+}
+
+static void arrive_active(uint64_t page, unsigned pages)
+{
+    clock_arrived(&policy, page, pages, pages);
+    for (uint64_t i = page; i < page + pages; i++) {
+        words[i] = EPT_LOCAL | EPT_ACTIVE;
+        accessed[i] = true;
+    }
+}
+
+START_TEST(something_leaves_though_all_is_active_and_in_use)
+{
+    for (uint64_t block = 0; block < BLOCKS; block++)
+        arrive_active(block * BLOCK_PAGES, BLOCK_PAGES);
+    ck_assert_uint_gt(candidates(1), 0);
+}
+END_TEST
+
+/* Advice that a page is cold, given while a request holds it, may not hide it from the hands. */
+START_TEST(a_cold_page_that_was_pinned_leaves_later)
+{
+    arrive_active(0, 8);
+    for (uint64_t i = 0; i < 8; i++)
+        words[i] += EPT_PIN;
+    clock_cold(&policy, 0, 8);
+    ck_assert_uint_eq(candidates(4), 0);
+    for (uint64_t i = 0; i < 8; i++)
+        words[i] -= EPT_PIN;
+    ck_assert_uint_gt(candidates(4), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("clock");
@@ -338,6 +383,8 @@ int main(void)
     tcase_add_test(tcase, pinned_pages_are_not_chosen_however_urgent);
     tcase_add_test(tcase, urgent_takes_active_pages);
     tcase_add_test(tcase, no_block_is_lost_while_pages_arrive_and_leave);
+    tcase_add_test(tcase, something_leaves_though_all_is_active_and_in_use);
+    tcase_add_test(tcase, a_cold_page_that_was_pinned_leaves_later);
     suite_add_tcase(suite, tcase);
     return unit_run(suite);
 }
