@@ -81,9 +81,14 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
     }
 }
 
+/*
+ * The D bit was cleared when the page left last, at an epoch not after the present one. Its own
+ * stamp does not tell: of a LOCAL page it is an arrival, and one on advice that the page is cold
+ * (clock.c) is long before any eviction.
+ */
 static void page_forget(struct fault_engine *engine, uint64_t page)
 {
-    uint64_t epoch = atomic_load(&engine->words[page]) >> EPT_STAMP_SHIFT << EPT_STAMP_SHIFT;
+    uint64_t epoch = (uint64_t)atomic_load(&engine->clock.epoch) << EPT_STAMP_SHIFT;
     word_settle(&engine->words[page], epoch | EPT_ABSENT);
 }
 
