@@ -186,13 +186,24 @@ static unsigned classify(struct evictor *evictor)
 
 /* ---- 4: write ---- */
 
-/* Takes finished write-backs, waiting for one. 0 or -errno. */
+/*
+ * Takes finished write-backs, waiting for one. 0 or -errno. The queue itself gives a node that does
+ * not answer up, and says so; it does not count the time for which we were stopped, and neither may
+ * we: libfabric moves bytes only while it is asked, so after a SIGSTOP the first look finds
+ * nothing.
+ */
 static int collect(struct evictor *evictor)
 {
+    struct patience patience = {.left_ns = 2 * evictor->engine->config.timeout_ns};
     struct rdma_completion done[16];
-    int got = rdma_queue_poll(evictor->queue, done, 16, evictor->engine->config.timeout_ns);
+    int got, error = 0;
+    do {
+        uint64_t start_ns = clock_now_ns();
+        got = rdma_queue_poll(evictor->queue, done, 16, PATIENCE_SLICE_NS);
+        error = got ? 0 : patience_spend(&patience, start_ns);
+    } while (!got && !error);
     if (got <= 0)
-        return got < 0 ? got : -ETIMEDOUT;
+        return got < 0 ? got : error;
     for (int i = 0; i < got; i++)
         if (done[i].status)
             return done[i].status;

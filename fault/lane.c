@@ -82,7 +82,8 @@ int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t pa
 
 int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page)
 {
-    struct patience patience = {.left_ns = engine->config.timeout_ns};
+    /* Twice: the queue gives the node up first, and says so. */
+    struct patience patience = {.left_ns = 2 * engine->config.timeout_ns};
     struct rdma_completion completion;
     for (;;) {
         uint64_t start_ns = clock_now_ns();
