@@ -132,8 +132,10 @@ static void *worker_main(void *argument)
     struct worker *worker = argument;
     struct fault_engine *engine = worker->engine;
     const atomic_bool *stop = &engine->reclaimer->stop;
-    while (!atomic_load(stop)) {
+    for (;;) {
         unsigned seen = atomic_load(&engine->reclaim_wanted);
+        if (atomic_load(stop)) /* after `seen`, or its wake-up could be missed */
+            break;
         if (frames_free(engine) >= engine->low_free_pages) {
             counter_wait(&engine->reclaim_wanted, seen, IDLE_NS);
             continue;
