@@ -127,13 +127,20 @@ int fault_engine_create(struct fault_engine **out, const struct fault_config *co
     return 0;
 }
 
-void fault_engine_destroy(struct fault_engine *engine)
+void fault_engine_stop(struct fault_engine *engine)
 {
     if (!engine)
         return;
     fault_events_stop(engine);
     lander_stop(engine);
     reclaimer_stop(engine);
+}
+
+void fault_engine_destroy(struct fault_engine *engine)
+{
+    if (!engine)
+        return;
+    fault_engine_stop(engine);
     lanes_destroy(engine);
     clock_destroy(&engine->clock);
     for (size_t i = 0; i < BLOCK_LOCKS; i++)

@@ -90,7 +90,10 @@ struct fault_counters {
 bool fault_prefetcher_known(const char *name);
 /* Starts the reclaimer where something is remote. Returns 0 or -errno after one message. */
 int fault_engine_create(struct fault_engine **out, const struct fault_config *config);
-/* Stops its threads; no context may be in use any more. Accepts NULL. */
+/* Stops its threads: from here on it calls nothing of fault_source by itself, so that what that
+ * needs (vCPUs) may go. No guest runs any more. Accepts NULL, also twice. */
+void fault_engine_stop(struct fault_engine *engine);
+/* Stops it; no context may be in use any more. Accepts NULL. */
 void fault_engine_destroy(struct fault_engine *engine);
 /* Sticky: why far memory cannot be reached any more, or 0. Any thread. */
 int fault_engine_error(const struct fault_engine *engine);

@@ -198,6 +198,7 @@ static void machine_destroy(struct machine *m)
     struct vm *vm = &m->vm;
     events_stop(vm);
     hints_stop(vm->hints);
+    fault_engine_stop(vm->engine); /* its threads look vCPUs up: mm_source_expel */
     vcpu_destroy_all(vm);
     (void)record_stop(vm); /* where the machine could not be built to the end */
     timers_destroy(vm->timers);
