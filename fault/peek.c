@@ -8,7 +8,8 @@
  * not have. While the claim stands nobody can discard the page, so its slab cannot be released, and
  * nobody can fetch, change and write it back, so the bytes are of one moment. A fault that comes
  * meanwhile waits for one round trip. Looks at one page share the claim, unless somebody waits for
- * it: then the next look tries again later, or a stream of looks could keep a fault waiting.
+ * it: then the next look tries again later, and a new claim is left alone until whoever waited has
+ * had time to wake up, or a stream of looks could keep a fault waiting until it gives up.
  */
 #include "fault/engine_internal.h"
 #include "support.h"
@@ -17,11 +18,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOOKS 64u /* one bit each */
+#define LOOKS    64u      /* one bit each */
+#define YIELDS   16u      /* pages remembered that somebody waited for */
+#define YIELD_NS 1000000u /* a sleeper's wake-up on a busy host */
 
 struct look {
     uint64_t page;
     struct fault_peek *peek;
+};
+
+struct yield {
+    uint64_t page, until_ns;
 };
 
 struct looker {
@@ -29,6 +36,7 @@ struct looker {
     uint8_t *buffer; /* FAULT_PEEK_MAX_BYTES for each look */
     uint64_t busy;   /* looks in use */
     struct look looks[LOOKS];
+    struct yield yields[YIELDS]; /* by page; another page may take the place: it is courtesy */
 };
 
 static int looker_get(struct fault_context *context, struct looker **out)
@@ -67,6 +75,21 @@ static bool claim_shared(struct fault_context *context, const struct looker *loo
         if (looker->looks[__builtin_ctzll(left)].page == page)
             return !(atomic_load(&context->engine->words[page]) & EPT_WAITERS);
     return false;
+}
+
+/* Gives the claim up, noting whether somebody waited for it. */
+static void claim_end(struct fault_context *context, uint64_t page)
+{
+    if (atomic_load(&context->engine->words[page]) & EPT_WAITERS)
+        context->looker->yields[page % YIELDS] =
+            (struct yield){.page = page, .until_ns = clock_now_ns() + YIELD_NS};
+    run_release(context->engine, page, 1, EPT_REMOTE);
+}
+
+static bool claim_yields(const struct looker *looker, uint64_t page)
+{
+    const struct yield *yield = &looker->yields[page % YIELDS];
+    return yield->until_ns && yield->page == page && clock_now_ns() < yield->until_ns;
 }
 
 static int look_post(struct looker *looker, unsigned index, const struct fault_peek *peek)
@@ -125,6 +148,8 @@ static int peek_remote(struct fault_context *context, struct fault_peek *peek, u
     if (looker->busy == UINT64_MAX)
         return -EAGAIN;
     bool shared = claim_shared(context, looker, page);
+    if (!shared && claim_yields(looker, page))
+        return -EAGAIN;
     if (!shared && !run_claim(engine, page, 1, EPT_REMOTE, EPT_FETCHING, 0))
         return -EAGAIN;
     unsigned index = (unsigned)__builtin_ctzll(~looker->busy);
@@ -177,7 +202,7 @@ static void look_landed(struct fault_context *context, unsigned index, int statu
     for (uint64_t left = looker->busy; left && last; left &= left - 1)
         last = looker->looks[__builtin_ctzll(left)].page != look.page;
     if (last)
-        run_release(context->engine, look.page, 1, EPT_REMOTE);
+        claim_end(context, look.page);
     look.peek->status = status;
     look.peek->done(look.peek);
 }

@@ -33,6 +33,7 @@ static struct rdma_node *node;
 static struct fault_engine *engine;
 static struct fault_context *context;
 static char address[128];
+static const char *transport = "auto";
 
 static void server_start(void)
 {
@@ -78,7 +79,7 @@ static void setup(void)
     gpa_t gpa = FIRST << EPT_PAGE_SHIFT;
     ck_assert_int_eq(ept_back(ept, gpa, 2ULL * MEMORY_PAGES * EPT_PAGE_BYTES), 0);
     ck_assert_int_eq(ept_protect(ept, gpa, 16 << 20, EPT_READ | EPT_WRITE), 0);
-    struct rdma_config far = {.transport = "auto",
+    struct rdma_config far = {.transport = transport,
                               .address = address,
                               .name = "check_engine",
                               .quota_bytes = 128 << 20,
@@ -384,6 +385,63 @@ START_TEST(cold_pages_leave_first)
 }
 END_TEST
 
+static void setup_slow(void)
+{
+    transport = "loopback,delay=100us";
+    setup();
+}
+
+static struct {
+    uint64_t page;
+    atomic_bool stop;
+    atomic_uint_fast64_t looks;
+} stared;
+
+static void *starer(void *argument)
+{
+    struct fault_context *own;
+    uint64_t got;
+    (void)argument;
+    ck_assert_int_eq(fault_context_create(engine, &own), 0);
+    while (!atomic_load(&stared.stop))
+        if (!fault_peek(own, stared.page << EPT_PAGE_SHIFT, sizeof(got), &got))
+            atomic_fetch_add(&stared.looks, 1);
+    fault_context_destroy(own);
+    return NULL;
+}
+
+static uint64_t far_reads(void)
+{
+    struct rdma_counters wire;
+    rdma_node_counters(node, &wire);
+    return wire.reads;
+}
+
+/* Each look claims its page for a round trip: one after the other may not keep a fault waiting. */
+START_TEST(a_stream_of_looks_lets_a_fault_through)
+{
+    uint64_t most = 0;
+    range_send_away(1024);
+    for (uint64_t i = 0; i < 48; i++) {
+        pthread_t thread;
+        uint64_t at = i * 397 % 1024; /* no sequence */
+        stared.page = FIRST + at;
+        atomic_store(&stared.stop, false);
+        atomic_store(&stared.looks, 0);
+        ck_assert_int_eq(pthread_create(&thread, NULL, starer, NULL), 0);
+        while (atomic_load(&stared.looks) < 10)
+            usleep(100);
+        uint64_t before = far_reads();
+        ck_assert_uint_eq(page_get(context, stared.page), 1000 * at + 1000);
+        uint64_t reads = far_reads() - before;
+        most = reads > most ? reads : most;
+        atomic_store(&stared.stop, true);
+        pthread_join(thread, NULL);
+    }
+    ck_assert_uint_lt(most, 100); /* hundreds where it had to be lucky */
+}
+END_TEST
+
 START_TEST(lost_node_is_an_error_not_a_hang)
 {
     for (uint64_t i = 0; i < 2 * LOCAL_PAGES; i++)
@@ -426,5 +484,10 @@ int main(void)
     tcase_add_test(tests, threads_lose_nothing);
     tcase_add_test(tests, lost_node_is_an_error_not_a_hang);
     suite_add_tcase(suite, tests);
+    TCase *slow = tcase_create("slow");
+    tcase_add_checked_fixture(slow, setup_slow, teardown);
+    tcase_set_timeout(slow, 120);
+    tcase_add_test(slow, a_stream_of_looks_lets_a_fault_through);
+    suite_add_tcase(suite, slow);
     return unit_run(suite);
 }
