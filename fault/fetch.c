@@ -32,8 +32,9 @@ void fault_touched_late(struct fault_context *context, uint64_t page, bool write
     touched(context->engine, &context->engine->lanes[context->lane], page, PREFETCH_LATE, write);
 }
 
-/* With the page claimed and the demand lock held. */
-static int demand(struct fault_context *context, struct lane *lane, uint64_t page, bool write)
+/* With the page claimed and the demand lock held. *learnt: the prefetcher knows of it. */
+static int demand(struct fault_context *context, struct lane *lane, uint64_t page, bool write,
+                  bool *learnt)
 {
     struct fault_engine *engine = context->engine;
     uint64_t start_ns = clock_now_ns();
@@ -41,7 +42,7 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
     if (error)
         return error;
     probe_fetch_demand(page);
-    bool learnt = touched_try(engine, lane, page, write);
+    *learnt = touched_try(engine, lane, page, write);
     error = lane_demand_wait(engine, lane, page);
     if (error)
         return error;
@@ -52,8 +53,6 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
     fault_histogram_add(&context->tally.fetch_ns, fetched_ns - start_ns);
     fault_histogram_add(&context->tally.install_ns, clock_now_ns() - fetched_ns);
     tally_add(&context->tally.demand_fetches, 1);
-    if (!learnt)
-        touched(engine, lane, page, PREFETCH_MISS, write);
     return 0;
 }
 
@@ -69,10 +68,14 @@ int fault_fetch(struct fault_context *context, uint64_t page, bool write)
         return -EAGAIN;
     }
     pthread_mutex_lock(&lane->demand_lock);
+    bool learnt = false;
     int error = fault_engine_error(engine);
     if (!error)
-        error = demand(context, lane, page, write);
+        error = demand(context, lane, page, write, &learnt);
     pthread_mutex_unlock(&lane->demand_lock);
+    /* Not before: who holds the lane may be waiting for a flight, and others want to demand. */
+    if (!error && !learnt)
+        touched(engine, lane, page, PREFETCH_MISS, write);
     if (!error)
         return 0;
     frames_give(engine, 1);
