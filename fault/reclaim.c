@@ -77,32 +77,6 @@ static int64_t block_begin(struct worker *worker, bool urgent, bool *any)
     return claimed;
 }
 
-/* Frees frames up to the high mark. 0, or -errno when far memory is lost. */
-static int reclaim(struct worker *worker, const atomic_bool *stop)
-{
-    struct fault_engine *engine = worker->engine;
-    uint64_t fruitless = 0;
-    while (!atomic_load(stop) && frames_free(engine) + worker->leaving < engine->high_free_pages) {
-        /* A whole turn without a page: whoever waits for a frame cannot wait for another turn. */
-        bool urgent = fruitless > clock_blocks(&engine->clock) + 1, any;
-        int64_t claimed = block_begin(worker, urgent, &any);
-        if (claimed < 0)
-            return (int)claimed;
-        fruitless = claimed ? 0 : fruitless + 1;
-        if (claimed && any)
-            continue;
-        if (worker->begun && all_finish(worker))
-            return fault_engine_error(engine);
-        if (!any || fruitless > 2 * clock_blocks(&engine->clock) + 2) {
-            counter_wait(&engine->reclaim_wanted, atomic_load(&engine->reclaim_wanted), BACKOFF_NS);
-            if (!any)
-                return 0;
-            fruitless = 0;
-        }
-    }
-    return all_finish(worker);
-}
-
 /*
  * A vCPU that stays in KVM_RUN keeps the pages evicted meanwhile from being trusted when they come
  * back (engine.c, "Epochs"), and each of those would be written once more than needed. So where
@@ -127,6 +101,33 @@ static void laggards_expel(struct worker *worker)
     }
 }
 
+/* Frees frames up to the high mark. 0, or -errno when far memory is lost. */
+static int reclaim(struct worker *worker, const atomic_bool *stop)
+{
+    struct fault_engine *engine = worker->engine;
+    uint64_t fruitless = 0;
+    while (!atomic_load(stop) && frames_free(engine) + worker->leaving < engine->high_free_pages) {
+        laggards_expel(worker);
+        /* A whole turn without a page: whoever waits for a frame cannot wait for another turn. */
+        bool urgent = fruitless > clock_blocks(&engine->clock) + 1, any;
+        int64_t claimed = block_begin(worker, urgent, &any);
+        if (claimed < 0)
+            return (int)claimed;
+        fruitless = claimed ? 0 : fruitless + 1;
+        if (claimed && any)
+            continue;
+        if (worker->begun && all_finish(worker))
+            return fault_engine_error(engine);
+        if (!any || fruitless > 2 * clock_blocks(&engine->clock) + 2) {
+            counter_wait(&engine->reclaim_wanted, atomic_load(&engine->reclaim_wanted), BACKOFF_NS);
+            if (!any)
+                return 0;
+            fruitless = 0;
+        }
+    }
+    return all_finish(worker);
+}
+
 static void *worker_main(void *argument)
 {
     struct worker *worker = argument;
@@ -140,7 +141,6 @@ static void *worker_main(void *argument)
             counter_wait(&engine->reclaim_wanted, seen, IDLE_NS);
             continue;
         }
-        laggards_expel(worker);
         if (reclaim(worker, stop)) {
             counter_wake(&engine->frames_sequence); /* those who wait learn of the error */
             break;
