@@ -171,8 +171,11 @@ static int loopback_copy(struct rdma_queue *queue, const struct queue_slot *slot
                              : pwrite(loopback->file, local + done, bytes - done, at);
         if (moved > 0)
             done += (size_t)moved;
-        else if (moved == 0 || errno != EINTR)
+        else if (moved == 0 || errno != EINTR) {
+            rdma_node_fail(queue->node, -EIO, "a transfer failed: %s (did the server end?)",
+                           strerror(moved ? errno : EIO));
             return -EIO;
+        }
     }
     return 0;
 }
