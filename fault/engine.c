@@ -26,11 +26,25 @@ int fault_engine_error(const struct fault_engine *engine)
     return error || !engine->config.node ? error : rdma_node_error(engine->config.node);
 }
 
-int fault_fail(struct fault_engine *engine, int error)
+int fault_fail_told(struct fault_engine *engine, int error)
 {
     int none = 0;
     if (atomic_compare_exchange_strong(&engine->error, &none, error))
         eventfd_write(engine->error_fd, 1);
+    return error;
+}
+
+int fault_fail(struct fault_engine *engine, int error)
+{
+    int none = 0;
+    if (!atomic_compare_exchange_strong(&engine->error, &none, error))
+        return error;
+    /* A lost node and a full one have said so; whoever runs the guest tells what no memory means.
+     */
+    const struct rdma_node *node = engine->config.node;
+    if (error != -ENOSPC && error != -ENOMEM && !(node && rdma_node_error(node)))
+        message_error("far memory: %s", strerror(-error));
+    eventfd_write(engine->error_fd, 1);
     return error;
 }
 

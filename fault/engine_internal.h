@@ -117,7 +117,9 @@ static inline pthread_mutex_t *block_lock(struct fault_engine *engine, uint64_t 
 }
 
 /* ---- engine.c ---- */
-int fault_fail(struct fault_engine *engine, int error); /* remembers the first; returns it */
+/* Remembers the first error, wakes the watchdog, and says why unless somebody did; returns it. */
+int fault_fail(struct fault_engine *engine, int error);
+int fault_fail_told(struct fault_engine *engine, int error); /* the caller has printed a message */
 /* Has every vCPU left KVM_RUN since the batch of evictions `epoch`? */
 bool fault_epoch_passed(struct fault_engine *engine, uint32_t epoch);
 

@@ -42,7 +42,9 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
     /* The sleeper must wake even if somebody else installed the page: it then touches it again. */
     if (error >= 0 || error == -EFAULT)
         ept_wake(engine->ept, page, 1);
-    else if (error == -EIO && source->unfillable && !fault_engine_error(engine))
+    /* The vCPU looks for itself then, and says what it found. */
+    else if ((error == -EIO || error == -ENOMEM) && source->unfillable &&
+             !fault_engine_error(engine))
         source->unfillable(source->owner, page, (int)event->arg.pagefault.feat.ptid);
     else
         fault_fail(engine, error);

@@ -361,7 +361,7 @@ int64_t evictor_finish(struct evictor *evictor)
     error = drop_frames(evictor, &freed);
     if (error) {
         message_error("second stage: free pages: %s", strerror(-error));
-        return fault_fail(engine, error);
+        return fault_fail_told(engine, error);
     }
     publish(evictor, freed);
     if (lost)

@@ -139,6 +139,18 @@ static void flight_end(struct fault_engine *engine, struct lane *lane, struct fl
     lane->in_flight--;
 }
 
+/* A lane without a second queue, because the node or the device has no more, only fetches less. */
+static int prefetch_open(struct fault_engine *engine, struct lane *lane)
+{
+    if (lane->prefetch)
+        return 0;
+    if (!lane->refused && rdma_queue_create(engine->config.node, RDMA_QUEUE_PREFETCH, LANE_FLIGHTS,
+                                            &lane->prefetch) == 0)
+        return 0;
+    lane->refused = true;
+    return -EAGAIN;
+}
+
 static int flight_post(struct fault_engine *engine, struct lane *lane, struct flight *flight)
 {
     struct rdma_request request = {.op = RDMA_READ,
@@ -146,9 +158,7 @@ static int flight_post(struct fault_engine *engine, struct lane *lane, struct fl
                                    .page = flight->page,
                                    .local = flight->buffer,
                                    .cookie = (uint64_t)(flight - lane->flights)};
-    int posted = lane->prefetch ? 0
-                                : rdma_queue_create(engine->config.node, RDMA_QUEUE_PREFETCH,
-                                                    LANE_FLIGHTS, &lane->prefetch);
+    int posted = prefetch_open(engine, lane);
     if (!posted)
         posted = rdma_queue_post(lane->prefetch, &request, 1);
     if (posted == 1) {

@@ -48,6 +48,7 @@ struct lane {
 
     pthread_mutex_t lock; /* everything below; held while a flight lands */
     struct rdma_queue *prefetch;
+    bool refused; /* it could not be made, and is not tried again */
     struct flight flights[LANE_FLIGHTS];
     unsigned in_flight;
     uint64_t markers[LANE_MARKERS]; /* sampled pages: accessed means that more is wanted */

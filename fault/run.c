@@ -88,7 +88,7 @@ int install_failed(struct fault_engine *engine, uint64_t page, int error)
 {
     message_error("second stage: install page at 0x%llx: %s",
                   (unsigned long long)page << EPT_PAGE_SHIFT, strerror(-error));
-    return fault_fail(engine, error);
+    return fault_fail_told(engine, error);
 }
 
 /*

@@ -178,4 +178,13 @@ test_quota_reached() {
     [ -s err ] || fail 'no message'
 }
 
+# More memory than there is: as Linux's out-of-memory killer, and said, whoever solves the misses.
+test_out_of_memory_is_said() {
+    local mode
+    for mode in exit uffd; do
+        expect_status 137 far --memory 64M --local 16M --fault-mode "$mode" "$GUESTS/eat_memory"
+        expect_stderr '^farvisor: guest: out of memory at 0x[0-9a-f]+: all 64.0 MiB are in use \(see --memory\)$'
+    done
+}
+
 system_main "$@"
