@@ -283,8 +283,11 @@ static inline bool io_is_inet(const struct io_file *file)
 {
     return file->family == AF_INET || file->family == AF_INET6;
 }
-/* May the program send or connect there? One warning a run if not. 0 or -EACCES. */
-int io_connect_check(const struct io_call *call, const struct sockaddr_storage *address);
+/*
+ * May the program send or connect there? One warning a run if not. 0 or -EACCES; the wildcard
+ * becomes the address it was taken for.
+ */
+int io_connect_check(const struct io_call *call, struct sockaddr_storage *address);
 int io_bind_check(const struct io_call *call, struct sockaddr_storage *address, bool udp);
 
 /* ---- io_time.c ---- */
