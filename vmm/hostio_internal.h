@@ -325,10 +325,22 @@ struct io_cursor {
 int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable);
 void io_batch_unpin(struct vm *vm, struct io_batch *batch);
 void io_cursor_advance(struct io_cursor *at, uint64_t bytes);
+uint64_t io_cursor_left(const struct io_cursor *at); /* bytes from here to the end */
+/* Does it hold all that is left? Pins are bounded: no more than 64 spans, 64 pages. */
+bool io_batch_is_whole(const struct io_batch *batch, const struct io_cursor *at);
 /* Copies and checks the program's iovec. *spans is freed by the caller unless == small. */
 #define IO_SPANS_SMALL 8
 int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[IO_SPANS_SMALL],
                   struct iovec **spans);
+
+/* ---- io_message.c ---- */
+struct msghdr;
+/*
+ * Sends what is left as one message, by a copy: a message goes out whole or not at all, and pins
+ * are bounded. header: the address, if any. Bytes or -errno.
+ */
+int64_t io_message_send(const struct io_call *call, const struct io_file *file,
+                        const struct io_cursor *cursor, struct msghdr *header, int flags);
 
 /* Prototypes of every handler, from the table. */
 #define IO_CALL(number, name, handler, note) int64_t handler(const struct io_call *call);

@@ -28,15 +28,6 @@ struct transfer {
     bool write;
 };
 
-static uint64_t spans_bytes(const struct io_cursor *at)
-{
-    uint64_t bytes = 0;
-
-    for (unsigned i = at->index; i < at->count; i++)
-        bytes += at->spans[i].iov_len;
-    return bytes - at->offset;
-}
-
 /* Pipes and terminals may make us wait long: not with much memory pinned. 0 or -EINTR. */
 static int wait_ready(const struct transfer *transfer)
 {
@@ -46,7 +37,7 @@ static int wait_ready(const struct transfer *transfer)
 
     if ((!S_ISFIFO(file->type) && !S_ISCHR(file->type)) || file->whole)
         return 0;
-    if (spans_bytes(&transfer->cursor) <= PINNED_WAIT_MAX_BYTES)
+    if (io_cursor_left(&transfer->cursor) <= PINNED_WAIT_MAX_BYTES)
         return 0;
     if (fcntl(file->fd, F_GETFL) & O_NONBLOCK)
         return 0;
@@ -114,6 +105,14 @@ static int64_t transfer_pieces(struct transfer *transfer)
             result = io_batch_pin(vm, &batch, &transfer->cursor, !transfer->write);
         if (result)
             break;
+        if (transfer->write && S_ISSOCK(transfer->file->type) && !transfer->file->stream &&
+            !io_batch_is_whole(&batch, &transfer->cursor)) {
+            io_batch_unpin(vm, &batch);
+            result = io_message_send(transfer->call, transfer->file, &transfer->cursor,
+                                     &(struct msghdr){0}, 0);
+            total = result < 0 ? total : result;
+            break;
+        }
         result = transfer_piece(transfer, &batch);
         io_batch_unpin(vm, &batch);
         if (result < 0)
