@@ -30,6 +30,7 @@ struct io_file {
     int fd;               /* host descriptor, owned */
     mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;           /* transfers go on until complete: regular files, memory devices */
+    bool slow;            /* a file that waits even to be written: elsewhere, or synchronous */
     bool frozen;          /* not the program's to change: no fchmod and the like */
     sa_family_t family;   /* of a socket */
     bool stream;          /* a socket without message boundaries */
@@ -224,6 +225,12 @@ static inline uint32_t io_arg_u32(const struct io_call *call, unsigned index)
 static inline void io_commit(const struct io_call *call)
 {
     call->vcpu->committed = true;
+}
+/* What may wait in the host where it cannot be told not to: not on the poller. -EINTR. */
+static inline long io_hand_back(const struct io_call *call)
+{
+    call->vcpu->handed_back = true;
+    return -EINTR;
 }
 /* A system call on the calling thread, errors as -errno. Not interruptible by a kick. */
 long io_host(long number, long a, long b, long c, long d, long e, long f);

@@ -69,7 +69,9 @@ static long transfer_piece(const struct transfer *transfer, const struct io_batc
     }
     if (at_once && S_ISSOCK(transfer->file->type))
         return socket_piece(transfer, batch);
-    /* A write to a file waits for nobody; a read may wait for a disk. */
+    if (at_once && transfer->write && transfer->file->slow)
+        return io_hand_back(transfer->call);
+    /* A write to the page cache waits for nobody; a read may wait for a disk. */
     if (transfer->file->whole && (transfer->write || !at_once))
         return io_host(number, transfer->file->fd, (long)batch->iov, batch->count, offset, 0,
                        transfer->flags);
