@@ -89,6 +89,17 @@ static bool transfer_goes_on(const struct transfer *transfer, const struct io_ba
     return transfer->file->whole || transfer->write;
 }
 
+/*
+ * On the poller a file's transfer is one piece or none: others wait meanwhile, and what it began
+ * would be gone on with after others had their turn at the file position, or on another file that
+ * the descriptor stands for by then.
+ */
+static bool takes_long(const struct transfer *transfer, const struct io_batch *batch)
+{
+    return transfer->call->vcpu->at_once && transfer->file->whole &&
+           !io_batch_is_whole(batch, &transfer->cursor);
+}
+
 static int64_t transfer_pieces(struct transfer *transfer)
 {
     struct vm *vm = transfer->call->vm;
@@ -115,7 +126,8 @@ static int64_t transfer_pieces(struct transfer *transfer)
             total = result < 0 ? total : result;
             break;
         }
-        result = transfer_piece(transfer, &batch);
+        result = takes_long(transfer, &batch) ? io_hand_back(transfer->call)
+                                              : transfer_piece(transfer, &batch);
         io_batch_unpin(vm, &batch);
         if (result < 0)
             break;
