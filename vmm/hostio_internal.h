@@ -34,6 +34,7 @@ struct io_file {
     bool frozen;          /* not the program's to change: no fchmod and the like */
     sa_family_t family;   /* of a socket */
     bool stream;          /* a socket without message boundaries */
+    atomic_bool patient;  /* a socket that waits for more than a byte: SO_RCVLOWAT */
     bool read_only;       /* comes from a read-only grant: no new open to write either */
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */

@@ -71,7 +71,7 @@ static bool is_slow(const struct io_file *file)
 
 static void file_classify(struct io_file *file)
 {
-    int type = 0, family = 0;
+    int type = 0, family = 0, lowest = 1;
     socklen_t bytes = sizeof(int);
     struct stat status;
 
@@ -85,6 +85,9 @@ static void file_classify(struct io_file *file)
         return;
     (void)getsockopt(file->fd, SOL_SOCKET, SO_TYPE, &type, &bytes);
     (void)getsockopt(file->fd, SOL_SOCKET, SO_DOMAIN, &family, &bytes);
+    bytes = sizeof(int);
+    (void)getsockopt(file->fd, SOL_SOCKET, SO_RCVLOWAT, &lowest, &bytes);
+    atomic_init(&file->patient, lowest > 1); /* accepted sockets inherit it */
     file->stream = type == SOCK_STREAM;
     file->family = (sa_family_t)family;
 }

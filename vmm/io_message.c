@@ -58,8 +58,12 @@ static int64_t message_piece(struct message *message, uint64_t *bytes)
 {
     const struct io_call *call = message->call;
     struct io_batch batch;
-    int64_t result = io_batch_pin(call->vm, &batch, &message->cursor, !message->send);
+    int64_t result;
 
+    /* Asked not to wait, the host gives less than the socket's least. */
+    if (call->vcpu->at_once && !message->send && atomic_load(&message->file->patient))
+        return io_hand_back(call);
+    result = io_batch_pin(call->vm, &batch, &message->cursor, !message->send);
     if (result)
         return result;
     *bytes = batch.bytes;

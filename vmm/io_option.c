@@ -121,6 +121,8 @@ int64_t io_setsockopt(const struct io_call *call)
     if (!result)
         result = IO_HOST5(SYS_setsockopt, file->fd, io_arg_int(call, 1), io_arg_int(call, 2), value,
                           bytes);
+    if (!result && io_arg_int(call, 1) == SOL_SOCKET && io_arg_int(call, 2) == SO_RCVLOWAT)
+        atomic_store(&file->patient, true);
     io_file_put(file);
     return result;
 }

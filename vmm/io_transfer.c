@@ -50,6 +50,8 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
 {
     struct msghdr header = {.msg_iov = (struct iovec *)batch->iov, .msg_iovlen = batch->count};
 
+    if (!transfer->write && atomic_load(&transfer->file->patient))
+        return io_hand_back(transfer->call);
     if (!batch->bytes || transfer->offset >= 0 || transfer->flags) /* odd: as it would be anyway */
         return vcpu_syscall(transfer->call->vcpu, -1, 0, 0, 0, 0, 0, 0);
     return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_sendmsg : SYS_recvmsg,
