@@ -140,9 +140,8 @@ END_TEST
 /* Linux would connect a bound socket to the address it is bound to. */
 START_TEST(a_wildcard_becomes_the_address_that_was_judged)
 {
-    static const char *const cases[][2] = {{"0.0.0.0", "127.0.0.1:22"},
-                                           {"::ffff:0.0.0.0", "127.0.0.1:22"},
-                                           {"::", "[::1]:22"}};
+    static const char *const cases[][2] = {
+        {"0.0.0.0", "127.0.0.1:22"}, {"::ffff:0.0.0.0", "127.0.0.1:22"}, {"::", "[::1]:22"}};
     char text[NET_TEXT_BYTES];
 
     rules[0] = rule("", 22, false);
