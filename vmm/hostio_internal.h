@@ -348,7 +348,7 @@ struct msghdr;
  * are bounded. header: the address, if any. Bytes or -errno.
  */
 int64_t io_message_send(const struct io_call *call, const struct io_file *file,
-                        const struct io_cursor *cursor, struct msghdr *header, int flags);
+                        const struct io_cursor *cursor, const struct msghdr *header, int flags);
 
 /* Prototypes of every handler, from the table. */
 #define IO_CALL(number, name, handler, note) int64_t handler(const struct io_call *call);

@@ -27,10 +27,11 @@ struct message {
 };
 
 int64_t io_message_send(const struct io_call *call, const struct io_file *file,
-                        const struct io_cursor *cursor, struct msghdr *header, int flags)
+                        const struct io_cursor *cursor, const struct msghdr *header, int flags)
 {
     uint64_t left = io_cursor_left(cursor), bytes = 0, skip = cursor->offset;
     struct iovec whole = {.iov_len = left};
+    struct msghdr message = *header;
     int64_t result = 0;
 
     if (left > MESSAGE_MAX_BYTES)
@@ -45,11 +46,11 @@ int64_t io_message_send(const struct io_call *call, const struct io_file *file,
                                (gpa_t)cursor->spans[i].iov_base + skip, piece);
         bytes += piece;
     }
-    header->msg_iov = &whole;
-    header->msg_iovlen = 1;
+    message.msg_iov = &whole;
+    message.msg_iovlen = 1;
     if (!result)
-        result = vcpu_syscall(call->vcpu, SYS_sendmsg, file->fd, (long)header, flags | MSG_NOSIGNAL,
-                              0, 0, 0);
+        result = vcpu_syscall(call->vcpu, SYS_sendmsg, file->fd, (long)&message,
+                              flags | MSG_NOSIGNAL, 0, 0, 0);
     free(whole.iov_base);
     return result;
 }
