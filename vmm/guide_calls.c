@@ -58,6 +58,8 @@ static int64_t guide_residency(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa
     uint64_t left = ((end - 1) >> EPT_PAGE_SHIFT) - page + 1;
     int error = 0;
     while (left > 0 && !error) {
+        if (atomic_load(&vm->ending)) /* a large reservation takes its time */
+            return -EINTR;
         uint64_t now = left < RESIDENCY_BATCH ? left : RESIDENCY_BATCH;
         error = fault_residency(vm->engine, page, now, state);
         if (!error)

@@ -136,6 +136,8 @@ static bool ring_turn(struct hint_ring *ring)
     if (ring->reading)
         hint_reads_retry(ring);
     for (unsigned i = 0; i < TURN_HINTS && !ring->pages && !ring->broken; i++) {
+        if (atomic_load_explicit(&ring->hints->stop, memory_order_relaxed))
+            break; /* 32 of the largest hints of every ring take their time */
         uint32_t waiting = __atomic_load_n(&shared->head, __ATOMIC_ACQUIRE) - ring->tail;
         struct fv_hint hint;
         if (waiting == 0)

@@ -30,9 +30,11 @@ struct io_file {
     int fd;               /* host descriptor, owned */
     mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;           /* transfers go on until complete: regular files, memory devices */
+    bool slow;            /* a file that waits even to be written: elsewhere, or synchronous */
     bool frozen;          /* not the program's to change: no fchmod and the like */
     sa_family_t family;   /* of a socket */
     bool stream;          /* a socket without message boundaries */
+    atomic_bool patient;  /* a socket that waits for more than a byte: SO_RCVLOWAT */
     bool read_only;       /* comes from a read-only grant: no new open to write either */
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
@@ -225,6 +227,12 @@ static inline void io_commit(const struct io_call *call)
 {
     call->vcpu->committed = true;
 }
+/* What may wait in the host where it cannot be told not to: not on the poller. -EINTR. */
+static inline long io_hand_back(const struct io_call *call)
+{
+    call->vcpu->handed_back = true;
+    return -EINTR;
+}
 /* A system call on the calling thread, errors as -errno. Not interruptible by a kick. */
 long io_host(long number, long a, long b, long c, long d, long e, long f);
 #define IO_HOST1(n, a)          io_host(n, (long)(a), 0, 0, 0, 0, 0)
@@ -283,8 +291,11 @@ static inline bool io_is_inet(const struct io_file *file)
 {
     return file->family == AF_INET || file->family == AF_INET6;
 }
-/* May the program send or connect there? One warning a run if not. 0 or -EACCES. */
-int io_connect_check(const struct io_call *call, const struct sockaddr_storage *address);
+/*
+ * May the program send or connect there? One warning a run if not. 0 or -EACCES; the wildcard
+ * becomes the address it was taken for.
+ */
+int io_connect_check(const struct io_call *call, struct sockaddr_storage *address);
 int io_bind_check(const struct io_call *call, struct sockaddr_storage *address, bool udp);
 
 /* ---- io_time.c ---- */
@@ -322,10 +333,22 @@ struct io_cursor {
 int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable);
 void io_batch_unpin(struct vm *vm, struct io_batch *batch);
 void io_cursor_advance(struct io_cursor *at, uint64_t bytes);
+uint64_t io_cursor_left(const struct io_cursor *at); /* bytes from here to the end */
+/* Does it hold all that is left? Pins are bounded: no more than 64 spans, 64 pages. */
+bool io_batch_is_whole(const struct io_batch *batch, const struct io_cursor *at);
 /* Copies and checks the program's iovec. *spans is freed by the caller unless == small. */
 #define IO_SPANS_SMALL 8
 int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[IO_SPANS_SMALL],
                   struct iovec **spans);
+
+/* ---- io_message.c ---- */
+struct msghdr;
+/*
+ * Sends what is left as one message, by a copy: a message goes out whole or not at all, and pins
+ * are bounded. header: the address, if any. Bytes or -errno.
+ */
+int64_t io_message_send(const struct io_call *call, const struct io_file *file,
+                        const struct io_cursor *cursor, const struct msghdr *header, int flags);
 
 /* Prototypes of every handler, from the table. */
 #define IO_CALL(number, name, handler, note) int64_t handler(const struct io_call *call);

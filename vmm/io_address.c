@@ -64,7 +64,7 @@ int io_address_write(const struct io_call *call, gpa_t to, gpa_t bytes_gpa,
     return error ? error : guestmem_write(call->vm, bytes_gpa, &bytes, sizeof(bytes));
 }
 
-int io_connect_check(const struct io_call *call, const struct sockaddr_storage *address)
+int io_connect_check(const struct io_call *call, struct sockaddr_storage *address)
 {
     char text[NET_TEXT_BYTES];
     int error = net_connect_check(call->io->config, address);

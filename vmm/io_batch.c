@@ -54,7 +54,11 @@ static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, 
 
         if (piece > *bytes - good)
             piece = *bytes - good;
-        if (guestmem_pin(vm, gpa + good, piece, writable, &page))
+        error = guestmem_pin(vm, gpa + good, piece, writable, &page);
+        /* Handed back: whoever makes the whole call anew must not find a part of it done. */
+        if (error == -EINTR)
+            return error;
+        if (error)
             break;
         guestmem_unpin(vm, gpa + good, piece);
         good += piece;
@@ -107,6 +111,20 @@ void io_batch_unpin(struct vm *vm, struct io_batch *batch)
     for (unsigned i = 0; i < batch->count; i++)
         guestmem_unpin(vm, batch->gpa[i], batch->iov[i].iov_len);
     batch->count = 0;
+}
+
+uint64_t io_cursor_left(const struct io_cursor *at)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = at->index; i < at->count; i++)
+        bytes += at->spans[i].iov_len;
+    return bytes - at->offset;
+}
+
+bool io_batch_is_whole(const struct io_batch *batch, const struct io_cursor *at)
+{
+    return batch->bytes == io_cursor_left(at);
 }
 
 void io_cursor_advance(struct io_cursor *at, uint64_t bytes)

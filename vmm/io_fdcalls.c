@@ -160,6 +160,17 @@ int64_t io_fcntl(const struct io_call *call)
     }
 }
 
+/* lseek on the poller: looking for holes reads from a disk, and a transfer holds the position. */
+static bool seek_waits(const struct io_call *call, struct io_file *file)
+{
+    if (!call->vcpu->at_once)
+        return false;
+    if (file->slow || io_arg_int(call, 2) > SEEK_END || pthread_mutex_trylock(&file->seek))
+        return true;
+    pthread_mutex_unlock(&file->seek);
+    return false;
+}
+
 /* lseek, fsync, ftruncate, fallocate and the like. */
 int64_t io_fd_plain(const struct io_call *call)
 {
@@ -168,7 +179,10 @@ int64_t io_fd_plain(const struct io_call *call)
 
     if (!file)
         return -EBADF;
-    result = IO_HOST5(call->number, file->fd, call->args[1], call->args[2], call->args[3], 0);
+    if (seek_waits(call, file))
+        result = io_hand_back(call);
+    else
+        result = IO_HOST5(call->number, file->fd, call->args[1], call->args[2], call->args[3], 0);
     io_file_put(file);
     return result;
 }

@@ -8,10 +8,12 @@
  */
 #include "vmm/hostio_internal.h"
 
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define FIRST_SLOTS   64
@@ -41,9 +43,35 @@ void io_fds_destroy(struct io_fds *fds)
     pthread_mutex_destroy(&fds->lock);
 }
 
+/* Writing to a file of these fills the host's page cache; others may ask a server first. */
+static bool is_local(int fd)
+{
+    static const long types[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,      BTRFS_SUPER_MAGIC,
+                                 F2FS_SUPER_MAGIC, TMPFS_MAGIC,          RAMFS_MAGIC,
+                                 HUGETLBFS_MAGIC,  OVERLAYFS_SUPER_MAGIC};
+    struct statfs status;
+
+    if (fstatfs(fd, &status))
+        return false;
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (status.f_type == types[i])
+            return true;
+    }
+    return false;
+}
+
+static bool is_slow(const struct io_file *file)
+{
+    if (S_ISBLK(file->type))
+        return true;
+    if (!S_ISREG(file->type))
+        return false;
+    return fcntl(file->fd, F_GETFL) & (O_DSYNC | O_SYNC | O_DIRECT) || !is_local(file->fd);
+}
+
 static void file_classify(struct io_file *file)
 {
-    int type = 0, family = 0;
+    int type = 0, family = 0, lowest = 1;
     socklen_t bytes = sizeof(int);
     struct stat status;
 
@@ -52,10 +80,14 @@ static void file_classify(struct io_file *file)
     file->type = status.st_mode & S_IFMT;
     file->whole = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode) ||
                   (S_ISCHR(status.st_mode) && major(status.st_rdev) == MEMORY_DEVICE);
+    file->slow = is_slow(file);
     if (!S_ISSOCK(status.st_mode))
         return;
     (void)getsockopt(file->fd, SOL_SOCKET, SO_TYPE, &type, &bytes);
     (void)getsockopt(file->fd, SOL_SOCKET, SO_DOMAIN, &family, &bytes);
+    bytes = sizeof(int);
+    (void)getsockopt(file->fd, SOL_SOCKET, SO_RCVLOWAT, &lowest, &bytes);
+    atomic_init(&file->patient, lowest > 1); /* accepted sockets inherit it */
     file->stream = type == SOCK_STREAM;
     file->family = (sa_family_t)family;
 }

@@ -11,6 +11,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+/* More than any datagram that the host's limits let through as they usually are. */
+#define MESSAGE_MAX_BYTES (1u << 20)
+
 struct message {
     const struct io_call *call;
     struct io_file *file;
@@ -23,15 +26,53 @@ struct message {
     bool send;
 };
 
+int64_t io_message_send(const struct io_call *call, const struct io_file *file,
+                        const struct io_cursor *cursor, const struct msghdr *header, int flags)
+{
+    uint64_t left = io_cursor_left(cursor), bytes = 0, skip = cursor->offset;
+    struct iovec whole = {.iov_len = left};
+    struct msghdr message = *header;
+    int64_t result = 0;
+
+    if (left > MESSAGE_MAX_BYTES)
+        return -EMSGSIZE;
+    whole.iov_base = malloc(left + 1);
+    if (!whole.iov_base)
+        return -ENOMEM;
+    for (unsigned i = cursor->index; i < cursor->count && !result; i++, skip = 0) {
+        uint64_t piece = cursor->spans[i].iov_len - skip;
+
+        result = guestmem_read(call->vm, (char *)whole.iov_base + bytes,
+                               (gpa_t)cursor->spans[i].iov_base + skip, piece);
+        bytes += piece;
+    }
+    message.msg_iov = &whole;
+    message.msg_iovlen = 1;
+    if (!result)
+        result = vcpu_syscall(call->vcpu, SYS_sendmsg, file->fd, (long)&message,
+                              flags | MSG_NOSIGNAL, 0, 0, 0);
+    free(whole.iov_base);
+    return result;
+}
+
 static int64_t message_piece(struct message *message, uint64_t *bytes)
 {
     const struct io_call *call = message->call;
     struct io_batch batch;
-    int64_t result = io_batch_pin(call->vm, &batch, &message->cursor, !message->send);
+    int64_t result;
 
+    /* Asked not to wait, the host gives less than the socket's least. */
+    if (call->vcpu->at_once && !message->send && atomic_load(&message->file->patient))
+        return io_hand_back(call);
+    result = io_batch_pin(call->vm, &batch, &message->cursor, !message->send);
     if (result)
         return result;
     *bytes = batch.bytes;
+    if (message->send && !message->file->stream && !io_batch_is_whole(&batch, &message->cursor)) {
+        io_batch_unpin(call->vm, &batch);
+        return io_message_send(call, message->file, &message->cursor, &message->header,
+                               message->flags);
+    }
     message->header.msg_iov = batch.iov;
     message->header.msg_iovlen = batch.count;
     result =

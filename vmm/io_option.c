@@ -52,22 +52,54 @@ static int internet_option_check(int level, int name)
     return -ENOPROTOOPT;
 }
 
+/*
+ * What is not here: filters (programs in the host's kernel, whose getsockopt counts instructions,
+ * not bytes), devices and marks (ways around routing), the *FORCE forms (more of the host's memory
+ * than its limits say, for root), busy polling, zero copy (the host would still read pages that
+ * left meanwhile), and answers that name host descriptors.
+ */
+static const int socket_options[] = {
+    SO_DEBUG,           SO_REUSEADDR, SO_TYPE,      SO_ERROR,       SO_DONTROUTE,  SO_BROADCAST,
+    SO_SNDBUF,          SO_RCVBUF,    SO_KEEPALIVE, SO_OOBINLINE,   SO_NO_CHECK,   SO_PRIORITY,
+    SO_LINGER,          SO_REUSEPORT, SO_PASSCRED,  SO_PEERCRED,    SO_RCVLOWAT,   SO_SNDLOWAT,
+    SO_RCVTIMEO,        SO_SNDTIMEO,  SO_TIMESTAMP, SO_TIMESTAMPNS, SO_ACCEPTCONN, SO_PEERSEC,
+    SO_PASSSEC,         SO_PROTOCOL,  SO_DOMAIN,    SO_RXQ_OVFL,    SO_PEEK_OFF,   SO_INCOMING_CPU,
+    SO_MAX_PACING_RATE,
+};
+
+static int socket_option_check(int name)
+{
+    for (size_t i = 0; i < sizeof(socket_options) / sizeof(socket_options[0]); i++) {
+        if (socket_options[i] == name)
+            return 0;
+    }
+    return -ENOPROTOOPT;
+}
+
+static int option_check(int level, int name)
+{
+    return level == SOL_SOCKET ? socket_option_check(name) : internet_option_check(level, name);
+}
+
 static int set_check(int level, int name)
 {
     if (level != SOL_SOCKET)
         return internet_option_check(level, name);
     switch (name) {
-    case SO_ATTACH_FILTER: /* a program run in the host's kernel */
+    case SO_ATTACH_FILTER:
     case SO_ATTACH_BPF:
     case SO_ATTACH_REUSEPORT_CBPF:
     case SO_ATTACH_REUSEPORT_EBPF:
     case SO_BINDTODEVICE:
+    case SO_BINDTOIFINDEX:
     case SO_MARK:
+    case SO_SNDBUFFORCE: /* as for a user without rights: a program then asks for less */
+    case SO_RCVBUFFORCE:
         return -EPERM;
-    case SO_ZEROCOPY: /* the host would still read pages that left meanwhile */
+    case SO_ZEROCOPY:
         return -EOPNOTSUPP;
     default:
-        return 0;
+        return socket_option_check(name);
     }
 }
 
@@ -89,6 +121,8 @@ int64_t io_setsockopt(const struct io_call *call)
     if (!result)
         result = IO_HOST5(SYS_setsockopt, file->fd, io_arg_int(call, 1), io_arg_int(call, 2), value,
                           bytes);
+    if (!result && io_arg_int(call, 1) == SOL_SOCKET && io_arg_int(call, 2) == SO_RCVLOWAT)
+        atomic_store(&file->patient, true);
     io_file_put(file);
     return result;
 }
@@ -101,13 +135,10 @@ int64_t io_getsockopt(const struct io_call *call)
     uint32_t bytes;
     int64_t result = guestmem_read(call->vm, &bytes, call->args[4], sizeof(bytes));
 
-    if (!result && level != SOL_SOCKET)
-        result = internet_option_check(level, name);
+    if (!result)
+        result = option_check(level, name);
     if (result)
         return result;
-    /* Answers by descriptor would name the host's. */
-    if (level == SOL_SOCKET && name > SO_BUSY_POLL)
-        return -ENOPROTOOPT;
     if (bytes > sizeof(value))
         bytes = sizeof(value);
     file = io_fds_get(&call->io->fds, io_arg_int(call, 0));

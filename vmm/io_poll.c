@@ -13,6 +13,9 @@
 #include <sys/select.h>
 #include <sys/syscall.h>
 
+/* The poller serves others too: a look at a million descriptors takes its time. */
+#define AT_ONCE_MAX 256u
+
 /* A set of descriptors under poll, with references that keep them open. */
 struct poll_set {
     struct pollfd *list;
@@ -66,6 +69,8 @@ static int64_t poll_run(const struct io_call *call, const struct timespec *timeo
 
     if (count > io_nofile(call->io))
         return -EINVAL;
+    if (count > AT_ONCE_MAX && call->vcpu->at_once)
+        return io_hand_back(call);
     result = poll_set_create(&set, count);
     if (result)
         return result;

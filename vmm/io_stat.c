@@ -57,7 +57,10 @@ static int64_t stat_fd(const struct io_call *call, int fd, gpa_t out)
 
     if (!file)
         return -EBADF;
-    error = fstat(file->fd, &status) ? -errno : 0;
+    if (call->vcpu->at_once && file->slow)
+        error = (int)io_hand_back(call);
+    else
+        error = fstat(file->fd, &status) ? -errno : 0;
     io_file_put(file);
     return error ? error : guestmem_write(call->vm, out, &status, sizeof(status));
 }

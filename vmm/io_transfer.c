@@ -28,15 +28,6 @@ struct transfer {
     bool write;
 };
 
-static uint64_t spans_bytes(const struct io_cursor *at)
-{
-    uint64_t bytes = 0;
-
-    for (unsigned i = at->index; i < at->count; i++)
-        bytes += at->spans[i].iov_len;
-    return bytes - at->offset;
-}
-
 /* Pipes and terminals may make us wait long: not with much memory pinned. 0 or -EINTR. */
 static int wait_ready(const struct transfer *transfer)
 {
@@ -46,7 +37,7 @@ static int wait_ready(const struct transfer *transfer)
 
     if ((!S_ISFIFO(file->type) && !S_ISCHR(file->type)) || file->whole)
         return 0;
-    if (spans_bytes(&transfer->cursor) <= PINNED_WAIT_MAX_BYTES)
+    if (io_cursor_left(&transfer->cursor) <= PINNED_WAIT_MAX_BYTES)
         return 0;
     if (fcntl(file->fd, F_GETFL) & O_NONBLOCK)
         return 0;
@@ -59,6 +50,8 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
 {
     struct msghdr header = {.msg_iov = (struct iovec *)batch->iov, .msg_iovlen = batch->count};
 
+    if (!transfer->write && atomic_load(&transfer->file->patient))
+        return io_hand_back(transfer->call);
     if (!batch->bytes || transfer->offset >= 0 || transfer->flags) /* odd: as it would be anyway */
         return vcpu_syscall(transfer->call->vcpu, -1, 0, 0, 0, 0, 0, 0);
     return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_sendmsg : SYS_recvmsg,
@@ -78,7 +71,9 @@ static long transfer_piece(const struct transfer *transfer, const struct io_batc
     }
     if (at_once && S_ISSOCK(transfer->file->type))
         return socket_piece(transfer, batch);
-    /* A write to a file waits for nobody; a read may wait for a disk. */
+    if (at_once && transfer->write && transfer->file->slow)
+        return io_hand_back(transfer->call);
+    /* A write to the page cache waits for nobody; a read may wait for a disk. */
     if (transfer->file->whole && (transfer->write || !at_once))
         return io_host(number, transfer->file->fd, (long)batch->iov, batch->count, offset, 0,
                        transfer->flags);
@@ -94,6 +89,17 @@ static bool transfer_goes_on(const struct transfer *transfer, const struct io_ba
     if ((uint64_t)n < batch->bytes && !transfer->call->vcpu->at_once)
         return false;
     return transfer->file->whole || transfer->write;
+}
+
+/*
+ * On the poller a file's transfer is one piece or none: others wait meanwhile, and what it began
+ * would be gone on with after others had their turn at the file position, or on another file that
+ * the descriptor stands for by then.
+ */
+static bool takes_long(const struct transfer *transfer, const struct io_batch *batch)
+{
+    return transfer->call->vcpu->at_once && transfer->file->whole &&
+           !io_batch_is_whole(batch, &transfer->cursor);
 }
 
 static int64_t transfer_pieces(struct transfer *transfer)
@@ -114,7 +120,16 @@ static int64_t transfer_pieces(struct transfer *transfer)
             result = io_batch_pin(vm, &batch, &transfer->cursor, !transfer->write);
         if (result)
             break;
-        result = transfer_piece(transfer, &batch);
+        if (transfer->write && S_ISSOCK(transfer->file->type) && !transfer->file->stream &&
+            !io_batch_is_whole(&batch, &transfer->cursor)) {
+            io_batch_unpin(vm, &batch);
+            result = io_message_send(transfer->call, transfer->file, &transfer->cursor,
+                                     &(struct msghdr){0}, 0);
+            total = result < 0 ? total : result;
+            break;
+        }
+        result = takes_long(transfer, &batch) ? io_hand_back(transfer->call)
+                                              : transfer_piece(transfer, &batch);
         io_batch_unpin(vm, &batch);
         if (result < 0)
             break;

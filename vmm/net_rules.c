@@ -107,15 +107,20 @@ int net_listen_check(const struct run_config *config, int fd, bool udp)
     return -EACCES;
 }
 
-int net_connect_check(const struct run_config *config, const struct sockaddr_storage *address)
+int net_connect_check(const struct run_config *config, struct sockaddr_storage *address)
 {
     static const uint8_t loopback[2][16] = {{127, 0, 0, 1}, {[15] = 1}};
     if (address->ss_family == AF_UNSPEC)
         return 0;
     struct net_rule plain = address_plain(address);
-    /* Linux takes the wildcard for this host. */
-    if (is_wildcard(&plain))
+    /*
+     * Linux takes the wildcard for this host: loopback, but for a bound socket the address it is
+     * bound to. What is asked about is what the host is told.
+     */
+    if (is_wildcard(&plain)) {
         memcpy(plain.address, loopback[plain.family == AF_INET6], sizeof(plain.address));
+        (void)address_replace(address, &plain); /* of its own family */
+    }
     for (size_t i = 0; i < config->connect_count; i++) {
         const struct net_rule *rule = &config->connect[i];
         if ((rule->family == AF_UNSPEC || same_address(rule, &plain)) &&

@@ -249,7 +249,11 @@ static void *poller_thread(void *argument)
         __atomic_store_n(&vm->shared->poller_awake, 1, __ATOMIC_SEQ_CST);
         poller_look(poller);
         __atomic_store_n(&vm->shared->poller_awake, 0, __ATOMIC_SEQ_CST);
-        /* A post that crossed with this is withdrawn by its vCPU. */
+        /*
+         * A post that crossed with this is withdrawn by its vCPU. Calls that came by exits while
+         * it was awake do not count: it may just have decided to stay away.
+         */
+        atomic_store(&poller->wanted, 0);
     }
     return NULL;
 }

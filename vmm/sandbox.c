@@ -43,6 +43,8 @@ struct port_rule {
 #define RIGHTS_V1   ((1ULL << 13) - 1)
 #define RIGHTS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define RIGHTS_RUN  (RIGHTS_READ | LANDLOCK_ACCESS_FS_EXECUTE)
+/* Making device nodes: for root a way to every disk. */
+#define RIGHTS_DEVICE (LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK)
 #define RIGHTS_FILE                                                                                \
     (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_EXECUTE |   \
      LANDLOCK_ACCESS_FS_TRUNCATE | LANDLOCK_ACCESS_FS_IOCTL_DEV)
@@ -98,7 +100,7 @@ static int rules_for_mounts(int ruleset, const struct io_mounts *mounts, uint64_
 
     for (unsigned i = 0; !error && i < mounts->count; i++) {
         const struct io_mount *mount = mounts->list[i];
-        uint64_t rights = mount->writable ? known : RIGHTS_RUN;
+        uint64_t rights = mount->writable ? known & ~RIGHTS_DEVICE : RIGHTS_RUN;
 
         if (!mount->directory)
             rights &= RIGHTS_FILE;
@@ -113,7 +115,7 @@ static int rules_for_scratch(int ruleset, const struct io_scratch *scratch, uint
 {
     char parent[PATH_MAX];
     char *slash;
-    int error = rule_add(ruleset, scratch->fd, known);
+    int error = rule_add(ruleset, scratch->fd, known & ~RIGHTS_DEVICE);
 
     if (error)
         return error;

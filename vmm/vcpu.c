@@ -66,7 +66,7 @@ static void kick_handler(int number, siginfo_t *info, void *context)
 {
     (void)number;
     (void)info;
-    if (!self)
+    if (!self || !self->run) /* the poller has none */
         return;
     self->run->immediate_exit = 1;
     interruptible_redirect(context);

@@ -329,7 +329,7 @@ int net_bind_check(const struct run_config *config, struct sockaddr_storage *add
 /* Is this host socket bound to a published port, so that it may listen, or answer? 0 or -EACCES. */
 int net_listen_check(const struct run_config *config, int fd, bool udp);
 /* May it connect or send there? 0 or -EACCES. */
-int net_connect_check(const struct run_config *config, const struct sockaddr_storage *address);
+int net_connect_check(const struct run_config *config, struct sockaddr_storage *address);
 /* Can the published ports be had? 0 or -errno after one message. */
 int net_publish_probe(const struct run_config *config);
 #define NET_TEXT_BYTES 64

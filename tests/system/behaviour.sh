@@ -21,7 +21,7 @@ guest() {
 
 for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
     timers condvars futex_raw robust_mutex threads_many brk mmap_file mmap_space mprotect heap \
-    pipes polling clocks identity efault files recursion random_calls; do
+    pipes polling messages clocks identity efault files recursion random_calls; do
     eval "test_$name() { guest $name; }"
 done
 
@@ -42,6 +42,7 @@ test_mixed_io() {
     done
     [ "${posted[0]}" -gt 0 ] || fail 'nothing was posted'
     [ "${posted[1]}" = 0 ] || fail "${posted[1]} calls posted though that is off"
+    expect_status 0 far --memory 256M --local 16M --polling on -- "$GUESTS/messages"
     expect_status 0 far --memory 256M --polling on -- "$GUESTS/random_calls"
 }
 

@@ -47,6 +47,20 @@ for family in (socket.AF_INET, socket.AF_INET6):
     expect_stderr "networking is off: the program's sockets other than AF_UNIX are refused$"
 }
 
+test_messages_of_many_pieces_stay_whole() {
+    local mode
+    for mode in on off; do
+        expect_status 0 far --polling $mode -- python3 -c '
+import os, socket
+pieces = [b"%04d" % i for i in range(300)]
+for kind in socket.SOCK_DGRAM, socket.SOCK_SEQPACKET:
+    one, other = socket.socketpair(socket.AF_UNIX, kind)
+    for count in one.sendmsg(pieces), os.writev(one.fileno(), pieces):
+        print(count, other.recv(4096) == b"".join(pieces))'
+        [ "$(sort -u out)" = '1200 True' ] || fail "polling $mode: $(cat out err)"
+    done
+}
+
 test_options_are_refused() {
     local value
     for value in '' 0 65536 x 1: :1: 300.0.0.1:5 name:5 1/icmp '[::1' '[::1]5'; do

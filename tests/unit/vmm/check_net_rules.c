@@ -137,6 +137,24 @@ START_TEST(a_wildcard_is_not_a_way_to_this_host)
 }
 END_TEST
 
+/* Linux would connect a bound socket to the address it is bound to. */
+START_TEST(a_wildcard_becomes_the_address_that_was_judged)
+{
+    static const char *const cases[][2] = {
+        {"0.0.0.0", "127.0.0.1:22"}, {"::ffff:0.0.0.0", "127.0.0.1:22"}, {"::", "[::1]:22"}};
+    char text[NET_TEXT_BYTES];
+
+    rules[0] = rule("", 22, false);
+    config = (struct run_config){.connect = rules, .connect_count = 1};
+    for (size_t i = 0; i < 3; i++) {
+        struct sockaddr_storage made = address(cases[i][0], 22);
+
+        ck_assert_int_eq(net_connect_check(&config, &made), 0);
+        ck_assert_str_eq(net_text(&made, text), cases[i][1]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("net_rules");
@@ -147,6 +165,7 @@ int main(void)
     tcase_add_test(tests, a_port_of_the_hosts_choice_is_not_for_listening);
     tcase_add_test(tests, connections_go_where_allowed_in_any_notation);
     tcase_add_test(tests, a_wildcard_is_not_a_way_to_this_host);
+    tcase_add_test(tests, a_wildcard_becomes_the_address_that_was_judged);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }

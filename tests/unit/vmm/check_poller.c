@@ -103,6 +103,23 @@ START_TEST(a_call_that_would_wait_is_handed_back_and_finished_by_its_thread)
 }
 END_TEST
 
+START_TEST(a_file_that_is_written_through_is_not_for_the_poller)
+{
+    int synchronous =
+        io_install(io, open("made", O_RDWR | O_CREAT | O_DSYNC | O_CLOEXEC, 0600), NULL, false);
+    int plain = io_install(io, open("file", O_RDWR | O_CLOEXEC), NULL, false);
+
+    post(SYS_lseek, (uint64_t)plain, 0, SEEK_DATA);
+    ck_assert_uint_eq(answer(), FV_POST_BACK);
+    ck_assert_int_eq(poller_finish(&posting), 0);
+    post(SYS_lseek, (uint64_t)synchronous, 0, SEEK_SET);
+    ck_assert_uint_eq(answer(), FV_POST_BACK);
+    ck_assert_int_eq(poller_finish(&posting), 0);
+    post(SYS_fstat, (uint64_t)synchronous, 0, 0);
+    ck_assert_uint_eq(answer(), FV_POST_BACK);
+}
+END_TEST
+
 START_TEST(what_may_not_be_posted_is_refused)
 {
     static const uint32_t numbers[] = {SYS_openat, SYS_futex,  SYS_mmap,   SYS_exit_group,
@@ -204,6 +221,7 @@ int main(void)
     TCase *tests = tcase_create("posts");
 
     tcase_add_checked_fixture(tests, poller_setup, poller_teardown);
+    tcase_add_test(tests, a_file_that_is_written_through_is_not_for_the_poller);
     tcase_add_test(tests, a_call_that_need_not_wait_is_answered);
     tcase_add_test(tests, a_call_that_would_wait_is_handed_back_and_finished_by_its_thread);
     tcase_add_test(tests, what_may_not_be_posted_is_refused);

@@ -7,9 +7,12 @@
 #include "tests/unit/vmm/hostio_fixture.h"
 
 #include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +85,27 @@ static int start_a_thread(void)
     return result;
 }
 
+/* A process of its own, or a thread with namespaces of its own. */
+static int make_a_process(void)
+{
+    static const unsigned long flags[] = {SIGCHLD, CLONE_NEWUSER | SIGCHLD, CLONE_NEWNET | SIGCHLD};
+
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        long child = syscall(SYS_clone, flags[i], 0, 0, 0, 0);
+
+        if (!child)
+            _exit(0);
+        if (child != -1 || errno != EPERM)
+            return 1;
+    }
+    return !(syscall(SYS_clone3, 0, 0) == -1 && errno == ENOSYS);
+}
+
+static int make_a_device(void)
+{
+    return mknod("null", S_IFCHR | 0600, makedev(1, 3)) == 0;
+}
+
 static bool makes_socket(int family)
 {
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -100,7 +124,7 @@ static int open_local_sockets_only(void)
 static int open_internet_sockets_too(void)
 {
     return !makes_socket(AF_UNIX) || !makes_socket(AF_INET) || !makes_socket(AF_INET6) ||
-           makes_socket(AF_PACKET);
+           makes_socket(AF_PACKET) || socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP) >= 0;
 }
 
 /* 0, or why not; a port beyond the grants is EACCES where the host has Landlock's rules for ports.
@@ -167,6 +191,20 @@ START_TEST(later_threads_are_bounded_too)
 }
 END_TEST
 
+#ifndef __SANITIZE_ADDRESS__ /* its leak check makes one */
+START_TEST(there_are_threads_but_no_processes)
+{
+    ck_assert_int_eq(behind_sandbox(make_a_process), 0);
+}
+END_TEST
+#endif
+
+START_TEST(devices_cannot_be_made)
+{
+    ck_assert_int_eq(behind_sandbox(make_a_device), 0);
+}
+END_TEST
+
 START_TEST(there_are_no_internet_sockets_without_network)
 {
     ck_assert_int_eq(behind_sandbox(open_local_sockets_only), 0);
@@ -207,6 +245,10 @@ int main(void)
     tcase_add_test(tcase, running_a_program_ends_the_process);
     tcase_add_test(tcase, unexpected_call_is_refused);
     tcase_add_test(tcase, later_threads_are_bounded_too);
+#ifndef __SANITIZE_ADDRESS__
+    tcase_add_test(tcase, there_are_threads_but_no_processes);
+#endif
+    tcase_add_test(tcase, devices_cannot_be_made);
     tcase_add_test(tcase, there_are_no_internet_sockets_without_network);
     tcase_add_test(tcase, with_network_only_published_ports_can_be_bound);
     tcase_add_test(tcase, scratch_can_be_removed);
