@@ -12,8 +12,18 @@
 
 /* ACTIVE pages may fill three quarters; beyond that the coldest of them go back to probation. */
 #define ACTIVE_SHARE(local) ((local) / 4 * 3)
-#define COLD_AGE            (1u << 30) /* batches: older than anything that only waited */
-#define AGE_BLOCKS          2u         /* active blocks looked at for each one evicted from */
+/*
+ * A page that came back becomes ACTIVE where there is room for it: had probation been as long as it
+ * was away, it and the ACTIVE pages would have fitted. Where more comes back than fits (a loop over
+ * a little more than the host's share), protecting all of it protects nothing; protecting what is
+ * ACTIVE already keeps at least that. A page gone for a moment only is taken in any case.
+ */
+#define ROOM_SHARE(local)   ((local) / 8 * 7)
+#define MOMENT_SHARE(local) (ACTIVE_SHARE(local) / 16)
+/* So many pages that found no room make the hand look at one block, lest old friends stay. */
+#define REFUSED_EACH BLOCK_PAGES
+#define COLD_AGE     (1u << 30) /* batches: older than anything that only waited */
+#define AGE_BLOCKS   2u         /* active blocks looked at for each one evicted from */
 
 /* ---- queues ---- */
 
@@ -123,7 +133,7 @@ uint64_t clock_blocks(const struct clock *clock)
 
 /* ---- what the engine tells ---- */
 
-uint64_t clock_arrival(const struct clock *clock, uint64_t word, bool demanded)
+uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded)
 {
     uint32_t batch = now(clock), left = (uint32_t)(word >> EPT_STAMP_SHIFT);
     uint64_t stamp = (uint64_t)batch << EPT_STAMP_SHIFT;
@@ -132,7 +142,13 @@ uint64_t clock_arrival(const struct clock *clock, uint64_t word, bool demanded)
     uint64_t then =
         atomic_load_explicit(&clock->evicted_at[left % CLOCK_MEMORY], memory_order_relaxed);
     uint64_t distance = atomic_load_explicit(&clock->evicted, memory_order_relaxed) - then;
-    return stamp | (distance <= ACTIVE_SHARE(clock->local_pages) ? EPT_ACTIVE : 0);
+    uint64_t active = atomic_load_explicit(&clock->active_pages, memory_order_relaxed);
+    if (distance <= MOMENT_SHARE(clock->local_pages) ||
+        distance + active <= ROOM_SHARE(clock->local_pages))
+        return stamp | EPT_ACTIVE;
+    if (distance <= ACTIVE_SHARE(clock->local_pages))
+        atomic_fetch_add_explicit(&clock->refused, 1, memory_order_relaxed);
+    return stamp;
 }
 
 void clock_arrived(struct clock *clock, uint64_t page, unsigned pages, unsigned active)
@@ -213,11 +229,23 @@ static void block_age(struct clock *clock, uint64_t first, bool mercy)
         block_queue(clock, first >> BLOCK_SHIFT, CLOCK_PROBATION);
 }
 
+/* Are there too many, or have enough pages found no room that somebody has to make some? */
+static bool active_due(struct clock *clock)
+{
+    if (atomic_load(&clock->active_pages) > ACTIVE_SHARE(clock->local_pages))
+        return true;
+    uint64_t refused = atomic_load(&clock->refused);
+    while (refused >= REFUSED_EACH)
+        if (atomic_compare_exchange_weak(&clock->refused, &refused, refused - REFUSED_EACH))
+            return true;
+    return false;
+}
+
 static void active_age(struct clock *clock, bool force, bool mercy)
 {
     struct clock_entry entry;
     for (unsigned i = 0; i < AGE_BLOCKS; i++) {
-        if (!force && atomic_load(&clock->active_pages) <= ACTIVE_SHARE(clock->local_pages))
+        if (!force && !active_due(clock))
             return;
         if (!ring_pop(&clock->rings[CLOCK_ACTIVE], &entry))
             return;

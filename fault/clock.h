@@ -60,6 +60,7 @@ struct clock {
     void *owner;
     atomic_uint epoch; /* number of the last batch of evictions */
     _Atomic uint64_t evicted, active_pages;
+    _Atomic uint64_t refused; /* pages that came back soon and found no room */
     _Atomic uint64_t *evicted_at; /* `evicted` at each of the last CLOCK_MEMORY epochs */
     struct clock_ring rings[CLOCK_QUEUES];
 };
@@ -74,7 +75,7 @@ void clock_destroy(struct clock *clock);
  * The word's upper half and flags (EPT_ACTIVE or nothing) of a page about to be LOCAL, from its
  * word as it was while away. `demanded`: touched, not guessed.
  */
-uint64_t clock_arrival(const struct clock *clock, uint64_t word, bool demanded);
+uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded);
 /* Pages of one block hold frames now, `active` of them ACTIVE. Before their words say LOCAL. */
 void clock_arrived(struct clock *clock, uint64_t page, unsigned pages, unsigned active);
 /* Frames of one block were freed, `active` of which had been ACTIVE. */

@@ -151,7 +151,7 @@ test_sqlite() {
 test_xz() {
     requires xz
     text "$(large 64 8)" input
-    MEMORY=$(large 512M 96M) PRESSURE=1
+    MEMORY=$(large 512M 128M) PRESSURE=1
     matrix xz -T2 -2 --block-size=4MiB -c input
 }
 
