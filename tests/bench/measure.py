@@ -251,6 +251,8 @@ class Runner:
             [
                 self.farvisor,
                 "run",
+                "--polling",
+                "off",  # or the call would be answered without an exit
                 "--dir",
                 f"{self.programs}:ro",
                 "--",
