@@ -60,7 +60,7 @@ struct clock {
     void *owner;
     atomic_uint epoch; /* number of the last batch of evictions */
     _Atomic uint64_t evicted, active_pages;
-    _Atomic uint64_t refused; /* pages that came back soon and found no room */
+    _Atomic uint64_t refused;     /* pages that came back soon and found no room */
     _Atomic uint64_t *evicted_at; /* `evicted` at each of the last CLOCK_MEMORY epochs */
     struct clock_ring rings[CLOCK_QUEUES];
 };
