@@ -135,7 +135,7 @@ static struct flight *flight_get(struct fault_engine *engine, struct lane *lane)
 static void flight_end(struct fault_engine *engine, struct lane *lane, struct flight *flight)
 {
     buffer_put(engine, flight->buffer);
-    flight->busy = false;
+    flight->busy = flight->landing = false;
     lane->in_flight--;
 }
 
@@ -304,10 +304,17 @@ bool lane_follow(struct fault_engine *engine, struct lane *lane)
 
 /* ---- landing ---- */
 
+/*
+ * Installs a flight's pages with the lane's lock released: the lander, the thread itself and
+ * whoever helps each land another flight at the same time. Nobody else touches this one meanwhile:
+ * its completion was taken, its pages are in no state that others may leave, and it stays busy.
+ */
 static void flight_land(struct fault_engine *engine, struct lane *lane, struct flight *flight,
                         int error)
 {
     fault_histogram_add(&lane->flight_ns, clock_now_ns() - flight->posted_ns);
+    flight->landing = true;
+    pthread_mutex_unlock(&lane->lock);
     if (!error)
         error = run_land(engine, flight->page, flight->pages, flight->buffer, flight->write, true);
     if (error) {
@@ -315,36 +322,60 @@ static void flight_land(struct fault_engine *engine, struct lane *lane, struct f
         frames_give(engine, flight->pages);
         fault_fail(engine, error);
     }
+    pthread_mutex_lock(&lane->lock);
     flight_end(engine, lane, flight);
 }
 
 int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns)
 {
-    struct rdma_completion done[LANE_FLIGHTS];
-    if (!lane->in_flight)
-        return 0;
-    int got = rdma_queue_poll(lane->prefetch, done, most, timeout_ns);
-    for (int i = 0; i < got; i++)
-        flight_land(engine, lane, &lane->flights[done[i].cookie], done[i].status);
+    struct rdma_completion done;
+    unsigned landed = 0;
+    int got = 0;
+    /* One completion at a time: those not taken yet are there for others to land. */
+    while (landed < most && lane->in_flight) {
+        got = rdma_queue_poll(lane->prefetch, &done, 1, landed ? 0 : timeout_ns);
+        if (got <= 0)
+            break;
+        flight_land(engine, lane, &lane->flights[done.cookie], done.status);
+        landed++;
+    }
     int error = fault_engine_error(engine);
-    return got < 0 ? fault_fail(engine, got) : error ? error : got;
+    return got < 0 ? fault_fail(engine, got) : error ? error : (int)landed;
 }
 
-static bool on_lane(const struct fault_engine *engine, const struct lane *lane, uint64_t page)
+static bool on_lane(const struct lane *lane, uint64_t word)
 {
-    uint64_t word = atomic_load(&engine->words[page]);
     return ept_word_state(word) == EPT_FETCHING &&
            (word & EPT_PIN_MASK) >> EPT_LANE_SHIFT == lane->index + 1;
+}
+
+static bool is_landing(const struct lane *lane, uint64_t page)
+{
+    for (unsigned i = 0; i < LANE_FLIGHTS; i++) {
+        const struct flight *flight = &lane->flights[i];
+        if (flight->busy && flight->landing && page - flight->page < flight->pages)
+            return true;
+    }
+    return false;
 }
 
 int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
               struct patience *patience)
 {
+    ept_word_t *word = &engine->words[page];
+    uint64_t seen;
     int error = 0;
     pthread_mutex_lock(&lane->lock);
-    while (!error && lane->in_flight && on_lane(engine, lane, page)) {
+    while (!error && on_lane(lane, seen = atomic_load(word))) {
         uint64_t start_ns = clock_now_ns();
-        /* One by one, oldest first: whoever waits for a page does not land what it needs later. */
+        if (is_landing(lane, page)) {
+            /* Somebody is at it: the word tells when it is done. */
+            pthread_mutex_unlock(&lane->lock);
+            error = word_wait(word, seen, patience);
+            pthread_mutex_lock(&lane->lock);
+            continue;
+        }
+        /* Oldest first, and no more than needed: what comes later can land while we go on. */
         int got = lane_land(engine, lane, 1, PATIENCE_SLICE_NS);
         error = got < 0 ? got : patience_spend(patience, start_ns);
     }

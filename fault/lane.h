@@ -4,9 +4,12 @@
  * and a prefetch queue with its flights (reads on their way) and what the prefetcher knows of the
  * thread. With more threads than lanes some share one.
  *
- * Who may land a flight (install its pages): whoever holds the lane's lock. That is the thread
- * itself at its next miss, any thread that needs one of the pages, or the lander, which keeps
- * prefetched pages coming while the program runs without a miss.
+ * Who may land a flight (install its pages): whoever takes its completion under the lane's lock.
+ * That is the thread itself at its next miss, any thread that needs one of the pages, or the
+ * lander, which keeps prefetched pages coming while the program runs without a miss. The installing
+ * itself is done without the lock, so several can land different flights at once:
+ *
+ *   free -> busy (posted) -> landing (completion taken, lock released) -> free
  */
 #ifndef FARVISOR_FAULT_LANE_H
 #define FARVISOR_FAULT_LANE_H
@@ -34,7 +37,7 @@ struct patience;
 struct flight {
     uint64_t page;
     uint32_t pages;
-    bool busy, write;
+    bool busy, landing, write;
     uint64_t posted_ns;
     uint8_t *buffer;
 };
@@ -46,7 +49,7 @@ struct lane {
     struct rdma_queue *demand;   /* made when first used */
     uint8_t *demand_buffer;      /* one page */
 
-    pthread_mutex_t lock; /* everything below; held while a flight lands */
+    pthread_mutex_t lock; /* everything below; released while a flight lands */
     struct rdma_queue *prefetch;
     bool refused; /* it could not be made, and is not tried again */
     struct flight flights[LANE_FLIGHTS];
@@ -73,7 +76,7 @@ void lanes_destroy(struct fault_engine *engine);
 int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page);
 int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page);
 
-/* ---- caller holds lane->lock ---- */
+/* ---- caller holds lane->lock; lane_land releases it in between ---- */
 
 /* Asks the prefetcher what a touch calls for, and starts it. */
 void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
