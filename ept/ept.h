@@ -17,8 +17,8 @@
  *   FILLING     LOCAL       the same thread: installed
  *   FILLING     ABSENT      the same thread: the fill failed
  *   REMOTE      FETCHING    faulting thread (demand) or holder of a lane (prefetch): a read is out
- *   FETCHING    LOCAL       demand: the same thread; prefetch: whoever holds the lane's lock when
- *                           the read has landed. Guest D bit is the dirty state from here
+ *   FETCHING    LOCAL       demand: the same thread; prefetch: whoever took the completion of
+ *                           the read (fault/lane.h). Guest D bit is the dirty state from here
  *   FETCHING    REMOTE      likewise: the read failed, or only some bytes were wanted
  *   LOCAL       EVICTING    reclaimer, pins = 0: write-protected; reads still hit, writers wait
  *   EVICTING    LOCAL       reclaimer: rescued, a writer or a pin asked for it
