@@ -6,8 +6,8 @@
  * Two queues of 2 MiB blocks. New pages are on probation: first in, first out, by the time at which
  * each arrived, without a look at access bits (a fetched page was just touched, and telling a
  * second touch costs an unmap). A page that is demanded again soon after it left (fewer evictions
- * ago than the host holds pages) was wrongly evicted: it becomes ACTIVE, and ACTIVE pages get a
- * second chance by their Accessed bits. A scan, whose pages do not come back soon, passes through
+ * ago than the host holds pages) was wrongly evicted: it becomes ACTIVE where there is room for it,
+ * and ACTIVE pages get a second chance by their Accessed bits. A scan, whose pages do not come back soon, passes through
  * probation and flushes nothing. Source: S3-FIFO, SOSP 2023; Linux mm/workingset.c.
  */
 #ifndef FARVISOR_FAULT_CLOCK_H
@@ -99,7 +99,7 @@ struct clock_choice {
 /*
  * clock_choose - takes the next block out of the queue and names at most about `want` of its pages
  * to evict, perhaps none. `urgent`: no page is spared. False: there is no block. Every choice is
- * given back with clock_return, after its pages have left.
+ * given back with clock_return; by then its candidates are claimed, or were not to be had.
  */
 bool clock_choose(struct clock *clock, uint64_t want, bool urgent, struct clock_choice *choice);
 void clock_return(struct clock *clock, const struct clock_choice *choice);
