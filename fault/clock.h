@@ -7,8 +7,9 @@
  * each arrived, without a look at access bits (a fetched page was just touched, and telling a
  * second touch costs an unmap). A page that is demanded again soon after it left (fewer evictions
  * ago than the host holds pages) was wrongly evicted: it becomes ACTIVE where there is room for it,
- * and ACTIVE pages get a second chance by their Accessed bits. A scan, whose pages do not come back soon, passes through
- * probation and flushes nothing. Source: S3-FIFO, SOSP 2023; Linux mm/workingset.c.
+ * and ACTIVE pages get a second chance by their Accessed bits. A scan, whose pages do not come back
+ * soon, passes through probation and flushes nothing. Source: S3-FIFO, SOSP 2023; Linux
+ * mm/workingset.c.
  */
 #ifndef FARVISOR_FAULT_CLOCK_H
 #define FARVISOR_FAULT_CLOCK_H
