@@ -9,6 +9,7 @@
 #include "farvisor/fdt.h"
 #include "support.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <libfdt.h>
 #include <stdlib.h>
@@ -23,6 +24,15 @@
 #define STACK_DEFAULT_BYTES (8ULL << 20)
 #define STACK_MAX_BYTES     (1ULL << 30)
 #define HWCAP2_FSGSBASE     2u /* the one bit of AT_HWCAP2 that holds for the guest, too */
+
+/* AT_HWCAP is CPUID.1:EDX, which getauxval cannot tell: on x86 glibc puts flags of its own there.
+ */
+static unsigned cpu_features(void)
+{
+    unsigned eax, ebx, ecx, edx = 0;
+    (void)__get_cpuid(1, &eax, &ebx, &ecx, &edx);
+    return edx;
+}
 
 static int machine_node(const struct vm *vm, void *tree)
 {
@@ -39,7 +49,7 @@ static int machine_node(const struct vm *vm, void *tree)
     error |= fdt_property_u32(tree, FV_FDT_GID, getgid());
     error |= fdt_property_u32(tree, FV_FDT_EUID, geteuid());
     error |= fdt_property_u32(tree, FV_FDT_EGID, getegid());
-    error |= fdt_property_u64(tree, FV_FDT_HWCAP, getauxval(AT_HWCAP));
+    error |= fdt_property_u64(tree, FV_FDT_HWCAP, cpu_features());
     error |= fdt_property_u64(tree, FV_FDT_HWCAP2, getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
     error |= fdt_property_u32(tree, FV_FDT_CLOCK_TICKS, (uint32_t)sysconf(_SC_CLK_TCK));
     error |= fdt_end_node(tree);

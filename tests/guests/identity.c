@@ -2,6 +2,7 @@
 /* Who and where am I: ids, uname, limits, affinity, auxiliary vector, randomness, names. */
 #include "guest.h"
 
+#include <cpuid.h>
 #include <sched.h>
 #include <stdint.h>
 #include <sys/auxv.h>
@@ -30,6 +31,14 @@ int main(void)
     EXPECT(sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) >= 1);
     EXPECT(sysconf(_SC_NPROCESSORS_ONLN) >= 1 && sysconf(_SC_PAGESIZE) == 4096);
     EXPECT(getauxval(AT_PAGESZ) == 4096 && getauxval(AT_RANDOM) != 0);
+    unsigned eax, ebx, ecx, edx;
+    /* The kernel's value, which glibc hides from getauxval: the word behind the environment. */
+    const unsigned long *word = (const unsigned long *)environ;
+    while (*word++ != 0)
+        ;
+    while (word[0] != AT_NULL && word[0] != AT_HWCAP)
+        word += 2;
+    EXPECT(__get_cpuid(1, &eax, &ebx, &ecx, &edx) && word[0] == AT_HWCAP && word[1] == edx);
     EXPECT(getauxval(AT_PHDR) != 0 && getauxval(AT_EXECFN) != 0);
     EXPECT(getrandom(random, sizeof random, 0) == sizeof random && random[0] != random[1]);
     EXPECT(prctl(PR_SET_NAME, "renamed") == 0);
