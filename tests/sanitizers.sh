@@ -10,3 +10,7 @@ export TSAN_OPTIONS="atexit_sleep_ms=50 ${TSAN_OPTIONS:-}"
 
 # Check gives a test four seconds: not enough for a slow build on a busy machine.
 [ ! "${SANITIZE:-}" ] || export CK_TIMEOUT_MULTIPLIER="${CK_TIMEOUT_MULTIPLIER:-8}"
+
+# Relative names of suppression files are looked up beside the program, so: absolute.
+suppressions=$(realpath "$(dirname "${BASH_SOURCE[0]}")/lsan.supp")
+export LSAN_OPTIONS="suppressions=$suppressions:print_suppressions=0 ${LSAN_OPTIONS:-}"

@@ -19,23 +19,34 @@ const char cli_replay_usage[] = "farvisor replay [OPTIONS] FILE";
 /* Options as read; sizes become pages when the trace is known. */
 struct replay_options {
     struct replay_question question;
-    const char *sizes[REPLAY_LIST_MAX];
+    const char *sizes[REPLAY_LIST_MAX]; /* words of size_list */
+    char *size_list;
 };
 
-/* Cuts a list at its commas and hands each word to `add`. The words live until the program ends. */
-static int list_read(const char *option, const char *value, void *to,
+/* Cuts a list at its commas, in place, and hands each word to `add`. */
+static int list_read(const char *option, char *list, void *to,
                      int (*add)(void *to, const char *word))
 {
-    char *rest = strdup(value), *word;
-    int error = rest ? 0 : -ENOMEM;
+    char *word;
+    int error = 0;
     unsigned count = 0;
-    while (!error && (word = strsep(&rest, ","))) {
+    while (!error && (word = strsep(&list, ","))) {
         if (++count > REPLAY_LIST_MAX) {
-            message_error("%s %s: more than %u words", option, value, REPLAY_LIST_MAX);
+            message_error("%s: more than %u words", option, REPLAY_LIST_MAX);
             return -EINVAL;
         }
         error = add(to, word);
     }
+    return error;
+}
+
+/* list_read of a copy that does not outlive the call. */
+static int names_read(const char *option, const char *value, void *to,
+                      int (*add)(void *to, const char *word))
+{
+    char *list = strdup(value);
+    int error = list ? list_read(option, list, to, add) : -ENOMEM;
+    free(list);
     return error;
 }
 
@@ -57,7 +68,7 @@ static int policy_add(void *options, const char *word)
 static int set_policy(void *options, const char *value)
 {
     ((struct replay_options *)options)->question.policy_count = 0;
-    return list_read("--policy", value, options, policy_add);
+    return names_read("--policy", value, options, policy_add);
 }
 
 static int prefetcher_add(void *options, const char *word)
@@ -75,7 +86,7 @@ static int prefetcher_add(void *options, const char *word)
 static int set_prefetch(void *options, const char *value)
 {
     ((struct replay_options *)options)->question.prefetcher_count = 0;
-    return list_read("--prefetch", value, options, prefetcher_add);
+    return names_read("--prefetch", value, options, prefetcher_add);
 }
 
 static int size_add(void *options, const char *word)
@@ -87,8 +98,11 @@ static int size_add(void *options, const char *word)
 
 static int set_local(void *options, const char *value)
 {
-    ((struct replay_options *)options)->question.size_count = 0;
-    return list_read("--local", value, options, size_add);
+    struct replay_options *to = options;
+    free(to->size_list);
+    to->question.size_count = 0;
+    to->size_list = strdup(value);
+    return to->size_list ? list_read("--local", to->size_list, to, size_add) : -ENOMEM;
 }
 
 static int set_latency(void *options, const char *value)
@@ -268,9 +282,11 @@ int cli_replay(int argc, char **argv)
         .sizes = {"10%", "25%", "50%", "75%", "90%"},
     };
     int operands = options_parse(cli_replay_options, "farvisor replay", &options, argc, argv);
-    if (operands < 0)
-        return EXIT_FARVISOR;
-    if (operands != argc - 1)
-        return cli_usage_error("replay: one trace is needed");
-    return replay_file(&options, argv[operands]) ? EXIT_FARVISOR : EXIT_SUCCESS;
+    int status = EXIT_FARVISOR;
+    if (operands >= 0 && operands != argc - 1)
+        status = cli_usage_error("replay: one trace is needed");
+    else if (operands >= 0)
+        status = replay_file(&options, argv[operands]) ? EXIT_FARVISOR : EXIT_SUCCESS;
+    free(options.size_list);
+    return status;
 }
