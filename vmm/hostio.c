@@ -30,12 +30,13 @@ static const io_handler handlers[] = {
 
 int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
 {
-    uint64_t done = 0;
+    struct io_part part = {0};
 
-    return hostio_call_part(vcpu, number, args, &done);
+    return hostio_call_part(vcpu, number, args, &part);
 }
 
-int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args[6], uint64_t *done)
+int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args[6],
+                         struct io_part *part)
 {
     struct io_call call = {
         .io = vcpu->vm->io,
@@ -43,12 +44,35 @@ int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args
         .vcpu = vcpu,
         .number = number,
         .args = args,
-        .done = done,
+        .part = part,
     };
 
     if (number >= sizeof(handlers) / sizeof(handlers[0]) || !handlers[number])
         return -ENOSYS;
     return handlers[number](&call);
+}
+
+void hostio_part_end(struct io_part *part)
+{
+    if (part->file)
+        io_file_put(part->file);
+    *part = (struct io_part){0};
+}
+
+struct io_file *io_call_file(const struct io_call *call)
+{
+    struct io_file *file = call->part->file;
+
+    call->part->file = NULL;
+    return file ? file : io_fds_get(&call->io->fds, io_arg_int(call, 0));
+}
+
+void io_call_put(const struct io_call *call, struct io_file *file)
+{
+    if (call->vcpu->at_once && call->vcpu->handed_back)
+        call->part->file = file;
+    else
+        io_file_put(file);
 }
 
 long io_host(long number, long a, long b, long c, long d, long e, long f)

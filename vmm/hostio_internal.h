@@ -208,7 +208,7 @@ struct io_call {
     struct vcpu *vcpu;
     uint32_t number;
     const uint64_t *args;
-    uint64_t *done; /* bytes the poller transferred before it handed the call back */
+    struct io_part *part; /* what the poller did before it handed the call back */
 };
 
 typedef int64_t (*io_handler)(const struct io_call *call);
@@ -227,6 +227,13 @@ static inline void io_commit(const struct io_call *call)
 {
     call->vcpu->committed = true;
 }
+/*
+ * The file behind the descriptor in argument 0, with a reference, or NULL. If the poller began the
+ * call it is the one that was named then. To be given back with io_call_put, which keeps it for the
+ * other part if the call was handed back.
+ */
+struct io_file *io_call_file(const struct io_call *call);
+void io_call_put(const struct io_call *call, struct io_file *file);
 /* What may wait in the host where it cannot be told not to: not on the poller. -EINTR. */
 static inline long io_hand_back(const struct io_call *call)
 {

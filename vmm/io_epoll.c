@@ -24,7 +24,7 @@ int64_t io_epoll_create(const struct io_call *call)
 
 int64_t io_epoll_ctl(const struct io_call *call)
 {
-    struct io_file *set = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    struct io_file *set = io_call_file(call);
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 2));
     struct epoll_event event = {0};
     int operation = io_arg_int(call, 1);
@@ -36,7 +36,7 @@ int64_t io_epoll_ctl(const struct io_call *call)
     if (!result)
         result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, &event);
     if (set)
-        io_file_put(set);
+        io_call_put(call, set);
     if (file)
         io_file_put(file);
     return result;
@@ -45,7 +45,7 @@ int64_t io_epoll_ctl(const struct io_call *call)
 /* number: SYS_epoll_pwait with ms in `timeout`, or SYS_epoll_pwait2 with a host timespec. */
 static int64_t epoll_run(const struct io_call *call, long number, long timeout)
 {
-    struct io_file *set = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    struct io_file *set = io_call_file(call);
     struct epoll_event events[EVENTS_MAX];
     int most = io_arg_int(call, 2);
     int64_t result = -EINVAL;
@@ -56,7 +56,7 @@ static int64_t epoll_run(const struct io_call *call, long number, long timeout)
         most = EVENTS_MAX;
     if (most > 0)
         result = vcpu_syscall(call->vcpu, number, set->fd, (long)events, most, timeout, 0, 0);
-    io_file_put(set);
+    io_call_put(call, set);
     io_commit(call); /* edges are told once */
     if (result > 0 &&
         guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0])))

@@ -174,7 +174,7 @@ static bool seek_waits(const struct io_call *call, struct io_file *file)
 /* lseek, fsync, ftruncate, fallocate and the like. */
 int64_t io_fd_plain(const struct io_call *call)
 {
-    struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    struct io_file *file = io_call_file(call);
     int64_t result;
 
     if (!file)
@@ -183,7 +183,7 @@ int64_t io_fd_plain(const struct io_call *call)
         result = io_hand_back(call);
     else
         result = IO_HOST5(call->number, file->fd, call->args[1], call->args[2], call->args[3], 0);
-    io_file_put(file);
+    io_call_put(call, file);
     return result;
 }
 

@@ -117,12 +117,12 @@ static int64_t message_run(struct message *message)
 {
     const struct io_call *call = message->call;
     uint64_t bytes = 0;
-    int64_t total = (int64_t)*call->done, result;
+    int64_t total = (int64_t)call->part->done, result;
 
-    message->file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    message->file = io_call_file(call);
     if (!message->file)
         return -EBADF;
-    io_cursor_advance(&message->cursor, *call->done);
+    io_cursor_advance(&message->cursor, call->part->done);
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
     while (!result) {
@@ -136,9 +136,9 @@ static int64_t message_run(struct message *message)
             break;
         result = 0;
     }
-    io_file_put(message->file);
+    io_call_put(call, message->file);
     message->header.msg_flags &= ~MSG_CMSG_CLOEXEC;
-    *call->done = (uint64_t)total;
+    call->part->done = (uint64_t)total;
     if (result >= 0 && !message->send)
         io_commit(call);
     return total ? total : io_restart(result);

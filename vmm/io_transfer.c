@@ -93,8 +93,7 @@ static bool transfer_goes_on(const struct transfer *transfer, const struct io_ba
 
 /*
  * On the poller a file's transfer is one piece or none: others wait meanwhile, and what it began
- * would be gone on with after others had their turn at the file position, or on another file that
- * the descriptor stands for by then.
+ * would be gone on with after others had their turn at the file position.
  */
 static bool takes_long(const struct transfer *transfer, const struct io_batch *batch)
 {
@@ -105,7 +104,7 @@ static bool takes_long(const struct transfer *transfer, const struct io_batch *b
 static int64_t transfer_pieces(struct transfer *transfer)
 {
     struct vm *vm = transfer->call->vm;
-    uint64_t *done = transfer->call->done;
+    uint64_t *done = &transfer->call->part->done;
     struct io_batch batch;
     int64_t total = (int64_t)*done;
     long result;
@@ -151,15 +150,16 @@ static int64_t transfer_run(struct transfer *transfer)
 
     if (position && transfer->call->vcpu->at_once && pthread_mutex_trylock(&file->seek)) {
         /* Its holder may be waiting for far memory. */
-        io_file_put(file);
-        return vcpu_syscall(transfer->call->vcpu, -1, 0, 0, 0, 0, 0, 0);
+        result = io_hand_back(transfer->call);
+        io_call_put(transfer->call, file);
+        return result;
     }
     if (position && !transfer->call->vcpu->at_once)
         pthread_mutex_lock(&file->seek);
     result = transfer_pieces(transfer);
     if (position)
         pthread_mutex_unlock(&file->seek);
-    io_file_put(file);
+    io_call_put(transfer->call, file);
     return result;
 }
 
@@ -170,7 +170,7 @@ static int64_t transfer_one(const struct io_call *call, bool write, int64_t offs
     struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = bytes};
     struct transfer transfer = {
         .call = call,
-        .file = io_fds_get(&call->io->fds, io_arg_int(call, 0)),
+        .file = io_call_file(call),
         .cursor = {.spans = &span, .count = 1},
         .offset = offset,
         .write = write,
@@ -207,12 +207,12 @@ static int64_t transfer_vector(const struct io_call *call, bool write, int64_t o
     struct transfer transfer = {.call = call, .offset = offset, .flags = flags, .write = write};
     int64_t result;
 
-    transfer.file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    transfer.file = io_call_file(call);
     if (!transfer.file)
         return -EBADF;
     result = io_spans_read(call->vm, call->args[1], call->args[2], small, &spans);
     if (result) {
-        io_file_put(transfer.file);
+        io_call_put(call, transfer.file);
         return result;
     }
     transfer.cursor = (struct io_cursor){.spans = spans, .count = (unsigned)call->args[2]};

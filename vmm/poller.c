@@ -99,11 +99,11 @@ static bool post_serve(struct poller *poller, struct vcpu *vcpu)
         return false;
     }
     memcpy(&post->call, &guest->call, sizeof(post->call));
-    post->done = 0;
+    post->part = (struct io_part){0};
     poller->self.handed_back = poller->self.committed = false;
     int64_t result = -ENOSYS;
     if (fv_call_postable(post->call.number))
-        result = hostio_call_part(&poller->self, post->call.number, post->call.args, &post->done);
+        result = hostio_call_part(&poller->self, post->call.number, post->call.args, &post->part);
     bool back = poller->self.handed_back;
     count(back ? &poller->handed_back : &poller->answered);
     guest->call.result = result;
@@ -147,9 +147,19 @@ int64_t poller_finish(struct vcpu *vcpu)
     }
     if (state != POST_BACK)
         return vcpu->page->post.call.result;
-    int64_t result = hostio_call_part(vcpu, post->call.number, post->call.args, &post->done);
+    int64_t result = hostio_call_part(vcpu, post->call.number, post->call.args, &post->part);
+    hostio_part_end(&post->part);
     atomic_store(&post->state, POST_FREE);
     return result;
+}
+
+void poller_forget(struct vcpu *vcpu)
+{
+    struct post *post = &vcpu->post;
+    if (atomic_load(&post->state) != POST_BACK)
+        return;
+    hostio_part_end(&post->part);
+    atomic_store(&post->state, POST_FREE);
 }
 
 /* ---- waking and sleeping ---- */

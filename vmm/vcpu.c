@@ -122,6 +122,7 @@ static struct vcpu *vcpu_alloc(struct vm *vm)
 
 static void vcpu_free(struct vcpu *vcpu)
 {
+    poller_forget(vcpu);
     pthread_cond_destroy(&vcpu->wake);
     free(vcpu);
 }

@@ -80,11 +80,19 @@ struct run_config {
 struct vm;
 struct poller;
 
+struct io_file;
+
+/* What the poller's part of a system call leaves to its own thread's. */
+struct io_part {
+    uint64_t done;        /* bytes transferred */
+    struct io_file *file; /* what its descriptor named when it began; owned; NULL: look it up */
+};
+
 /* A posted request (abi.h, FV_POST_*) as far as the VMM relies on it. */
 struct post {
     atomic_uint state;   /* POST_*; futex */
     struct fv_call call; /* as it was when taken */
-    uint64_t done;       /* bytes transferred before it was handed back */
+    struct io_part part; /* of it, when it is handed back */
 };
 enum { POST_FREE, POST_BUSY, POST_BUSY_WAITED, POST_BACK };
 
@@ -185,6 +193,8 @@ bool poller_stop(struct vm *vm, uint64_t timeout_ns);
 void poller_note_exit(struct vcpu *vcpu);
 /* FV_CALL_FINISH. */
 int64_t poller_finish(struct vcpu *vcpu);
+/* What was handed back will not be finished: its thread is over. The vCPU's thread, or its last. */
+void poller_forget(struct vcpu *vcpu);
 struct poller_counters {
     uint64_t answered, handed_back, wakes;
 };
@@ -303,11 +313,13 @@ void hostio_abandon(struct hostio *io);
  */
 int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
 /*
- * The same for a call that may be made in two parts: *done is how many bytes of it were transferred
- * before, and are afterwards.
+ * The same for a call that may be made in two parts. The second goes on with the file that the
+ * first began with, as a call of Linux does, though the descriptor may name another by then.
  */
 int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args[6],
-                         uint64_t *done);
+                         struct io_part *part);
+/* No part follows. */
+void hostio_part_end(struct io_part *part);
 /*
  * Finds and opens the program as the guest would (PATH, --dir). Returns the guest fd with *path set
  * to the guest's absolute path (malloc), or -ENOENT, -EACCES, -ENOEXEC... without a message.

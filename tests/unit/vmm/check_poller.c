@@ -7,11 +7,13 @@
 #include "tests/unit/vmm/hostio_fixture.h"
 
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ANSWER_NS 5000000000ull
+#define WAIT_MS   1 /* of epoll_wait */
 
 static struct fv_vcpu page;
 static struct fv_shared shared;
@@ -50,7 +52,7 @@ static uint64_t now_ns(void)
 
 static void post(uint32_t number, uint64_t a, uint64_t b, uint64_t c)
 {
-    page.post.call = (struct fv_call){.number = number, .args = {a, b, c}};
+    page.post.call = (struct fv_call){.number = number, .args = {a, b, c, WAIT_MS}};
     __atomic_store_n(&page.post.state, FV_POST_POSTED, __ATOMIC_RELEASE);
     __atomic_fetch_or(&shared.posted[0], 1, __ATOMIC_RELEASE);
 }
@@ -117,6 +119,56 @@ START_TEST(a_file_that_is_written_through_is_not_for_the_poller)
     ck_assert_int_eq(poller_finish(&posting), 0);
     post(SYS_fstat, (uint64_t)synchronous, 0, 0);
     ck_assert_uint_eq(answer(), FV_POST_BACK);
+}
+END_TEST
+
+/* What another thread of the guest does meanwhile. */
+static void reopen(int fd, const char *name)
+{
+    struct io_file *file;
+
+    ck_assert_int_eq(io_fds_close(&io->fds, fd), 0);
+    file = io_file_create(open(name, O_RDWR | O_CLOEXEC), NULL);
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(io_fds_replace(&io->fds, file, fd, 64, false), fd);
+}
+
+START_TEST(what_is_finished_goes_on_with_the_file_it_began_with)
+{
+    int set = io_install(io, epoll_create1(EPOLL_CLOEXEC), NULL, false);
+    int longer = open("longer", O_RDWR | O_CREAT | O_DSYNC | O_CLOEXEC, 0600);
+    int fd = io_install(io, longer, NULL, false);
+
+    ck_assert_int_eq(ftruncate(longer, 1000), 0);
+    post(SYS_epoll_wait, (uint64_t)set, 0x10000, 8);
+    ck_assert_uint_eq(answer(), FV_POST_BACK);
+    reopen(set, "/dev/null");
+    ck_assert_int_eq(poller_finish(&posting), 0);
+
+    post(SYS_lseek, (uint64_t)fd, 0, SEEK_END);
+    ck_assert_uint_eq(answer(), FV_POST_BACK);
+    reopen(fd, "file");
+    ck_assert_int_eq(poller_finish(&posting), 1000);
+    /* It was the last to use it. */
+    ck_assert_int_eq(fcntl(longer, F_GETFD), -1);
+    post(SYS_lseek, (uint64_t)fd, 0, SEEK_END);
+    ck_assert_uint_eq(answer(), FV_POST_DONE);
+    ck_assert_int_eq(page.post.call.result, (int)strlen("work/file"));
+}
+END_TEST
+
+START_TEST(what_will_not_be_finished_keeps_no_file)
+{
+    int host = open("made", O_RDWR | O_CREAT | O_DSYNC | O_CLOEXEC, 0600);
+    int fd = io_install(io, host, NULL, false);
+
+    post(SYS_lseek, (uint64_t)fd, 0, SEEK_END);
+    ck_assert_uint_eq(answer(), FV_POST_BACK);
+    ck_assert_int_eq(io_fds_close(&io->fds, fd), 0);
+    ck_assert_int_ge(fcntl(host, F_GETFD), 0);
+    poller_forget(&posting);
+    ck_assert_int_eq(fcntl(host, F_GETFD), -1);
+    ck_assert_uint_eq(atomic_load(&posting.post.state), POST_FREE);
 }
 END_TEST
 
@@ -198,15 +250,13 @@ START_TEST(a_guest_that_scribbles_gets_nonsense_and_nothing_else)
         unsigned state = atomic_load(&posting.post.state);
 
         ck_assert_uint_le(state, POST_BACK);
-        if (state == POST_BACK)
-            atomic_store(&posting.post.state, POST_FREE); /* as a new thread's start does */
+        poller_forget(&posting); /* as a new thread's start does */
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
     __atomic_store_n(&page.post.state, FV_POST_IDLE, __ATOMIC_SEQ_CST);
     for (unsigned state; (state = atomic_load(&posting.post.state)) != POST_FREE;) {
-        if (state == POST_BACK)
-            atomic_store(&posting.post.state, POST_FREE);
+        poller_forget(&posting);
         ck_assert_uint_lt(now_ns(), until_ns + ANSWER_NS);
     }
     post(SYS_lseek, 77, 0, 0);
@@ -224,6 +274,8 @@ int main(void)
     tcase_add_test(tests, a_file_that_is_written_through_is_not_for_the_poller);
     tcase_add_test(tests, a_call_that_need_not_wait_is_answered);
     tcase_add_test(tests, a_call_that_would_wait_is_handed_back_and_finished_by_its_thread);
+    tcase_add_test(tests, what_is_finished_goes_on_with_the_file_it_began_with);
+    tcase_add_test(tests, what_will_not_be_finished_keeps_no_file);
     tcase_add_test(tests, what_may_not_be_posted_is_refused);
     tcase_add_test(tests, bits_of_vcpus_that_do_not_exist_are_ignored);
     tcase_add_test(tests, a_request_handed_back_is_not_taken_again_before_it_is_finished);
