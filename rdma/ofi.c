@@ -195,8 +195,7 @@ static int ofi_queue_open(struct rdma_queue *queue)
     if (!error)
         error = ofi_connect_wait(node, ofi);
     if (error) {
-        message_error("memory node %s: cannot open a data connection: %s", node->address_text,
-                      fabric_strerror(-error));
+        rdma_queue_refused(node, error, fabric_strerror(-error));
         ofi_queue_close(queue);
     }
     return error;
@@ -213,6 +212,28 @@ static int ofi_write(struct ofi_queue *ofi, struct queue_slot *slot, uint64_t re
     return (int)fi_writemsg(ofi->ep, &message, FI_COMPLETION | FI_DELIVERY_COMPLETE);
 }
 
+static int ofi_failed(struct rdma_queue *queue, ssize_t code)
+{
+    struct ofi_queue *ofi = queue->private;
+    struct fi_cq_err_entry entry = {0};
+    int error = (int)-code;
+
+    if (code == -FI_EAVAIL && fi_cq_readerr(ofi->cq, &entry, 0) > 0)
+        error = entry.err;
+    rdma_node_fail(queue->node, -ECONNRESET, "a transfer failed: %s (did the server end?)",
+                   fabric_strerror(error));
+    return rdma_node_error(queue->node);
+}
+
+/* No room: only progress makes some, and the provider makes progress only when asked. */
+static int ofi_busy(struct rdma_queue *queue)
+{
+    struct ofi_queue *ofi = queue->private;
+    ssize_t got = fi_cq_read(ofi->cq, NULL, 0);
+
+    return got < 0 && got != -FI_EAGAIN ? ofi_failed(queue, got) : 0;
+}
+
 static int ofi_post(struct rdma_queue *queue, uint32_t index, uint64_t remote, uint64_t key)
 {
     struct ofi_queue *ofi = queue->private;
@@ -227,22 +248,9 @@ static int ofi_post(struct rdma_queue *queue, uint32_t index, uint64_t remote, u
     if (error == 0)
         return 1;
     if (error == -FI_EAGAIN)
-        return 0;
+        return ofi_busy(queue);
     rdma_node_fail(queue->node, -ECONNRESET, "cannot start a transfer: %s",
                    fabric_strerror(-error));
-    return rdma_node_error(queue->node);
-}
-
-static int ofi_failed(struct rdma_queue *queue, ssize_t code)
-{
-    struct ofi_queue *ofi = queue->private;
-    struct fi_cq_err_entry entry = {0};
-    int error = (int)-code;
-
-    if (code == -FI_EAVAIL && fi_cq_readerr(ofi->cq, &entry, 0) > 0)
-        error = entry.err;
-    rdma_node_fail(queue->node, -ECONNRESET, "a transfer failed: %s (did the server end?)",
-                   fabric_strerror(error));
     return rdma_node_error(queue->node);
 }
 

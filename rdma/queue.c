@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define POLL_BATCH     64u
 #define STALL_LOOKS    8u /* a stall shorter than timeout / 8 between two looks counts in full */
+#define BUSY_LOOK_NS   20000L /* between two tries of a transport that is busy */
 #define SLOT_NONE      UINT32_MAX
 #define SLEEP_SLICE_NS 100000000ULL /* look at the stall clock at least every 100 ms */
 
@@ -40,6 +42,14 @@ int rdma_queue_create(struct rdma_node *node, enum rdma_queue_kind kind, uint32_
     }
     *out = queue;
     return 0;
+}
+
+void rdma_queue_refused(struct rdma_node *node, int error, const char *why)
+{
+    if (error == -ETIMEDOUT)
+        rdma_node_fail(node, error, "cannot open a data connection: %s", why);
+    else if (!rdma_node_error(node))
+        message_error("memory node %s: cannot open a data connection: %s", node->address_text, why);
 }
 
 void rdma_queue_destroy(struct rdma_queue *queue)
@@ -108,6 +118,43 @@ static int queue_post_one(struct rdma_queue *queue, const struct rdma_request *r
     return 1;
 }
 
+/* Transfers are out and nothing came: counts that time, ends the node when it is too much. */
+static int queue_stalled(struct rdma_queue *queue, uint64_t now)
+{
+    struct rdma_node *node = queue->node;
+    uint64_t most = node->timeout_ns / STALL_LOOKS;
+    uint64_t passed = queue->looked_ns ? now - queue->looked_ns : 0;
+
+    queue->looked_ns = now;
+    queue->stall_ns += passed < most ? passed : most;
+    if (queue->stall_ns < node->timeout_ns)
+        return rdma_node_error(node);
+    rdma_node_fail(node, -ETIMEDOUT, "a transfer did not finish within %.1f s",
+                   (double)node->timeout_ns / 1e9);
+    return rdma_node_error(node);
+}
+
+/*
+ * A transport may be too busy to take a request though nothing is in flight whose end would make
+ * room: then it has to get on with what it does. Prefetches do not wait for that. Bounded as a
+ * transfer is; 1 taken or -errno.
+ */
+static int queue_post_again(struct rdma_queue *queue, const struct rdma_request *request)
+{
+    int taken;
+
+    queue->stall_ns = queue->looked_ns = 0;
+    do {
+        int error = queue_stalled(queue, clock_now_ns());
+
+        if (error)
+            return error;
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_LOOK_NS}, NULL);
+        taken = queue_post_one(queue, request);
+    } while (taken == 0);
+    return taken;
+}
+
 int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *requests, uint32_t count)
 {
     const struct rdma_transport *transport = queue->node->transport;
@@ -119,6 +166,8 @@ int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *request
         return error;
     for (; done < count; done++) {
         taken = queue_post_one(queue, &requests[done]);
+        if (taken == 0 && !queue->in_flight && queue->kind != RDMA_QUEUE_PREFETCH)
+            taken = queue_post_again(queue, &requests[done]);
         if (taken <= 0)
             break;
     }
@@ -161,22 +210,6 @@ static int queue_collect(struct rdma_queue *queue, struct rdma_completion *out, 
     if (got > 0)
         queue->stall_ns = queue->looked_ns = 0;
     return got;
-}
-
-/* Transfers are out and nothing came: counts that time, ends the node when it is too much. */
-static int queue_stalled(struct rdma_queue *queue, uint64_t now)
-{
-    struct rdma_node *node = queue->node;
-    uint64_t most = node->timeout_ns / STALL_LOOKS;
-    uint64_t passed = queue->looked_ns ? now - queue->looked_ns : 0;
-
-    queue->looked_ns = now;
-    queue->stall_ns += passed < most ? passed : most;
-    if (queue->stall_ns < node->timeout_ns)
-        return rdma_node_error(node);
-    rdma_node_fail(node, -ETIMEDOUT, "a transfer did not finish within %.1f s",
-                   (double)node->timeout_ns / 1e9);
-    return rdma_node_error(node);
 }
 
 /* Sleeps until about `timeout_ns` from now, in slices short enough for the stall clock. */

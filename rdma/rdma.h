@@ -105,6 +105,10 @@ int rdma_reserve(struct rdma_node *node, uint64_t page, uint64_t pages);
  */
 int rdma_release_slab(struct rdma_node *node, uint64_t page);
 
+/*
+ * rdma_queue_create - one connection of its own to the node. 0 or -errno: -ENOMEM, else after one
+ * message. May wait for the node's timeout; a node that did not answer by then is lost.
+ */
 int rdma_queue_create(struct rdma_node *node, enum rdma_queue_kind kind, uint32_t depth,
                       struct rdma_queue **out);
 void rdma_queue_destroy(struct rdma_queue *queue); /* accepts NULL */
@@ -112,7 +116,8 @@ void rdma_queue_destroy(struct rdma_queue *queue); /* accepts NULL */
 /*
  * rdma_queue_post - start transfers, in order of posting, completing in any order.
  * Returns how many were taken (fewer than `count` when the queue is full), or -errno. A page that
- * was never reserved is -EFAULT.
+ * was never reserved is -EFAULT. With nothing in flight at least one is taken, which may wait for
+ * the node's timeout, except on a prefetch queue.
  */
 int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *requests, uint32_t count);
 

@@ -134,6 +134,12 @@ extern const struct rdma_transport rdma_verbs;
 void rdma_node_fail(struct rdma_node *node, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/*
+ * Why a queue could not be opened, in one message. A node that does not answer within the timeout
+ * is lost, as anywhere; one that is lost already has said so.
+ */
+void rdma_queue_refused(struct rdma_node *node, int error, const char *why);
+
 /* Why connecting failed: an error, or while there is a fallback a word under --verbose. */
 void rdma_node_explain(const struct rdma_node *node, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

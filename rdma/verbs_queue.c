@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -56,6 +57,7 @@ int verbs_queue_open(struct rdma_queue *queue)
 {
     struct rdma_node *node = queue->node;
     const char *why = "memory";
+    char text[128];
     int error = verbs_queue_create(queue);
 
     if (!error) {
@@ -65,10 +67,8 @@ int verbs_queue_open(struct rdma_queue *queue)
     }
     if (!error)
         return 0;
-    /* A node that is lost has said so. */
-    if (!rdma_node_error(node))
-        message_error("memory node %s: cannot open a data connection: %s: %s", node->address_text,
-                      why, strerror(-error));
+    snprintf(text, sizeof(text), "%s: %s", why, strerror(-error));
+    rdma_queue_refused(node, error, text);
     verbs_queue_close(queue);
     return error;
 }

@@ -3,6 +3,7 @@
  * Conformance of transports: every test here runs on each of them against a real memory server. A
  * new transport joins by one line in the table.
  */
+#include "rdma/transport.h"
 #include "tests/unit/rdma/server_fixture.h"
 
 static const char *const transports[] = {"loopback", "loopback,delay=50us,jitter=200us", "ofi",
@@ -375,6 +376,64 @@ START_TEST(shared_memory_is_not_mapped)
 }
 END_TEST
 
+/* ---- a transport that has no room for a while, though nothing is in flight ---- */
+
+static struct rdma_transport busy;
+static int (*room)(struct rdma_queue *queue, uint32_t slot, uint64_t remote, uint64_t key);
+static int busy_times;
+
+static int busy_post(struct rdma_queue *queue, uint32_t slot, uint64_t remote, uint64_t key)
+{
+    return busy_times-- > 0 ? 0 : room(queue, slot, remote, key);
+}
+
+static void make_busy(struct rdma_node *node, int times)
+{
+    busy = *node->transport;
+    room = busy.post;
+    busy.post = busy_post;
+    busy_times = times;
+    node->transport = &busy;
+}
+
+START_TEST(a_busy_transport_is_asked_again)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+
+    ck_assert_int_eq(rdma_reserve(node, 7, 1), 0);
+    make_busy(node, 100);
+    fill(page, 7);
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_WRITE, 7, 1, page), 0);
+    memset(page, 0, RDMA_PAGE_BYTES);
+    busy_times = 100;
+    ck_assert_int_eq(fixture_transfer(queue, RDMA_READ, 7, 1, page), 0);
+    expect(page, 7);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
+START_TEST(a_transport_that_stays_busy_ends_the_node_in_time)
+{
+    struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+    struct rdma_queue *queue = fixture_queue(node, 4);
+    uint8_t *page = pages_alloc(node, 1);
+    struct rdma_request request = {.op = RDMA_READ, .pages = 1, .page = 7, .local = page};
+    uint64_t start_ns = clock_now_ns();
+
+    ck_assert_int_eq(rdma_reserve(node, 7, 1), 0);
+    make_busy(node, 1 << 30);
+    node->timeout_ns = 300000000;
+    ck_assert_int_eq(rdma_queue_post(queue, &request, 1), -ETIMEDOUT);
+    ck_assert_uint_lt(clock_now_ns() - start_ns, 5000000000u);
+    ck_assert_int_eq(rdma_node_error(node), -ETIMEDOUT);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 static Suite *queue_suite(void)
 {
     Suite *suite = suite_create("rdma queues");
@@ -400,6 +459,8 @@ static Suite *queue_suite(void)
     fixture_add_each(each, slabs_asked_ahead_never_cost_a_tenant_its_quota, transports);
     fixture_add_each(each, a_node_that_is_full_says_so, transports);
     fixture_add_each(each, counters_count_what_completed, transports);
+    fixture_add_each(each, a_busy_transport_is_asked_again, transports);
+    fixture_add_each(each, a_transport_that_stays_busy_ends_the_node_in_time, transports);
     tcase_add_test(loopback, a_simulated_network_is_named_and_takes_its_time);
     tcase_add_test(loopback, shared_memory_is_not_mapped);
     suite_add_tcase(suite, each);
