@@ -56,7 +56,7 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
 {
     struct fault_engine *engine = context->engine;
     ept_word_t *word = &engine->words[page];
-    struct patience patience = {.left_ns = engine->config.timeout_ns};
+    struct patience patience = patience_begin(engine);
     *what = CLAIMED_NOTHING;
     for (;;) {
         uint64_t seen = atomic_load(word);

@@ -134,15 +134,19 @@ void sample_take(struct fault_engine *engine, uint64_t page);
 void word_settle(ept_word_t *word, uint64_t value);
 void word_wake(ept_word_t *word);
 /*
- * How long a caller is still ready to wait. Only time spent awake counts, in slices, so that a VMM
- * that was stopped for an hour (SIGSTOP, Ctrl-Z) has not waited for an hour.
+ * How long a caller is still ready to wait; one for everything that one page needs, so that a chain
+ * of waits (for a frame, for the read, for another thread) is bounded as one wait is. Only time
+ * spent awake counts, in slices, so that a VMM that was stopped for an hour (SIGSTOP, Ctrl-Z) has
+ * not waited for an hour. It is twice the timeout: the queues and the control connection give a
+ * node that does not answer up after one, and say so, which ends every wait.
  */
 struct patience {
-    uint64_t left_ns;
+    uint64_t left_ns, looked_ns;
 };
 #define PATIENCE_SLICE_NS 100000000u
-/* Charges what passed since start_ns, at most a slice. 0, or -ETIMEDOUT when it is used up. */
-int patience_spend(struct patience *patience, uint64_t start_ns);
+struct patience patience_begin(const struct fault_engine *engine);
+/* Charges what passed since the last look, at most a slice. 0, or -ETIMEDOUT when it is used up. */
+int patience_spend(struct patience *patience);
 
 /* Sleeps at most a slice, or until *word differs from `seen`. 0, or -ETIMEDOUT at the end of
  * patience. */
@@ -179,17 +183,20 @@ void looker_destroy(struct fault_context *context);
 
 /* ---- resolve.c ---- */
 /* As fault_resolve; `rescue`: the page may not leave, though it could be read meanwhile. */
-int page_resolve(struct fault_context *context, uint64_t page, bool write, bool rescue);
+int page_resolve(struct fault_context *context, uint64_t page, bool write, bool rescue,
+                 struct patience *patience);
 
 /* ---- fetch.c, fill.c: one miss; 0, -EAGAIN (look again) or -errno; fill: 1 not ours ---- */
-int fault_fetch(struct fault_context *context, uint64_t page, bool write);
-int fault_fill(struct fault_context *context, uint64_t page);
+int fault_fetch(struct fault_context *context, uint64_t page, bool write,
+                struct patience *patience);
+int fault_fill(struct fault_context *context, uint64_t page, struct patience *patience);
 /* Tells the prefetcher of a touch that found its page in flight. */
 void fault_touched_late(struct fault_context *context, uint64_t page, bool write);
 
 /* ---- frames.c: the residency bound and the quota ---- */
-/* Takes between 1 and `want` frames within the bound, waiting for the first. Count or -errno. */
-int64_t frames_take(struct fault_context *context, uint64_t want);
+/* Takes between 1 and `want` frames within the bound, waiting for the first. Count or -errno;
+ * -EBUSY: none became free. */
+int64_t frames_take(struct fault_context *context, uint64_t want, struct patience *patience);
 /* Takes what is free beyond the reserve for demand faults, perhaps nothing. */
 uint64_t frames_take_optional(struct fault_engine *engine, uint64_t want);
 void frames_give(struct fault_engine *engine, uint64_t count);

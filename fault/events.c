@@ -43,7 +43,7 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
     if (error >= 0 || error == -EFAULT)
         ept_wake(engine->ept, page, 1);
     /* The vCPU looks for itself then, and says what it found. */
-    else if ((error == -EIO || error == -ENOMEM) && source->unfillable &&
+    else if ((error == -EIO || error == -ENOMEM || error == -EBUSY) && source->unfillable &&
              !fault_engine_error(engine))
         source->unfillable(source->owner, page, (int)event->arg.pagefault.feat.ptid);
     else

@@ -194,13 +194,12 @@ static unsigned classify(struct evictor *evictor)
  */
 static int collect(struct evictor *evictor)
 {
-    struct patience patience = {.left_ns = 2 * evictor->engine->config.timeout_ns};
+    struct patience patience = patience_begin(evictor->engine);
     struct rdma_completion done[16];
     int got, error = 0;
     do {
-        uint64_t start_ns = clock_now_ns();
         got = rdma_queue_poll(evictor->queue, done, 16, PATIENCE_SLICE_NS);
-        error = got ? 0 : patience_spend(&patience, start_ns);
+        error = got ? 0 : patience_spend(&patience);
     } while (!got && !error);
     if (got <= 0)
         return got < 0 ? got : error;

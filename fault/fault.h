@@ -41,7 +41,7 @@ struct fault_config {
     struct rdma_node *node; /* NULL: nothing is remote, only file contents are filled */
     uint64_t memory_pages;  /* quota on pages that exist, here and remote */
     uint64_t local_pages;   /* hard bound on resident pages */
-    uint64_t timeout_ns;    /* longest wait on the node or on another thread */
+    uint64_t timeout_ns;    /* longest wait on the node */
     const char *prefetcher; /* "none", "readahead", "trend", "auto"; NULL: auto */
     struct fault_source source;
 };
@@ -117,9 +117,10 @@ void fault_context_leave(struct fault_context *context);
 
 /*
  * fault_resolve - make a page resident, fetching or filling it and, perhaps, its neighbours.
- * Blocks for at most timeout_ns. Returns 0 (resident, or was: run the guest again), 1 (not ours:
- * the host kernel fills it), -EFAULT (nothing is mapped there), -EIO (file contents unreadable),
- * -ENOMEM (quota reached or everything pinned), -ETIMEDOUT, -ECONNRESET (memory node lost: sticky).
+ * Blocks for at most twice timeout_ns, whatever it waits for. Returns 0 (resident, or was: run the
+ * guest again), 1 (not ours: the host kernel fills it), -EFAULT (nothing is mapped there), -EIO
+ * (file contents unreadable), -ENOMEM (quota reached), -EBUSY (no resident page could be evicted),
+ * -ETIMEDOUT, -ECONNRESET (memory node lost: sticky).
  */
 int fault_resolve(struct fault_context *context, uint64_t page, bool write);
 

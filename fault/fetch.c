@@ -34,7 +34,7 @@ void fault_touched_late(struct fault_context *context, uint64_t page, bool write
 
 /* With the page claimed and the demand lock held. *learnt: the prefetcher knows of it. */
 static int demand(struct fault_context *context, struct lane *lane, uint64_t page, bool write,
-                  bool *learnt)
+                  bool *learnt, struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     uint64_t start_ns = clock_now_ns();
@@ -43,7 +43,7 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
         return error;
     probe_fetch_demand(page);
     *learnt = touched_try(engine, lane, page, write);
-    error = lane_demand_wait(engine, lane, page);
+    error = lane_demand_wait(lane, page, patience);
     if (error)
         return error;
     uint64_t fetched_ns = clock_now_ns();
@@ -56,11 +56,11 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
     return 0;
 }
 
-int fault_fetch(struct fault_context *context, uint64_t page, bool write)
+int fault_fetch(struct fault_context *context, uint64_t page, bool write, struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     struct lane *lane = &engine->lanes[context->lane];
-    int64_t frames = frames_take(context, 1);
+    int64_t frames = frames_take(context, 1, patience);
     if (frames <= 0)
         return (int)frames;
     if (!run_claim(engine, page, 1, EPT_REMOTE, EPT_FETCHING, 0)) {
@@ -71,7 +71,7 @@ int fault_fetch(struct fault_context *context, uint64_t page, bool write)
     bool learnt = false;
     int error = fault_engine_error(engine);
     if (!error)
-        error = demand(context, lane, page, write, &learnt);
+        error = demand(context, lane, page, write, &learnt, patience);
     pthread_mutex_unlock(&lane->demand_lock);
     /* Not before: who holds the lane may be waiting for a flight, and others want to demand. */
     if (!error && !learnt)

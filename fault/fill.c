@@ -55,9 +55,9 @@ static void fill_settle(struct fault_context *context, uint64_t page, uint64_t p
 }
 
 /* Frames for a claimed run: waits for the first page's, takes what is free for the others. */
-static int64_t fill_frames(struct fault_context *context, uint64_t pages)
+static int64_t fill_frames(struct fault_context *context, uint64_t pages, struct patience *patience)
 {
-    int64_t got = frames_take(context, 1);
+    int64_t got = frames_take(context, 1, patience);
     if (got > 0 && pages > 1)
         got += (int64_t)frames_take_optional(context->engine, pages - 1);
     return got;
@@ -65,7 +65,8 @@ static int64_t fill_frames(struct fault_context *context, uint64_t pages)
 
 /* Budget for a claimed run, shortening it to what there is. Pages or -errno; the claim shrinks too.
  */
-static int64_t fill_budget(struct fault_context *context, uint64_t page, uint64_t count)
+static int64_t fill_budget(struct fault_context *context, uint64_t page, uint64_t count,
+                           struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     int64_t quota = quota_take(engine, count);
@@ -73,7 +74,7 @@ static int64_t fill_budget(struct fault_context *context, uint64_t page, uint64_
         fill_release(engine, page, count);
         return -ENOMEM;
     }
-    int64_t frames = fill_frames(context, (uint64_t)quota);
+    int64_t frames = fill_frames(context, (uint64_t)quota, patience);
     int64_t kept = frames > 0 ? frames : 0;
     quota_give(engine, (uint64_t)(quota - kept));
     fill_release(engine, page + (uint64_t)kept, count - (uint64_t)kept);
@@ -112,13 +113,13 @@ static int64_t fill_claim(struct fault_context *context, uint64_t page, bool *ze
     return (int64_t)count;
 }
 
-int fault_fill(struct fault_context *context, uint64_t page)
+int fault_fill(struct fault_context *context, uint64_t page, struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     bool zero = false;
     int64_t count = fill_claim(context, page, &zero);
     if (count > 0)
-        count = fill_budget(context, page, (uint64_t)count);
+        count = fill_budget(context, page, (uint64_t)count, patience);
     if (count <= 0)
         return count == 0 ? 1 : (int)count;
     uint64_t pages = (uint64_t)count, start_ns = clock_now_ns();

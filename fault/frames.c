@@ -55,11 +55,10 @@ uint64_t frames_take_optional(struct fault_engine *engine, uint64_t want)
     return got;
 }
 
-int64_t frames_take(struct fault_context *context, uint64_t want)
+int64_t frames_take(struct fault_context *context, uint64_t want, struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     uint64_t limit = engine->config.local_pages;
-    struct patience patience = {.left_ns = engine->config.timeout_ns};
     bool waited = false;
     for (;;) {
         unsigned sequence = atomic_load(&engine->frames_sequence);
@@ -72,10 +71,9 @@ int64_t frames_take(struct fault_context *context, uint64_t want)
         if (!waited)
             tally_add(&context->tally.frame_waits, 1);
         waited = true;
-        uint64_t start_ns = clock_now_ns();
         counter_wait(&engine->frames_sequence, sequence, PATIENCE_SLICE_NS);
-        if (patience_spend(&patience, start_ns))
-            return -ENOMEM;
+        if (patience_spend(patience))
+            return -EBUSY;
     }
 }
 

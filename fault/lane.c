@@ -62,11 +62,12 @@ static int demand_open(struct fault_engine *engine, struct lane *lane)
     if (error)
         return error;
     error = rdma_queue_create(engine->config.node, RDMA_QUEUE_DEMAND, DEMAND_DEPTH, &lane->demand);
-    if (error)
-        rdma_buffer_free(engine->config.node, buffer, EPT_PAGE_BYTES);
-    else
+    if (!error) {
         lane->demand_buffer = buffer;
-    return error;
+        return 0;
+    }
+    rdma_buffer_free(engine->config.node, buffer, EPT_PAGE_BYTES);
+    return fault_fail_told(engine, error);
 }
 
 int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page)
@@ -80,19 +81,16 @@ int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t pa
     return posted == 1 ? 0 : posted < 0 ? posted : -EIO;
 }
 
-int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page)
+int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience)
 {
-    /* Twice: the queue gives the node up first, and says so. */
-    struct patience patience = {.left_ns = 2 * engine->config.timeout_ns};
     struct rdma_completion completion;
     for (;;) {
-        uint64_t start_ns = clock_now_ns();
         int got = rdma_queue_poll(lane->demand, &completion, 1, PATIENCE_SLICE_NS);
         if (got < 0)
             return got;
         if (got == 1) /* any other cookie would be the answer to a question given up: wrong bytes */
             return completion.cookie == page ? completion.status : -EIO;
-        if (patience_spend(&patience, start_ns))
+        if (patience_spend(patience))
             return -ETIMEDOUT;
     }
 }
@@ -367,7 +365,6 @@ int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
     int error = 0;
     pthread_mutex_lock(&lane->lock);
     while (!error && on_lane(lane, seen = atomic_load(word))) {
-        uint64_t start_ns = clock_now_ns();
         if (is_landing(lane, page)) {
             /* Somebody is at it: the word tells when it is done. */
             pthread_mutex_unlock(&lane->lock);
@@ -377,7 +374,7 @@ int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
         }
         /* Oldest first, and no more than needed: what comes later can land while we go on. */
         int got = lane_land(engine, lane, 1, PATIENCE_SLICE_NS);
-        error = got < 0 ? got : patience_spend(patience, start_ns);
+        error = got < 0 ? got : patience_spend(patience);
     }
     pthread_mutex_unlock(&lane->lock);
     return error;

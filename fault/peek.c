@@ -240,7 +240,7 @@ static void peek_done(struct fault_peek *peek)
 static int peek_wait(struct fault_context *context, uint64_t page, struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
-    uint64_t start_ns = clock_now_ns(), seen = atomic_load(&engine->words[page]);
+    uint64_t seen = atomic_load(&engine->words[page]);
     enum ept_state state = ept_word_state(seen);
     int polled = fault_peek_poll(context, 0);
     if (polled < 0)
@@ -248,7 +248,7 @@ static int peek_wait(struct fault_context *context, uint64_t page, struct patien
     if (fault_engine_error(engine))
         return fault_engine_error(engine);
     if (state == EPT_LOCAL || state == EPT_REMOTE || state == EPT_ABSENT || polled)
-        return patience_spend(patience, start_ns);
+        return patience_spend(patience);
     return page_wait(engine, page, seen, patience);
 }
 
@@ -257,7 +257,7 @@ int fault_peek(struct fault_context *context, gpa_t gpa, uint32_t bytes, void *t
     bool finished = false;
     struct fault_peek peek = {
         .gpa = gpa, .bytes = bytes, .to = to, .done = peek_done, .owner = &finished};
-    struct patience patience = {.left_ns = context->engine->config.timeout_ns};
+    struct patience patience = patience_begin(context->engine);
     int started;
     while ((started = fault_peek_start(context, &peek)) == -EAGAIN) {
         int error = peek_wait(context, gpa >> EPT_PAGE_SHIFT, &patience);

@@ -26,18 +26,17 @@ int pin_try(ept_word_t *word, bool write)
 static int pin_page(struct fault_context *context, uint64_t page, bool write)
 {
     struct fault_engine *engine = context->engine;
-    struct patience patience = {.left_ns = engine->config.timeout_ns};
+    struct patience patience = patience_begin(engine);
     for (;;) {
-        uint64_t start_ns = clock_now_ns();
         int tried = pin_try(&engine->words[page], write);
         if (tried <= 0) {
             probe_pinned(context->lane, page);
             return tried;
         }
-        int error = page_resolve(context, page, write, true);
+        int error = page_resolve(context, page, write, true, &patience);
         if (error) /* 1: never leaves, so needs no pin */
             return error < 0 ? error : 0;
-        if (patience_spend(&patience, start_ns))
+        if (patience_spend(&patience))
             return -ETIMEDOUT;
     }
 }

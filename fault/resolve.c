@@ -40,10 +40,10 @@ static int resolve_step(struct fault_context *context, uint64_t page, bool write
     case EPT_LOCAL:
         return STEP_RESIDENT;
     case EPT_ABSENT:
-        error = fault_fill(context, page);
+        error = fault_fill(context, page, patience);
         return error == -EAGAIN ? STEP_AGAIN : error;
     case EPT_REMOTE:
-        error = fault_fetch(context, page, write);
+        error = fault_fetch(context, page, write, patience);
         return error == -EAGAIN ? STEP_AGAIN : error;
     case EPT_EVICTING:
         if (!rescue)
@@ -58,7 +58,8 @@ static int resolve_step(struct fault_context *context, uint64_t page, bool write
     return step_wait(context, page, seen, write, patience);
 }
 
-int page_resolve(struct fault_context *context, uint64_t page, bool write, bool rescue)
+int page_resolve(struct fault_context *context, uint64_t page, bool write, bool rescue,
+                 struct patience *patience)
 {
     struct fault_engine *engine = context->engine;
     uint64_t start_ns = clock_now_ns();
@@ -71,10 +72,9 @@ int page_resolve(struct fault_context *context, uint64_t page, bool write, bool 
         return 0;
     }
     probe_fault_begin(context->lane, page, write);
-    struct patience patience = {.left_ns = engine->config.timeout_ns};
     int step = STEP_AGAIN;
     while (step == STEP_AGAIN)
-        step = resolve_step(context, page, write, rescue, &patience);
+        step = resolve_step(context, page, write, rescue, patience);
     fault_histogram_add(&context->tally.fault_ns, clock_now_ns() - start_ns);
     probe_fault_end(context->lane, page, write, seen, engine->words[page], start_ns, step);
     return step;
@@ -82,5 +82,6 @@ int page_resolve(struct fault_context *context, uint64_t page, bool write, bool 
 
 int fault_resolve(struct fault_context *context, uint64_t page, bool write)
 {
-    return page_resolve(context, page, write, write);
+    struct patience patience = patience_begin(context->engine);
+    return page_resolve(context, page, write, write, &patience);
 }

@@ -38,9 +38,15 @@ void word_settle(ept_word_t *word, uint64_t value)
         word_wake(word);
 }
 
-int patience_spend(struct patience *patience, uint64_t start_ns)
+struct patience patience_begin(const struct fault_engine *engine)
 {
-    uint64_t passed_ns = clock_now_ns() - start_ns;
+    return (struct patience){.left_ns = 2 * engine->config.timeout_ns, .looked_ns = clock_now_ns()};
+}
+
+int patience_spend(struct patience *patience)
+{
+    uint64_t now_ns = clock_now_ns(), passed_ns = now_ns - patience->looked_ns;
+    patience->looked_ns = now_ns;
     if (passed_ns > PATIENCE_SLICE_NS)
         passed_ns = PATIENCE_SLICE_NS;
     patience->left_ns -= passed_ns < patience->left_ns ? passed_ns : patience->left_ns;
@@ -49,12 +55,12 @@ int patience_spend(struct patience *patience, uint64_t start_ns)
 
 int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience)
 {
-    uint64_t marked = seen | EPT_WAITERS, start_ns = clock_now_ns();
+    uint64_t marked = seen | EPT_WAITERS;
     if (marked != seen && !atomic_compare_exchange_strong(word, &seen, marked))
         return 0;
     struct timespec timeout = timespec_of(PATIENCE_SLICE_NS);
     futex(word, FUTEX_WAIT, (uint32_t)marked, &timeout);
-    return patience_spend(patience, start_ns);
+    return patience_spend(patience);
 }
 
 int page_wait(struct fault_engine *engine, uint64_t page, uint64_t seen, struct patience *patience)

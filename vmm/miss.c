@@ -125,10 +125,21 @@ static void out_of_memory(struct vcpu *vcpu, gpa_t gpa)
                       format_bytes(config->memory_bytes, quota, sizeof(quota)));
 }
 
+static void out_of_frames(struct vcpu *vcpu)
+{
+    const struct run_config *config = vcpu->vm->config;
+    char local[32];
+    if (vm_end(vcpu->vm, EXIT_FARVISOR))
+        message_error("guest: none of the %s on this host could be freed in time (see --local)",
+                      format_bytes(config->local_bytes, local, sizeof(local)));
+}
+
 int miss_fatal(struct vcpu *vcpu, gpa_t gpa, int error)
 {
     if (error == -ENOMEM)
         out_of_memory(vcpu, gpa);
+    else if (error == -EBUSY)
+        out_of_frames(vcpu);
     else if (vm_end(vcpu->vm, EXIT_FARVISOR) && !fault_engine_error(vcpu->vm->engine))
         message_error("guest: far memory: %s", strerror(-error)); /* else who lost it said so */
     return error;

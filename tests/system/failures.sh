@@ -71,6 +71,25 @@ test_timeout_is_settable() {
     expect_busy_ends 4 'memory (node|server)|memserver'
 }
 
+# --timeout is what a user sees, whoever waits for what when the server stops: here also threads
+# that are about to open a connection. The second on top is for ending the run.
+test_timeout_bounds_late_threads() {
+    local transport mode
+    start_memserver --listen "unix:$PWD/socket" --capacity 1G
+    for transport in ofi loopback; do
+        for mode in exit uffd; do
+            BUSY_GUEST=late_threads start_busy --timeout 2s --fault-mode "$mode" \
+                --transport "$transport" --memserver "unix:$PWD/socket"
+            # With its workers: as when the machine is gone.
+            # shellcheck disable=SC2046 # a list
+            kill -STOP "$MEMSERVER_PID" $(pgrep -P "$MEMSERVER_PID")
+            expect_busy_ends 3 'memory node .*: (no sign of life for 2.0 s|a transfer did not finish within 2.0 s|cannot open a data connection: Connection timed out)'
+            # shellcheck disable=SC2046
+            kill -CONT "$MEMSERVER_PID" $(pgrep -P "$MEMSERVER_PID")
+        done
+    done
+}
+
 # SIGTERM: nobody new is let in, whoever is there may finish, and after the grace it ends anyway.
 test_server_term_drains() {
     start_memserver --capacity 1G --grace 4s

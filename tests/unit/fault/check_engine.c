@@ -34,6 +34,7 @@ static struct fault_engine *engine;
 static struct fault_context *context;
 static char address[128];
 static const char *transport = "auto";
+static uint64_t timeout_ns = 5000000000u;
 
 static void server_start(void)
 {
@@ -90,7 +91,7 @@ static void setup(void)
                                   .node = node,
                                   .memory_pages = MEMORY_PAGES,
                                   .local_pages = LOCAL_PAGES,
-                                  .timeout_ns = 5000000000u,
+                                  .timeout_ns = timeout_ns,
                                   .source = {.extent = extent}};
     ck_assert_int_eq(fault_engine_create(&engine, &config), 0);
     ck_assert_int_eq(fault_context_create(engine, &context), 0);
@@ -213,6 +214,37 @@ START_TEST(pinned_pages_stay)
     for (uint64_t i = 0; i < 64; i++)
         ck_assert_int_eq(ept_word_state(atomic_load(&words[FIRST + i])), EPT_LOCAL);
     fault_unpin(engine, FIRST, 64);
+}
+END_TEST
+
+#define SHORT_NS 300000000u
+
+static void setup_short(void)
+{
+    timeout_ns = SHORT_NS;
+    setup();
+}
+
+/* Pins all that may be here; every other page then waits in vain. */
+static void pin_everything(void)
+{
+    for (uint64_t i = 0; i < LOCAL_PAGES; i++)
+        ck_assert_int_eq(fault_pin(context, FIRST + i, 1, true), 0);
+}
+
+START_TEST(a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory)
+{
+    pin_everything();
+    for (int write = 0; write < 2; write++) {
+        uint64_t start_ns = clock_now_ns();
+        ck_assert_int_eq(fault_resolve(context, FIRST + 3 * LOCAL_PAGES, write), -EBUSY);
+        ck_assert_uint_le(clock_now_ns() - start_ns, 3ULL * SHORT_NS);
+        ck_assert_uint_ge(clock_now_ns() - start_ns, SHORT_NS);
+    }
+    ck_assert_int_eq(fault_pin(context, FIRST + 3 * LOCAL_PAGES, 2, true), -EBUSY);
+    ck_assert_int_eq(fault_engine_error(engine), 0);
+    fault_unpin(engine, FIRST, LOCAL_PAGES);
+    ck_assert_int_eq(fault_resolve(context, FIRST + 3 * LOCAL_PAGES, true), 0);
 }
 END_TEST
 
@@ -489,5 +521,10 @@ int main(void)
     tcase_set_timeout(slow, 120);
     tcase_add_test(slow, a_stream_of_looks_lets_a_fault_through);
     suite_add_tcase(suite, slow);
+    TCase *impatient = tcase_create("impatient");
+    tcase_add_checked_fixture(impatient, setup_short, teardown);
+    tcase_set_timeout(impatient, 60);
+    tcase_add_test(impatient, a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory);
+    suite_add_tcase(suite, impatient);
     return unit_run(suite);
 }
