@@ -118,6 +118,8 @@ int64_t io_setsockopt(const struct io_call *call)
     if (!file)
         return -EBADF;
     result = guestmem_read(call->vm, value, call->args[3], bytes);
+    if (!result && io_arg_int(call, 1) == IPPROTO_TCP && io_arg_int(call, 2) == TCP_CONGESTION)
+        result = net_congestion_check((const char *)value, bytes);
     if (!result)
         result = IO_HOST5(SYS_setsockopt, file->fd, io_arg_int(call, 1), io_arg_int(call, 2), value,
                           bytes);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What of the network the program may use: the ports of --publish to listen on, the addresses of
- * --allow-connect to connect and send to. Pure questions about addresses; any thread.
+ * --allow-connect to connect and send to; and which congestion control. Any thread.
  */
 #include "vmm/vmm.h"
 
@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
@@ -167,6 +168,29 @@ static int probe(const struct net_rule *rule, struct sockaddr_storage *address)
         error = -errno;
     close(fd);
     return error;
+}
+
+#define CONGESTION_NAME_BYTES 15 /* Linux's TCP_CA_NAME_MAX without its end */
+#define CONGESTION_LIST       "/proc/sys/net/ipv4/tcp_available_congestion_control"
+
+int net_congestion_check(const char *name, size_t bytes)
+{
+    size_t length = strnlen(name, bytes < CONGESTION_NAME_BYTES ? bytes : CONGESTION_NAME_BYTES);
+    char list[1024] = "", *rest = NULL;
+    int fd = open(CONGESTION_LIST, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, list, sizeof(list) - 1);
+
+    if (fd >= 0)
+        close(fd);
+    if (!bytes)
+        return -EINVAL;
+    if (got < 0)
+        return -ENOENT;
+    for (char *word = strtok_r(list, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
+        if (strlen(word) == length && !memcmp(word, name, length))
+            return 0;
+    }
+    return -ENOENT;
 }
 
 int net_publish_probe(const struct run_config *config)

@@ -61,6 +61,24 @@ for kind in socket.SOCK_DGRAM, socket.SOCK_SEQPACKET:
     done
 }
 
+# For root the host would load any module of that name.
+test_congestion_control_is_chosen_among_the_hosts() {
+    local before after
+    before=$(cat /proc/sys/net/ipv4/tcp_available_congestion_control)
+    expect_status 0 far --net host -- python3 -c '
+import socket
+for name in b"reno", b"vegas_no_such", b"":
+    one = socket.socket()
+    try:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
+        print(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).strip(b"\0").decode())
+    except OSError as error:
+        print(error.errno)'
+    [ "$(tr '\n' ' ' <out)" = 'reno 2 22 ' ] || fail "$(cat out)"
+    after=$(cat /proc/sys/net/ipv4/tcp_available_congestion_control)
+    [ "$before" = "$after" ] || fail "the host has another one now: $after"
+}
+
 test_options_are_refused() {
     local value
     for value in '' 0 65536 x 1: :1: 300.0.0.1:5 name:5 1/icmp '[::1' '[::1]5'; do

@@ -155,6 +155,21 @@ START_TEST(a_wildcard_becomes_the_address_that_was_judged)
 }
 END_TEST
 
+START_TEST(congestion_control_is_one_that_the_host_has)
+{
+    static const char *const refused[] = {"nosuch", "ren", "reno2", "reno cubic", "renoreno",
+                                          " ",      "",    "/",     "../x"};
+
+    ck_assert_int_eq(net_congestion_check("reno", 4), 0); /* every Linux has it */
+    ck_assert_int_eq(net_congestion_check("reno", 5), 0);
+    ck_assert_int_eq(net_congestion_check("reno\0garbage", 12), 0);
+    ck_assert_int_eq(net_congestion_check("reno", 3), -ENOENT);
+    ck_assert_int_eq(net_congestion_check("reno", 0), -EINVAL);
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+        ck_assert_int_eq(net_congestion_check(refused[i], strlen(refused[i]) + 1), -ENOENT);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("net_rules");
@@ -166,6 +181,7 @@ int main(void)
     tcase_add_test(tests, connections_go_where_allowed_in_any_notation);
     tcase_add_test(tests, a_wildcard_is_not_a_way_to_this_host);
     tcase_add_test(tests, a_wildcard_becomes_the_address_that_was_judged);
+    tcase_add_test(tests, congestion_control_is_one_that_the_host_has);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
