@@ -356,6 +356,12 @@ struct msghdr;
  */
 int64_t io_message_send(const struct io_call *call, const struct io_file *file,
                         const struct io_cursor *cursor, const struct msghdr *header, int flags);
+/* Receives one message into what is left, likewise. *header tells who sent it, and its flags. */
+int64_t io_message_receive(const struct io_call *call, const struct io_file *file,
+                           const struct io_cursor *cursor, struct msghdr *header, int flags);
+/* Would a transfer of these pieces alone cut a message in two? */
+bool io_message_is_cut(const struct io_file *file, const struct io_batch *batch,
+                       const struct io_cursor *cursor, bool send);
 
 /* Prototypes of every handler, from the table. */
 #define IO_CALL(number, name, handler, note) int64_t handler(const struct io_call *call);

@@ -13,6 +13,8 @@
 
 /* More than any datagram that the host's limits let through as they usually are. */
 #define MESSAGE_MAX_BYTES (1u << 20)
+#define RECEIVE_MAX_BYTES (16u << 20) /* ... and than others may send if theirs are not */
+#define DATAGRAM_BYTES    65536u      /* of UDP, at most */
 
 struct message {
     const struct io_call *call;
@@ -55,6 +57,66 @@ int64_t io_message_send(const struct io_call *call, const struct io_file *file,
     return result;
 }
 
+bool io_message_is_cut(const struct io_file *file, const struct io_batch *batch,
+                       const struct io_cursor *cursor, bool send)
+{
+    if (!S_ISSOCK(file->type) || file->stream || io_batch_is_whole(batch, cursor))
+        return false;
+    return send || !io_is_inet(file) || batch->bytes < DATAGRAM_BYTES;
+}
+
+/* The first `bytes` of a message to where the program wants them. 0 or -EFAULT and the like. */
+static int scatter(const struct io_call *call, const struct io_cursor *cursor, const char *from,
+                   uint64_t bytes)
+{
+    uint64_t skip = cursor->offset;
+    int error = 0;
+
+    for (unsigned i = cursor->index; i < cursor->count && bytes && !error; i++, skip = 0) {
+        uint64_t piece = cursor->spans[i].iov_len - skip;
+
+        if (piece > bytes)
+            piece = bytes;
+        error = guestmem_write(call->vm, (gpa_t)cursor->spans[i].iov_base + skip, from, piece);
+        from += piece;
+        bytes -= piece;
+    }
+    return error;
+}
+
+int64_t io_message_receive(const struct io_call *call, const struct io_file *file,
+                           const struct io_cursor *cursor, struct msghdr *header, int flags)
+{
+    uint64_t left = io_cursor_left(cursor);
+    struct iovec whole = {.iov_len = left < RECEIVE_MAX_BYTES ? left : RECEIVE_MAX_BYTES};
+    int64_t result;
+    int error;
+
+    if (call->vcpu->at_once) /* its memory may be far, and the message would be gone */
+        return io_hand_back(call);
+    whole.iov_base = malloc(whole.iov_len + 1);
+    if (!whole.iov_base)
+        return -ENOMEM;
+    header->msg_iov = &whole;
+    header->msg_iovlen = 1;
+    result = vcpu_syscall(call->vcpu, SYS_recvmsg, file->fd, (long)header, flags, 0, 0, 0);
+    /* With MSG_TRUNC it is the message's length. */
+    error = result <= 0
+                ? 0
+                : scatter(call, cursor, whole.iov_base,
+                          (uint64_t)result < whole.iov_len ? (uint64_t)result : whole.iov_len);
+    free(whole.iov_base);
+    return error ? error : result;
+}
+
+/* To be made by a copy. What is only looked at cannot be gone on with piece by piece either. */
+static bool message_is_one(const struct message *message, const struct io_batch *batch)
+{
+    if (!message->send && message->flags & MSG_PEEK)
+        return !io_batch_is_whole(batch, &message->cursor) && batch->bytes;
+    return io_message_is_cut(message->file, batch, &message->cursor, message->send);
+}
+
 static int64_t message_piece(struct message *message, uint64_t *bytes)
 {
     const struct io_call *call = message->call;
@@ -68,10 +130,13 @@ static int64_t message_piece(struct message *message, uint64_t *bytes)
     if (result)
         return result;
     *bytes = batch.bytes;
-    if (message->send && !message->file->stream && !io_batch_is_whole(&batch, &message->cursor)) {
+    if (message_is_one(message, &batch)) {
         io_batch_unpin(call->vm, &batch);
-        return io_message_send(call, message->file, &message->cursor, &message->header,
-                               message->flags);
+        return message->send
+                   ? io_message_send(call, message->file, &message->cursor, &message->header,
+                                     message->flags)
+                   : io_message_receive(call, message->file, &message->cursor, &message->header,
+                                        message->flags | MSG_CMSG_CLOEXEC);
     }
     message->header.msg_iov = batch.iov;
     message->header.msg_iovlen = batch.count;
@@ -111,8 +176,22 @@ static int message_address(struct message *message)
 
 /*
  * A stream's send goes on until all is sent, as Linux's does where it may wait; where it may not,
- * the next piece says EAGAIN and the count is short.
+ * the next piece says EAGAIN and the count is short. A receive goes on while its pieces are filled,
+ * waiting for more only if told so.
  */
+static bool message_goes_on(struct message *message, int64_t result, uint64_t bytes)
+{
+    if (!message->file->stream || !result || message->cursor.index >= message->cursor.count)
+        return false;
+    if (message->send)
+        return true;
+    if ((uint64_t)result < bytes || message->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+        return false;
+    if (!(message->flags & MSG_WAITALL))
+        message->flags |= MSG_DONTWAIT;
+    return true;
+}
+
 static int64_t message_run(struct message *message)
 {
     const struct io_call *call = message->call;
@@ -123,6 +202,8 @@ static int64_t message_run(struct message *message)
     if (!message->file)
         return -EBADF;
     io_cursor_advance(&message->cursor, call->part->done);
+    if (total && !message->send && !(message->flags & MSG_WAITALL))
+        message->flags |= MSG_DONTWAIT;
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
     while (!result) {
@@ -131,8 +212,7 @@ static int64_t message_run(struct message *message)
             break;
         total += result;
         io_cursor_advance(&message->cursor, (uint64_t)result);
-        if (!message->send || !message->file->stream || !result ||
-            message->cursor.index >= message->cursor.count)
+        if (!message_goes_on(message, result, bytes))
             break;
         result = 0;
     }
@@ -182,11 +262,13 @@ static int64_t vector(const struct io_call *call, bool send)
         return result;
     if (send && header.msg_controllen)
         return -EOPNOTSUPP;
+    if (header.msg_iovlen > IOV_MAX)
+        return -EMSGSIZE;
     message.to = (gpa_t)header.msg_name;
     message.to_bytes = header.msg_namelen;
     result = io_spans_read(call->vm, (gpa_t)header.msg_iov, header.msg_iovlen, small, &spans);
     if (result)
-        return result == -EINVAL ? -EMSGSIZE : result;
+        return result;
     message.cursor.spans = spans;
     message.cursor.count = (unsigned)header.msg_iovlen;
     result = message_run(&message);

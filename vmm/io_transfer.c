@@ -101,6 +101,15 @@ static bool takes_long(const struct transfer *transfer, const struct io_batch *b
            !io_batch_is_whole(batch, &transfer->cursor);
 }
 
+static int64_t transfer_message(const struct transfer *transfer)
+{
+    struct msghdr header = {0};
+
+    return transfer->write
+               ? io_message_send(transfer->call, transfer->file, &transfer->cursor, &header, 0)
+               : io_message_receive(transfer->call, transfer->file, &transfer->cursor, &header, 0);
+}
+
 static int64_t transfer_pieces(struct transfer *transfer)
 {
     struct vm *vm = transfer->call->vm;
@@ -119,11 +128,9 @@ static int64_t transfer_pieces(struct transfer *transfer)
             result = io_batch_pin(vm, &batch, &transfer->cursor, !transfer->write);
         if (result)
             break;
-        if (transfer->write && S_ISSOCK(transfer->file->type) && !transfer->file->stream &&
-            !io_batch_is_whole(&batch, &transfer->cursor)) {
+        if (io_message_is_cut(transfer->file, &batch, &transfer->cursor, transfer->write)) {
             io_batch_unpin(vm, &batch);
-            result = io_message_send(transfer->call, transfer->file, &transfer->cursor,
-                                     &(struct msghdr){0}, 0);
+            result = transfer_message(transfer);
             total = result < 0 ? total : result;
             break;
         }

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #define PAGE   4096
 #define ROUNDS 100
@@ -54,8 +55,88 @@ static void the_least_is_waited_for(void)
     EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
 }
 
+#define PIECES 1024
+
+/* One byte in each of 1024 pages, so that no two pieces are neighbours. */
+static char *sparse;
+static struct iovec pieces[PIECES + 1];
+static char plain[PIECES];
+
+static void expect_filled(int count)
+{
+    for (int i = 0; i < PIECES; i++)
+        EXPECT(sparse[(size_t)i * PAGE] == (i < count ? plain[i] : 0));
+    EXPECT(madvise(sparse, (size_t)PIECES * PAGE, MADV_DONTNEED) == 0);
+}
+
+static void receive_pieces(int kind, int flags, int count)
+{
+    struct msghdr header = {.msg_iov = pieces, .msg_iovlen = PIECES};
+    struct msghdr too_many = {.msg_iov = pieces, .msg_iovlen = PIECES + 1};
+    EXPECT(recvmsg(pair[1], &too_many, 0) == -1 && errno == EMSGSIZE);
+    EXPECT(sendmsg(pair[0], &too_many, 0) == -1 && errno == EMSGSIZE);
+    EXPECT(send(pair[0], plain, (size_t)count, 0) == count);
+    EXPECT(recvmsg(pair[1], &header, flags | MSG_PEEK) == count);
+    EXPECT((header.msg_flags & MSG_TRUNC) == 0);
+    expect_filled(count);
+    EXPECT(recvmsg(pair[1], &header, flags) == count && (header.msg_flags & MSG_TRUNC) == 0);
+    expect_filled(count);
+    EXPECT(recv(pair[1], plain, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+    EXPECT(send(pair[0], plain, (size_t)count, 0) == count);
+    if (kind != SOCK_STREAM) {
+        header.msg_iovlen = PIECES / 2;
+        int most = count < PIECES / 2 ? count : PIECES / 2;
+        EXPECT(recvmsg(pair[1], &header, flags) == most);
+        EXPECT(!!(header.msg_flags & MSG_TRUNC) == (count > most));
+        expect_filled(most);
+        EXPECT(send(pair[0], plain, (size_t)count, 0) == count);
+        EXPECT(readv(pair[1], pieces, PIECES) == count);
+        expect_filled(count);
+    } else {
+        EXPECT(recv(pair[1], sparse, (size_t)count, MSG_WAITALL) == count);
+        EXPECT(madvise(sparse, (size_t)PIECES * PAGE, MADV_DONTNEED) == 0);
+    }
+}
+
+static void *send_halves(void *argument)
+{
+    for (int i = 0; i < 2; i++) {
+        usleep(5000);
+        EXPECT(send(pair[0], plain + i * PIECES / 2, PIECES / 2, 0) == PIECES / 2);
+    }
+    return argument;
+}
+
+static void many_pieces_are_one_message(void)
+{
+    static const int kinds[] = {SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+    struct msghdr header = {.msg_iov = pieces, .msg_iovlen = PIECES};
+    pthread_t thread;
+    sparse = mmap(NULL, (size_t)PIECES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                  -1, 0);
+    EXPECT(sparse != MAP_FAILED);
+    for (int i = 0; i < PIECES; i++) {
+        pieces[i] = (struct iovec){sparse + (size_t)i * PAGE, 1};
+        plain[i] = (char)(i % 100 + 1);
+    }
+    pieces[PIECES] = pieces[0];
+    for (int i = 0; i < 3; i++) {
+        EXPECT(socketpair(AF_UNIX, kinds[i], 0, pair) == 0);
+        for (int count = 60; count <= PIECES; count += 241)
+            receive_pieces(kinds[i], 0, count);
+        receive_pieces(kinds[i], 0, PIECES);
+        EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
+    }
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    EXPECT(pthread_create(&thread, NULL, send_halves, NULL) == 0);
+    EXPECT(recvmsg(pair[1], &header, MSG_WAITALL) == PIECES && pthread_join(thread, NULL) == 0);
+    expect_filled(PIECES);
+    EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
+}
+
 int main(void)
 {
+    many_pieces_are_one_message();
     one_at_a_time();
     the_least_is_waited_for();
     return guest_passed("messages");
