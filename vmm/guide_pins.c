@@ -30,54 +30,106 @@ static uint64_t pin_pages(const struct guide_pin *pin)
     return (pin->end - pin->start) >> EPT_PAGE_SHIFT;
 }
 
-/* Caller holds pin_lock. */
+/* ---- the table; the caller holds pin_lock ---- */
+
 static void pin_remove(struct hints *hints, unsigned index)
 {
-    struct guide_pin pin = hints->pins[index];
     unsigned last = atomic_load(&hints->pin_count) - 1;
-    fault_unpin(hints->vm->engine, pin.start >> EPT_PAGE_SHIFT, pin_pages(&pin));
-    hints->pinned_pages -= pin_pages(&pin);
+    hints->pinned_pages -= pin_pages(&hints->pins[index]);
     hints->pins[index] = hints->pins[last];
     atomic_store(&hints->pin_count, last);
 }
 
+static void pin_end(struct hints *hints, unsigned index)
+{
+    struct guide_pin *pin = &hints->pins[index];
+    if (pin->coming) {
+        pin->ended = true;
+        return;
+    }
+    fault_unpin(hints->vm->engine, pin->start >> EPT_PAGE_SHIFT, pin_pages(pin));
+    pin_remove(hints, index);
+}
+
+static unsigned pin_index(const struct hints *hints, uint64_t ticket)
+{
+    unsigned i = 0;
+    while (hints->pins[i].ticket != ticket)
+        i++;
+    return i;
+}
+
+/* ---- pinning ---- */
+
+static int pin_begin(struct hints *hints, struct guide_pin *pin)
+{
+    uint64_t quota = hints->vm->config->local_bytes / EPT_PAGE_BYTES / 4;
+    int error = -EDQUOT;
+    pthread_mutex_lock(&hints->pin_lock);
+    unsigned count = atomic_load(&hints->pin_count);
+    if (count < GUIDE_PINS_MAX && pin_pages(pin) <= quota - hints->pinned_pages) {
+        pin->ticket = ++hints->pin_tickets;
+        pin->coming = true;
+        hints->pins[count] = *pin;
+        hints->pinned_pages += pin_pages(pin);
+        atomic_store(&hints->pin_count, count + 1);
+        error = 0;
+    }
+    pthread_mutex_unlock(&hints->pin_lock);
+    return error;
+}
+
+/* `error`: it could not be pinned. */
+static int pin_settle(struct hints *hints, const struct guide_pin *pin, int error)
+{
+    pthread_mutex_lock(&hints->pin_lock);
+    unsigned index = pin_index(hints, pin->ticket);
+    hints->pins[index].coming = false;
+    if (error) {
+        pin_remove(hints, index);
+    } else if (hints->pins[index].ended) {
+        pin_end(hints, index);
+        error = -ENOMEM; /* as if it had come after what ended it */
+    }
+    pthread_mutex_unlock(&hints->pin_lock);
+    return error;
+}
+
 /*
- * The lock is held while the pages come, so that an unmapping of them (guide_pins_drop) is either
- * seen by mm_allows or finds the pin in the table.
+ * The pages come without the lock, which every munmap takes. The entry is in the table before it is
+ * asked whether the range is mapped, so an unmapping (guide_pins_drop) is either seen by mm_allows
+ * or finds the entry:
+ *
+ *   coming -> there    pin_settle
+ *   coming -> ended    guide_pins_drop; pin_settle then unpins at once
+ *   there  -> gone     guide_pins_drop, guide_unpin
  */
 int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
 {
     struct vm *vm = vcpu->vm;
-    struct hints *hints = vm->hints;
-    struct guide_pin pin;
+    struct guide_pin pin = {0};
     if (!range_of(vm, gpa, bytes, &pin))
         return -EINVAL;
     if (!is_paged(vm))
         return mm_allows(vm->mm, pin.start, pin.end - pin.start, EPT_READ) ? 0 : -ENOMEM;
-    pthread_mutex_lock(&hints->pin_lock);
-    unsigned count = atomic_load(&hints->pin_count);
-    uint64_t quota = vm->config->local_bytes / EPT_PAGE_BYTES / 4;
-    int error = 0;
-    if (count == GUIDE_PINS_MAX || pin_pages(&pin) > quota - hints->pinned_pages)
-        error = -EDQUOT;
-    else if (!mm_allows(vm->mm, pin.start, pin.end - pin.start, EPT_READ))
+    int error = pin_begin(vm->hints, &pin);
+    if (error)
+        return error;
+    if (!mm_allows(vm->mm, pin.start, pin.end - pin.start, EPT_READ))
         error = -ENOMEM;
     if (!error)
         error = fault_pin(vcpu->fault, pin.start >> EPT_PAGE_SHIFT, pin_pages(&pin), false);
-    if (!error) {
-        hints->pins[count] = pin;
-        hints->pinned_pages += pin_pages(&pin);
-        atomic_store(&hints->pin_count, count + 1);
-    }
-    pthread_mutex_unlock(&hints->pin_lock);
-    return error == -EFAULT ? -ENOMEM : error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error;
+    error = pin_settle(vm->hints, &pin, error);
+    if (error == -EFAULT || error == -EBUSY)
+        return -ENOMEM;
+    return error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error;
 }
 
 int64_t guide_unpin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
 {
     struct vm *vm = vcpu->vm;
     struct hints *hints = vm->hints;
-    struct guide_pin pin;
+    struct guide_pin pin = {0};
     int error = -EINVAL;
     if (!range_of(vm, gpa, bytes, &pin))
         return -EINVAL;
@@ -85,8 +137,9 @@ int64_t guide_unpin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
         return 0;
     pthread_mutex_lock(&hints->pin_lock);
     for (unsigned i = 0; i < atomic_load(&hints->pin_count) && error; i++) {
-        if (hints->pins[i].start == pin.start && hints->pins[i].end == pin.end) {
-            pin_remove(hints, i);
+        if (hints->pins[i].start == pin.start && hints->pins[i].end == pin.end &&
+            !hints->pins[i].coming) {
+            pin_end(hints, i);
             error = 0;
         }
     }
@@ -101,7 +154,7 @@ void guide_pins_drop(struct hints *hints, gpa_t start, gpa_t end)
     pthread_mutex_lock(&hints->pin_lock);
     for (unsigned i = atomic_load(&hints->pin_count); i-- > 0;) {
         if (hints->pins[i].start < end && hints->pins[i].end > start)
-            pin_remove(hints, i);
+            pin_end(hints, i);
     }
     pthread_mutex_unlock(&hints->pin_lock);
 }

@@ -51,6 +51,8 @@ struct hint_counters {
 
 struct guide_pin {
     gpa_t start, end;
+    uint64_t ticket;    /* finds it again: entries move */
+    bool coming, ended; /* being pinned, without the lock; ... and to be undone at once */
 };
 #define GUIDE_PINS_MAX 1024u
 
@@ -78,7 +80,7 @@ struct hints {
     pthread_mutex_t pin_lock;
     struct guide_pin pins[GUIDE_PINS_MAX];
     atomic_uint pin_count;
-    uint64_t pinned_pages;
+    uint64_t pinned_pages, pin_tickets;
     atomic_uint warned; /* OFF requests that were printed */
 };
 

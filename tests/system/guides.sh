@@ -100,6 +100,15 @@ test_guide_works_natively() {
     "$GUESTS/guide_reads" 16 1 >out 2>err || fail "$(cat err)"
 }
 
+# An unmapping does not wait for a pin.
+test_pins_keep_nobody_waiting() {
+    local mode
+    for mode in exit uffd; do
+        expect_status 0 far --memory 256M --local 32M --fault-mode $mode --transport loopback,delay=5ms -- \
+            "$GUESTS/guide_pins"
+    done
+}
+
 # Bytes are right while their pages come, go, change and are discarded.
 reads() {
     far --memory 256M --local 16M --stats stats "$@" -- "$GUESTS/guide_reads" 64 5 >out 2>err ||
