@@ -70,9 +70,12 @@ struct fault_engine {
     bool paged;
 
     _Atomic uint64_t resident_pages, resident_peak, existing_pages, existing_peak;
-    uint64_t low_free_pages, high_free_pages; /* reclaim starts below low, stops above high */
-    atomic_uint frames_sequence;              /* futex: bumped when frames became free */
-    atomic_uint reclaim_wanted;               /* futex: bumped to wake a reclaimer */
+    uint64_t low_free_pages, high_free_pages;       /* reclaim starts below low, stops above high */
+    atomic_uint frames_sequence;                    /* futex: bumped when frames became free */
+    atomic_uint reclaim_wanted;                     /* futex: bumped to wake a reclaimer */
+    _Atomic uint64_t admitted_pages, admitted_peak; /* that requests may pin */
+    atomic_uint admit_sequence;                     /* futex: bumped when fewer are admitted ... */
+    atomic_uint admit_waiting;                      /* ... while somebody waits for that */
 
     struct clock clock;
 

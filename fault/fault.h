@@ -136,6 +136,17 @@ int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool
 int fault_pin_resident(struct fault_context *context, uint64_t page, uint64_t pages, bool write);
 void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages);
 
+/* ---- frames.c ---- */
+
+/*
+ * fault_admit - before a request pins more than two pages: how many it may pin now, from 1 to
+ * `want`; the rest after it has unpinned them. The caller holds no pin. `wait`: for others to end,
+ * when too many are pinned, for at most twice timeout_ns. Returns the count, to be given back with
+ * fault_dismiss, -EAGAIN (it would have waited), -EBUSY (waited in vain) or a sticky error.
+ */
+int64_t fault_admit(struct fault_context *context, uint64_t want, bool wait);
+void fault_dismiss(struct fault_engine *engine, uint64_t pages);
+
 /* ---- discard.c ---- */
 
 /*

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two budgets. Frames: pages resident on this host, a hard bound, refilled by the reclaimer ahead
+ * Three budgets. Frames: pages resident on this host, a hard bound, refilled by the reclaimer ahead
  * of need; a fault waits for it only in an emergency, which is counted. Quota: pages that exist at
  * all. Budget is taken before a page is installed and given back after it is dropped, so the bound
- * holds at every moment.
+ * holds at every moment. Pins of requests: see below.
  */
 #include "fault/engine_internal.h"
 #include "support.h"
@@ -96,4 +96,68 @@ void quota_give(struct fault_engine *engine, uint64_t count)
 {
     uint64_t before = atomic_fetch_sub(&engine->existing_pages, count);
     FV_ASSERT(before >= count);
+}
+
+/* ---- pins of requests ---- */
+
+/*
+ * A request that pins several pages holds some while it waits for others. Enough of them at a time
+ * hold every frame, and each waits for the rest. So what requests may pin together is admitted
+ * first, by a thread that holds no pin of its request yet:
+ *
+ *   up to an eighth of the host's share   as many as were asked for
+ *   up to a quarter                       ADMIT_LEAST, so that all others get on, in small pieces
+ *   beyond                                the thread waits, holding nothing
+ *
+ * Another quarter may be pinned by guides and a quarter be in flight: a quarter is left to be
+ * evicted, so whoever was admitted gets its frames.
+ */
+#define ADMIT_LEAST 4u
+
+static uint64_t admit(struct fault_engine *engine, uint64_t want)
+{
+    uint64_t local = engine->config.local_pages, least = want < ADMIT_LEAST ? want : ADMIT_LEAST;
+    uint64_t got = budget_take(&engine->admitted_pages, &engine->admitted_peak, local / 8, want);
+    if (got < least)
+        got += budget_take(&engine->admitted_pages, &engine->admitted_peak, local / 4, least - got);
+    if (got >= least)
+        return got;
+    fault_dismiss(engine, got);
+    return 0;
+}
+
+int64_t fault_admit(struct fault_context *context, uint64_t want, bool wait)
+{
+    struct fault_engine *engine = context->engine;
+    uint64_t got = engine->paged ? admit(engine, want) : want;
+    if (got || !want)
+        return (int64_t)got;
+    if (!wait)
+        return -EAGAIN;
+    struct patience patience = patience_begin(engine);
+    int error = 0;
+    atomic_fetch_add(&engine->admit_waiting, 1);
+    while (!got && !error) {
+        /* Before the budget is looked at: who gives some back later bumps it. */
+        unsigned sequence = atomic_load(&engine->admit_sequence);
+        got = admit(engine, want);
+        if (got)
+            break;
+        error = fault_engine_error(engine);
+        counter_wait(&engine->admit_sequence, sequence, PATIENCE_SLICE_NS);
+        if (!error && patience_spend(&patience))
+            error = -EBUSY;
+    }
+    atomic_fetch_sub(&engine->admit_waiting, 1);
+    return error ? error : (int64_t)got;
+}
+
+void fault_dismiss(struct fault_engine *engine, uint64_t pages)
+{
+    if (!engine->paged || !pages)
+        return;
+    uint64_t before = atomic_fetch_sub(&engine->admitted_pages, pages);
+    FV_ASSERT(before >= pages);
+    if (atomic_load(&engine->admit_waiting))
+        counter_wake(&engine->admit_sequence);
 }

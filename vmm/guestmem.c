@@ -4,6 +4,7 @@
  * with EFAULT, and a stray touch would make a zero page behind the engine's back: so every page is
  * first made resident and pinned. The pinned kernel region is the guest kernel's own: always there.
  */
+#include "vmm/hostio_internal.h"
 #include "vmm/mm_internal.h"
 
 #include "fault/fault.h"
@@ -27,6 +28,37 @@ static uint64_t page_count(gpa_t gpa, size_t bytes)
     return ((gpa + bytes - 1) >> EPT_PAGE_SHIFT) - (gpa >> EPT_PAGE_SHIFT) + 1;
 }
 
+/* The poller waits for nothing; what it would have to wait for is the vCPU's own thread's. */
+static struct vcpu *not_to_wait(void)
+{
+    struct vcpu *self = vcpu_self();
+    return self && self->at_once && !self->committed ? self : NULL;
+}
+
+static int error_of(int error)
+{
+    return error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error == -EBUSY ? -ENOMEM : error;
+}
+
+int64_t guestmem_admit(struct vm *vm, uint64_t pages)
+{
+    struct vcpu *poller = not_to_wait();
+    if (!pages)
+        return 0;
+    int64_t got = fault_admit(mm_context(vm->mm), pages, !poller);
+    if (got == -EAGAIN) {
+        poller->handed_back = true;
+        return -EINTR;
+    }
+    return got < 0 ? error_of((int)got) : got;
+}
+
+void guestmem_dismiss(struct vm *vm, uint64_t pages)
+{
+    if (pages)
+        fault_dismiss(vm->engine, pages);
+}
+
 int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **hva)
 {
     bool kernel = in_kernel_region(gpa, bytes);
@@ -40,15 +72,14 @@ int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **h
     if (kernel)
         return 0;
     uint64_t page = gpa >> EPT_PAGE_SHIFT, pages = page_count(gpa, bytes);
-    struct vcpu *self = vcpu_self();
-    bool at_once = self && self->at_once && !self->committed;
-    int error = at_once ? fault_pin_resident(self->fault, page, pages, writable)
-                        : fault_pin(mm_context(vm->mm), page, pages, writable);
-    if (at_once && error == -EAGAIN) { /* the vCPU's own thread fetches */
-        self->handed_back = true;
+    struct vcpu *poller = not_to_wait();
+    int error = poller ? fault_pin_resident(poller->fault, page, pages, writable)
+                       : fault_pin(mm_context(vm->mm), page, pages, writable);
+    if (poller && error == -EAGAIN) {
+        poller->handed_back = true;
         return -EINTR;
     }
-    return error == -ETIMEDOUT || error == -ECONNRESET ? -EIO : error == -EBUSY ? -ENOMEM : error;
+    return error_of(error);
 }
 
 void guestmem_unpin(struct vm *vm, gpa_t gpa, size_t bytes)

@@ -321,6 +321,14 @@ uint64_t io_deadline_ns(const struct timespec *timeout);
 struct timespec io_time_left(uint64_t deadline_ns);
 bool io_timespec_valid(const struct timespec *timeout);
 
+/* ---- guestmem.c, for pieces of more than two pages ---- */
+/*
+ * guestmem_admit - before pinning more than two pages: how many of `pages` may be pinned now, the
+ * rest in later pieces; with no pin held. The count, for guestmem_dismiss, or -errno as above.
+ */
+int64_t guestmem_admit(struct vm *vm, uint64_t pages);
+void guestmem_dismiss(struct vm *vm, uint64_t pages);
+
 /* ---- io_batch.c: pinned pieces of the program's memory ---- */
 /* A host iovec over pinned guest memory. */
 #define IO_BATCH_IOV 64
@@ -329,6 +337,7 @@ struct io_batch {
     gpa_t gpa[IO_BATCH_IOV];
     unsigned count;
     uint64_t bytes;
+    uint64_t admitted; /* pages, guestmem_admit */
 };
 struct io_cursor {
     const struct iovec *spans; /* guest addresses */
@@ -336,7 +345,8 @@ struct io_cursor {
     unsigned index;
     uint64_t offset; /* into spans[index] */
 };
-/* Pins the next piece (<= GUESTMEM_PIN_MAX). 0 or -errno with nothing pinned. */
+/* Pins the next piece: up to GUESTMEM_PIN_MAX, less when much is pinned by others. 0 or -errno with
+ * nothing pinned. */
 int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable);
 void io_batch_unpin(struct vm *vm, struct io_batch *batch);
 void io_cursor_advance(struct io_cursor *at, uint64_t bytes);

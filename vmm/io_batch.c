@@ -2,7 +2,8 @@
 /*
  * Pieces of the program's memory, pinned so that the host kernel can copy straight between a
  * descriptor and guest memory. A piece is bounded in pages, not only in bytes: a thousand tiny
- * spans on a thousand pages would otherwise pin more than --local may have.
+ * spans on a thousand pages would otherwise pin more than --local may have; and in the pages that
+ * all threads pin together (guestmem_admit).
  */
 #include "vmm/hostio_internal.h"
 
@@ -69,12 +70,31 @@ static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, 
     return guestmem_pin(vm, gpa, good, writable, hva);
 }
 
-int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable)
+/* Pages of the next piece if it may be as large as it can be. */
+static uint64_t pages_wanted(const struct io_cursor *at)
 {
-    uint64_t pages_left = PIN_PAGES_MAX, skip = at->offset;
+    uint64_t pages = 0, skip = at->offset;
 
-    batch->count = 0;
-    batch->bytes = 0;
+    for (unsigned i = at->index, spans = 0;
+         i < at->count && pages < PIN_PAGES_MAX && spans < IO_BATCH_IOV; i++, skip = 0) {
+        uint64_t bytes = at->spans[i].iov_len - skip;
+
+        if (!bytes)
+            continue;
+        spans++;
+        /* A length is anything up to SSIZE_MAX. */
+        if (bytes > GUESTMEM_PIN_MAX)
+            bytes = GUESTMEM_PIN_MAX;
+        pages += pages_of((gpa_t)at->spans[i].iov_base + skip, bytes);
+    }
+    return pages < PIN_PAGES_MAX ? pages : PIN_PAGES_MAX;
+}
+
+static int batch_fill(struct vm *vm, struct io_batch *batch, const struct io_cursor *at,
+                      bool writable)
+{
+    uint64_t pages_left = batch->admitted, skip = at->offset;
+
     for (unsigned i = at->index; i < at->count && batch->count < IO_BATCH_IOV; i++, skip = 0) {
         gpa_t gpa = (gpa_t)at->spans[i].iov_base + skip;
         uint64_t wanted = at->spans[i].iov_len - skip, bytes = wanted;
@@ -90,10 +110,8 @@ int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *
         wanted = bytes;
         error = pin_prefix(vm, gpa, &bytes, writable, &hva);
         /* On the poller, what is not here is fetched by the vCPU's thread: all or nothing. */
-        if (error && (!batch->count || error == -EINTR)) {
-            io_batch_unpin(vm, batch);
+        if (error && (!batch->count || error == -EINTR))
             return error;
-        }
         if (error)
             break;
         batch->iov[batch->count] = (struct iovec){.iov_base = hva, .iov_len = bytes};
@@ -103,14 +121,34 @@ int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *
         if (bytes < wanted)
             break;
     }
+    guestmem_dismiss(vm, pages_left);
+    batch->admitted -= pages_left;
     return 0;
+}
+
+int io_batch_pin(struct vm *vm, struct io_batch *batch, const struct io_cursor *at, bool writable)
+{
+    int64_t admitted = guestmem_admit(vm, pages_wanted(at));
+    int error;
+
+    batch->count = 0;
+    batch->bytes = 0;
+    batch->admitted = admitted > 0 ? (uint64_t)admitted : 0;
+    if (admitted < 0)
+        return (int)admitted;
+    error = batch_fill(vm, batch, at, writable);
+    if (error)
+        io_batch_unpin(vm, batch);
+    return error;
 }
 
 void io_batch_unpin(struct vm *vm, struct io_batch *batch)
 {
     for (unsigned i = 0; i < batch->count; i++)
         guestmem_unpin(vm, batch->gpa[i], batch->iov[i].iov_len);
+    guestmem_dismiss(vm, batch->admitted);
     batch->count = 0;
+    batch->admitted = 0;
 }
 
 uint64_t io_cursor_left(const struct io_cursor *at)

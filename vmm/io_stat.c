@@ -194,26 +194,26 @@ int64_t io_readlinkat(const struct io_call *call)
     return readlink_node(call, io_arg_int(call, 0), 1);
 }
 
-/* Both forms of getdents: straight into the program's buffer, in one piece. */
+/* Both forms of getdents: straight into the program's buffer, or as much of it as may be pinned. */
 int64_t io_getdents(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
     size_t bytes = io_arg_u32(call, 2);
+    struct iovec span = {(void *)call->args[1], bytes};
+    struct io_cursor cursor = {.spans = &span, .count = 1};
+    struct io_batch batch;
     int64_t result;
-    void *hva;
 
     if (!file)
         return -EBADF;
-    if (bytes > GUESTMEM_PIN_MAX / 2)
-        bytes = GUESTMEM_PIN_MAX / 2;
     result = S_ISDIR(file->type) ? 0 : -ENOTDIR;
     if (!result && !bytes)
         result = -EINVAL;
     if (!result)
-        result = guestmem_pin(call->vm, call->args[1], bytes, true, &hva);
+        result = io_batch_pin(call->vm, &batch, &cursor, true);
     if (!result) {
-        result = IO_HOST3(call->number, file->fd, hva, bytes);
-        guestmem_unpin(call->vm, call->args[1], bytes);
+        result = IO_HOST3(call->number, file->fd, batch.iov[0].iov_base, batch.iov[0].iov_len);
+        io_batch_unpin(call->vm, &batch);
     }
     io_file_put(file);
     return result;

@@ -342,11 +342,9 @@ int net_bind_check(const struct run_config *config, struct sockaddr_storage *add
 int net_listen_check(const struct run_config *config, int fd, bool udp);
 /* May it connect or send there? 0 or -EACCES. */
 int net_connect_check(const struct run_config *config, struct sockaddr_storage *address);
-/*
- * May the program choose this TCP congestion control (TCP_CONGESTION)? Only among those that the
- * host has already: for root, as the VMM may be, the kernel would load a module of any name that
- * begins with tcp_. `name` as setsockopt takes it: up to 15 bytes, fewer if ended by a 0. 0,
- * -EINVAL for an empty option, -ENOENT.
+/* May it choose this TCP_CONGESTION? Only what the host has already: for root, which the VMM may
+ * be, the kernel loads the module tcp_NAME. `name` as setsockopt takes it. 0, -EINVAL (empty),
+ * -ENOENT.
  */
 int net_congestion_check(const char *name, size_t bytes);
 /* Can the published ports be had? 0 or -errno after one message. */

@@ -46,6 +46,16 @@ test_mixed_io() {
     expect_status 0 far --memory 256M --polling on -- "$GUESTS/random_calls"
 }
 
+# More threads than can all have a piece of their request here: none of them may hold what another
+# waits for. 128 threads, a megabyte each, and 8 MiB.
+test_crowded_io() {
+    local mode
+    for mode in exit uffd; do
+        expect_status 0 far --threads 200 --memory 512M --local 8M --fault-mode $mode -- "$GUESTS/crowded_io" 64 1
+        grep -qx 'crowded_io: ok' out || fail "$mode: $(cat out)"
+    done
+}
+
 test_fork_refused() {
     expect_status 0 far -- "$GUESTS/fork_refused"
     grep -q 'guest: fork: ' err || fail "no warning: $(cat err)"

@@ -35,6 +35,7 @@ static struct fault_context *context;
 static char address[128];
 static const char *transport = "auto";
 static uint64_t timeout_ns = 5000000000u;
+static atomic_int wrong;
 
 static void server_start(void)
 {
@@ -248,6 +249,59 @@ START_TEST(a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory)
 }
 END_TEST
 
+START_TEST(what_requests_pin_together_is_admitted_first)
+{
+    uint64_t admitted = 0, start_ns;
+    int64_t got;
+    ck_assert_int_eq(fault_admit(context, 64, true), 64);
+    for (admitted = 64; (got = fault_admit(context, 64, false)) > 0; admitted += (uint64_t)got)
+        ck_assert_uint_le(admitted + (uint64_t)got, LOCAL_PAGES / 4);
+    ck_assert_int_eq(got, -EAGAIN);
+    ck_assert_uint_gt(admitted, LOCAL_PAGES / 4 - 4);
+    start_ns = clock_now_ns();
+    ck_assert_int_eq(fault_admit(context, 64, true), -EBUSY);
+    ck_assert_uint_ge(clock_now_ns() - start_ns, SHORT_NS);
+    fault_dismiss(engine, 4);
+    ck_assert_int_eq(fault_admit(context, 64, true), 4); /* a small piece */
+    fault_dismiss(engine, admitted);
+    ck_assert_int_eq(fault_admit(context, 64, true), 64);
+    fault_dismiss(engine, 64);
+}
+END_TEST
+
+/* Each pins what it may, and waits for its pages while it does: never a pin in vain. */
+static void *pinner(void *argument)
+{
+    unsigned seed = (unsigned)(uintptr_t)argument + 1;
+    struct fault_context *own;
+    ck_assert_int_eq(fault_context_create(engine, &own), 0);
+    for (int i = 0; i < 40; i++) {
+        uint64_t page = FIRST + (uint64_t)rand_r(&seed) % (8 * LOCAL_PAGES);
+        int64_t pages = fault_admit(own, 64, true);
+        if (pages <= 0 || fault_pin(own, page, (uint64_t)pages, true)) {
+            atomic_fetch_add(&wrong, 1);
+            break;
+        }
+        usleep(1000);
+        fault_unpin(engine, page, (uint64_t)pages);
+        fault_dismiss(engine, (uint64_t)pages);
+    }
+    fault_context_destroy(own);
+    return NULL;
+}
+
+START_TEST(a_crowd_that_pins_does_not_wait_for_itself)
+{
+    pthread_t threads[100];
+    for (uintptr_t i = 0; i < 100; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, pinner, (void *)i), 0);
+    for (size_t i = 0; i < 100; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_int_eq(wrong, 0);
+    ck_assert_uint_le(counters().resident_peak_pages, LOCAL_PAGES);
+}
+END_TEST
+
 /* ---- hints ---- */
 
 static uint8_t residency(uint64_t page)
@@ -287,7 +341,6 @@ END_TEST
 
 static atomic_uint_fast64_t truth[8 * LOCAL_PAGES];
 static pthread_mutex_t owner[256];
-static atomic_int wrong;
 
 static void storm_step(struct fault_context *by, unsigned *seed)
 {
@@ -514,6 +567,7 @@ int main(void)
     tcase_add_test(tests, cold_pages_leave_first);
     tcase_add_test(tests, a_look_brings_its_bytes_and_leaves_the_page_remote);
     tcase_add_test(tests, threads_lose_nothing);
+    tcase_add_test(tests, a_crowd_that_pins_does_not_wait_for_itself);
     tcase_add_test(tests, lost_node_is_an_error_not_a_hang);
     suite_add_tcase(suite, tests);
     TCase *slow = tcase_create("slow");
@@ -525,6 +579,7 @@ int main(void)
     tcase_add_checked_fixture(impatient, setup_short, teardown);
     tcase_set_timeout(impatient, 60);
     tcase_add_test(impatient, a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory);
+    tcase_add_test(impatient, what_requests_pin_together_is_admitted_first);
     suite_add_tcase(suite, impatient);
     return unit_run(suite);
 }
