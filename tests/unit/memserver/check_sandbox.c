@@ -7,6 +7,7 @@
 #include "tests/unit/rdma/server_fixture.h"
 
 #include <dirent.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -99,14 +100,14 @@ START_TEST(moving_data_is_allowed)
 }
 END_TEST
 
-/* A number in /proc/PID/status, or -1. */
-static long status_number(const char *pid, const char *name)
+/* A number in /proc/ID/status of a process or thread, or -1. */
+static long status_number(const char *id, const char *name)
 {
     char path[300], line[256], format[64];
     long value = -1;
     FILE *file;
 
-    snprintf(path, sizeof(path), "/proc/%s/status", pid);
+    snprintf(path, sizeof(path), "/proc/%s/status", id);
     snprintf(format, sizeof(format), "%s: %%ld", name);
     file = fopen(path, "re");
     while (file && fgets(line, sizeof(line), file) && sscanf(line, format, &value) != 1)
@@ -116,28 +117,47 @@ static long status_number(const char *pid, const char *name)
     return value;
 }
 
-/* Seccomp's mode of the server's only child; -1 without one. */
-static long worker_seccomp(pid_t server)
+#define WORKERS_MAX 4u
+
+/* The server's children. How many. */
+static unsigned workers_find(pid_t server, pid_t out[WORKERS_MAX])
 {
     DIR *processes = opendir("/proc");
     const struct dirent *entry;
-    long mode = -1;
+    unsigned count = 0;
 
     ck_assert_ptr_nonnull(processes);
-    while (mode < 0 && (entry = readdir(processes)) != NULL)
+    while (count < WORKERS_MAX && (entry = readdir(processes)) != NULL)
         if (status_number(entry->d_name, "PPid") == server)
-            mode = status_number(entry->d_name, "Seccomp");
+            out[count++] = (pid_t)atoi(entry->d_name);
     closedir(processes);
-    return mode;
+    return count;
 }
 
+/* In each thread: libfabric may have made some. */
 START_TEST(a_tenants_worker_runs_in_it)
 {
     struct server_fixture server = {0};
+    pid_t workers[WORKERS_MAX];
+    const struct dirent *entry;
+    char tasks[64];
+    unsigned threads = 0;
 
     fixture_start(&server, NULL);
     struct rdma_node *node = fixture_connect_as(&server, "ofi", 4 * FIXTURE_SLAB_BYTES);
-    ck_assert_int_eq(worker_seccomp(server.pid), 2); /* SECCOMP_MODE_FILTER */
+    ck_assert_uint_eq(workers_find(server.pid, workers), 1);
+    snprintf(tasks, sizeof(tasks), "/proc/%d/task", (int)workers[0]);
+    DIR *directory = opendir(tasks);
+    ck_assert_ptr_nonnull(directory);
+    while ((entry = readdir(directory)) != NULL) {
+        if (entry->d_name[0] == '.')
+            continue;
+        ck_assert_int_eq(status_number(entry->d_name, "Seccomp"), 2); /* SECCOMP_MODE_FILTER */
+        ck_assert_int_eq(status_number(entry->d_name, "NoNewPrivs"), 1);
+        threads++;
+    }
+    closedir(directory);
+    ck_assert_uint_ge(threads, 1);
     rdma_node_destroy(node);
     fixture_stop(&server, SIGKILL);
 }
