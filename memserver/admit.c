@@ -88,6 +88,7 @@ static int admit_start_worker(struct tenant *tenant)
         return error;
     start.transport = tenant->hello.transport;
     start.map_bytes = tenant->hello.quota_bytes;
+    start.span_pages = tenant->hello.span_pages;
     start.parent = (uint64_t)getpid();
     memcpy(start.token, tenant->token, sizeof(start.token));
     tenant->starting = true;

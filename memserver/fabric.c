@@ -76,6 +76,8 @@ static void fabric_busy(struct fabric *fabric)
 /* True while a spin goes on; ends it when it took too long. */
 static bool fabric_spins(struct fabric *fabric)
 {
+    if (fabric->answers_wait)
+        return true;
     if (fabric->spinning && clock_now_ns() - fabric->busy_ns > SPIN_NS) {
         fabric->spinning = false;
         spin_ended(&fabric->spin, false);

@@ -23,9 +23,17 @@ void fabric_progress(struct fabric *fabric)
 
     do {
         got = fi_cq_read(fabric->cq, entries, 16);
+        for (ssize_t i = 0; i < got; i++)
+            if (entries[i].op_context)
+                fabric->answers_wait |= fabric_chains_completed(entries[i].op_context);
         if (got == -FI_EAVAIL)
             got = fi_cq_readerr(fabric->cq, &failed, 0);
     } while (got > 0);
+    if (!fabric->answers_wait)
+        return;
+    fabric->answers_wait = false;
+    for (int i = 0; i < fabric->endpoint_count; i++)
+        fabric->answers_wait |= fabric_chains_retry(fabric->chains[i]);
 }
 
 static void fabric_accept(struct fabric *fabric, struct fi_info *info)
@@ -41,10 +49,12 @@ static void fabric_accept(struct fabric *fabric, struct fi_info *info)
         error = fi_enable(endpoint);
     if (!error)
         error = fi_accept(endpoint, NULL, 0);
-    if (!error)
+    if (!error) {
+        fabric->chains[fabric->endpoint_count] = fabric_chains_open(endpoint);
         fabric->endpoints[fabric->endpoint_count++] = endpoint;
-    else if (endpoint)
+    } else if (endpoint) {
         fi_close(&endpoint->fid);
+    }
 }
 
 static void fabric_drop(struct fabric *fabric, const struct fid *fid)
@@ -52,8 +62,16 @@ static void fabric_drop(struct fabric *fabric, const struct fid *fid)
     for (int i = 0; i < fabric->endpoint_count; i++) {
         if (&fabric->endpoints[i]->fid != fid)
             continue;
+        struct fabric_chains *chains = fabric->chains[i];
+
+        /* No completion may be left that names its slots: what came before the end is taken while
+         * they are there, what the end itself brings comes as errors. */
+        fabric_progress(fabric);
         fi_close(&fabric->endpoints[i]->fid);
         fabric->endpoints[i] = fabric->endpoints[--fabric->endpoint_count];
+        fabric->chains[i] = fabric->chains[fabric->endpoint_count];
+        fabric_progress(fabric);
+        fabric_chains_free(chains);
         return;
     }
 }

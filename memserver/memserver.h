@@ -82,6 +82,8 @@ struct worker_message {
     uint32_t transport; /* enum wire_transport */
     uint64_t stamp, map_bytes, parent;
     struct address bind;
+    uint64_t span_pages; /* START: the tenant's page numbers are below */
+    uint64_t first_slab; /* MAP, UNMAP: the tenant's number of slabs[0]; the others follow */
     uint8_t token[WIRE_TOKEN_BYTES];
     struct wire_slab slabs[WIRE_SLABS_MAX];
     /* OUT */

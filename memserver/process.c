@@ -4,7 +4,7 @@
  * operations reach it. Does what the supervisor asks (make slabs reachable, or unreachable and
  * free); the rest is its network's, fabric.c or verbs.c. Sandboxed once it listens.
  */
-#include "memserver/memserver.h"
+#include "memserver/chain.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,7 +60,9 @@ static int process_setup(struct worker_process *process, struct worker_message *
     if (base == MAP_FAILED)
         return -errno;
     process->transport = start->transport == WIRE_VERBS ? &worker_verbs : &worker_fabric;
-    error = process->transport->open(start, base);
+    error = chains_open(start->span_pages, base);
+    if (!error)
+        error = process->transport->open(start, base);
     return error ? error : sandbox_enter();
 }
 
@@ -75,12 +77,22 @@ static int process_unmap(const struct worker_process *process, uint64_t offset)
 }
 
 /* The supervisor is trusted, its bugs are not. */
-static int process_slab(const struct worker_process *process, uint32_t type, struct wire_slab *slab)
+static int process_slab(const struct worker_process *process, uint32_t type, uint64_t number,
+                        struct wire_slab *slab)
 {
-    if (slab->remote % WIRE_SLAB_BYTES || slab->remote >= process->map_bytes)
+    uint64_t offset = slab->remote;
+    int error;
+
+    if (offset % WIRE_SLAB_BYTES || offset >= process->map_bytes)
         return -EINVAL;
-    return type == WORKER_MAP ? process->transport->map(slab)
-                              : process_unmap(process, slab->remote);
+    if (type != WORKER_MAP) {
+        chains_slab(number, offset, false);
+        return process_unmap(process, offset);
+    }
+    error = process->transport->map(slab); /* which tells where it is: no offset any more */
+    if (!error)
+        chains_slab(number, offset, true);
+    return error;
 }
 
 /* -errno: the supervisor is gone. */
@@ -93,7 +105,8 @@ static int process_request(const struct worker_process *process)
         return got;
     message.status = 0;
     for (uint32_t i = 0; i < message.count && !message.status; i++)
-        message.status = process_slab(process, message.type, &message.slabs[i]);
+        message.status =
+            process_slab(process, message.type, message.first_slab + i, &message.slabs[i]);
     return worker_send(WORKER_CONTROL_FD, &message);
 }
 

@@ -187,6 +187,7 @@ static void tenant_reserve(struct tenant *tenant, const struct wire_range *range
         return;
     }
     ask.count = reserved->count;
+    ask.first_slab = reserved->first_slab;
     memcpy(ask.slabs, reserved->slabs, sizeof(ask.slabs));
     tenant_ask_worker(tenant, &ask);
 }
@@ -206,7 +207,8 @@ static void tenant_release_done(struct tenant *tenant)
 
 static void tenant_release(struct tenant *tenant, const struct wire_range *range)
 {
-    struct worker_message ask = {.type = WORKER_UNMAP, .count = range->count};
+    struct worker_message ask = {
+        .type = WORKER_UNMAP, .count = range->count, .first_slab = range->first_slab};
 
     tenant->range = *range;
     for (uint32_t i = 0; i < range->count; i++) {

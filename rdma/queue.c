@@ -35,8 +35,11 @@ int rdma_queue_create(struct rdma_node *node, enum rdma_queue_kind kind, uint32_
     queue->random = clock_now_ns() | 1;
     for (uint32_t i = 0; i < depth; i++)
         queue->slots[i].next_free = i + 1 < depth ? i + 1 : SLOT_NONE;
-    error = node->transport->queue_open(queue);
+    error = rdma_delay_create(queue);
+    if (!error)
+        error = node->transport->queue_open(queue);
     if (error) {
+        rdma_delay_destroy(queue);
         free(queue);
         return error;
     }
@@ -57,7 +60,23 @@ void rdma_queue_destroy(struct rdma_queue *queue)
     if (!queue)
         return;
     queue->node->transport->queue_close(queue);
+    rdma_delay_destroy(queue);
     free(queue);
+}
+
+bool rdma_chains(const struct rdma_node *node)
+{
+    return node->transport->chains;
+}
+
+/* The first node may reach into another slab: the memory node looks each up. */
+static bool chain_is_valid(const struct rdma_queue *queue, const struct rdma_request *request)
+{
+    return queue->node->transport->chains && request->page < queue->node->span_pages &&
+           request->pages == 0 && request->offset_bytes < RDMA_PAGE_BYTES &&
+           request->bytes >= sizeof(uint64_t) && request->bytes <= RDMA_CHAIN_NODE_MAX_BYTES &&
+           request->chain_next <= request->bytes - sizeof(uint64_t) && request->chain_nodes > 0 &&
+           request->chain_nodes <= RDMA_CHAIN_NODES_MAX && request->chain_got;
 }
 
 /* Whole pages or bytes, not both, and within one slab. */
@@ -83,7 +102,8 @@ static int queue_locate(const struct rdma_queue *queue, const struct rdma_reques
     const struct slab_entry *entry;
     uint64_t place;
 
-    if (!request_is_valid(request, node->span_pages))
+    if (request->op == RDMA_CHAIN ? !chain_is_valid(queue, request)
+                                  : !request_is_valid(request, node->span_pages))
         return -EINVAL;
     entry = &node->slabs[request->page / RDMA_SLAB_PAGES];
     place = atomic_load_explicit(&entry->place, memory_order_acquire);
@@ -181,8 +201,8 @@ int rdma_queue_post(struct rdma_queue *queue, const struct rdma_request *request
 
 static void queue_count(struct rdma_node *node, const struct rdma_request *request)
 {
-    uint64_t bytes = rdma_request_bytes(request);
-    bool read = request->op == RDMA_READ;
+    bool chain = request->op == RDMA_CHAIN, read = request->op != RDMA_WRITE;
+    uint64_t bytes = rdma_request_bytes(request) * (chain ? *request->chain_got : 1);
 
     atomic_fetch_add_explicit(read ? &node->reads : &node->writes, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(read ? &node->read_bytes : &node->write_bytes, bytes,
@@ -193,7 +213,9 @@ static void queue_count(struct rdma_node *node, const struct rdma_request *reque
 static int queue_collect(struct rdma_queue *queue, struct rdma_completion *out, uint32_t max)
 {
     struct rdma_finished finished[POLL_BATCH];
-    int got = queue->node->transport->poll(queue, finished, max < POLL_BATCH ? max : POLL_BATCH);
+    uint32_t most = max < POLL_BATCH ? max : POLL_BATCH;
+    int got = queue->delay ? rdma_delay_poll(queue, finished, most)
+                           : queue->node->transport->poll(queue, finished, most);
 
     for (int i = 0; i < got; i++) {
         struct queue_slot *slot = &queue->slots[finished[i].slot];
@@ -221,7 +243,10 @@ static void queue_sleep(struct rdma_queue *queue, uint64_t now, uint64_t timeout
         slice = SLEEP_SLICE_NS;
     if (slice > timeout_ns)
         slice = timeout_ns;
-    queue->node->transport->wait(queue, now + slice);
+    if (queue->delay)
+        rdma_delay_wait(queue, now + slice);
+    else
+        queue->node->transport->wait(queue, now + slice);
 }
 
 int rdma_queue_poll(struct rdma_queue *queue, struct rdma_completion *out, uint32_t max,

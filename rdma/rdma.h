@@ -21,23 +21,29 @@ struct rdma_node;
 struct rdma_queue;
 
 struct rdma_config {
-    const char
-        *transport;       /* "auto", "loopback", "ofi", "verbs"; with ",key=value" parameters for
-                           * loopback: delay= jitter= (ns/us/ms suffix) bandwidth= (bits/s, K/M/G) */
-    const char *address;  /* "HOST:PORT", "[V6]:PORT", "unix:PATH"; never NULL here */
-    const char *name;     /* shown by `memserver --status`; NULL: none */
-    uint64_t quota_bytes; /* far memory this tenant must be able to ask for */
+    const char *transport; /* "auto", "loopback", "ofi", "verbs"; with ",key=value" parameters for
+                            * loopback: delay= jitter= (ns/us/ms suffix) bandwidth= (bits/s, K/M/G);
+                            * for ofi: delay= */
+    const char *address;   /* "HOST:PORT", "[V6]:PORT", "unix:PATH"; never NULL here */
+    const char *name;      /* shown by `memserver --status`; NULL: none */
+    uint64_t quota_bytes;  /* far memory this tenant must be able to ask for */
     uint64_t quota_wish_bytes; /* more that it would like to; halved until the node agrees */
     uint64_t span_pages;       /* page numbers used are < span_pages */
     uint64_t timeout_ns;       /* longest a peer may keep us waiting */
 };
 
 enum rdma_queue_kind { RDMA_QUEUE_DEMAND, RDMA_QUEUE_PREFETCH, RDMA_QUEUE_WRITEBACK };
-enum rdma_op { RDMA_READ, RDMA_WRITE };
+enum rdma_op { RDMA_READ, RDMA_WRITE, RDMA_CHAIN };
 
 /*
  * One transfer within one slab: either `pages` whole pages, or `bytes` bytes from `offset_bytes` of
  * the first page on (any alignment, pages = 0), as a guide's look into a page needs it.
+ *
+ * RDMA_CHAIN, where rdma_chains says so: the memory node itself reads `chain_nodes` nodes of
+ * `bytes` bytes, the first one at the place named, each next one at the address (page number *
+ * RDMA_PAGE_BYTES + offset) that is `chain_next` bytes into the one before. They come one after the
+ * other to `local`, which has room for all of them; *chain_got says how many. The chain's end, 0,
+ * and whatever was never reserved end it.
  */
 struct rdma_request {
     enum rdma_op op;
@@ -47,7 +53,13 @@ struct rdma_request {
     uint64_t cookie;       /* handed back */
     uint32_t offset_bytes; /* < RDMA_PAGE_BYTES; 0 for whole pages */
     uint32_t bytes;        /* 0: whole pages */
+    /* RDMA_CHAIN only */
+    uint32_t chain_nodes, chain_next;
+    uint32_t *chain_got;
 };
+
+#define RDMA_CHAIN_NODES_MAX      64u
+#define RDMA_CHAIN_NODE_MAX_BYTES 256u
 
 /* How much a checked request moves. */
 static inline size_t rdma_request_bytes(const struct rdma_request *request)
@@ -91,6 +103,9 @@ void rdma_node_counters(struct rdma_node *node, struct rdma_counters *out);
 int rdma_buffer_alloc(struct rdma_node *node, size_t bytes, void **out);
 void rdma_buffer_free(struct rdma_node *node, void *buffer, size_t bytes);
 bool rdma_needs_buffer(const struct rdma_node *node);
+
+/* May RDMA_CHAIN be asked of this node? A few a queue at a time; a queue says when it is full. */
+bool rdma_chains(const struct rdma_node *node);
 
 /*
  * rdma_reserve - make sure remote memory exists for pages [page, page + pages). Idempotent; costs a

@@ -104,8 +104,12 @@ int rdma_transport_parse(struct rdma_node *node, const char *text)
         char *value = strsep(&rest, ",");
         char *key = strsep(&value, "=");
 
-        if (node->transport != &rdma_loopback) {
+        if (node->transport != &rdma_loopback && node->transport != &rdma_ofi) {
             message_error("transport '%s': takes no parameters", node->transport->name);
+            return -EINVAL;
+        }
+        if (node->transport == &rdma_ofi && strcmp(key, "delay") != 0) {
+            message_error("transport 'ofi': takes only delay, not '%s'", key);
             return -EINVAL;
         }
         error = transport_parameter(&node->network, key, value ? value : "");

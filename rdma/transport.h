@@ -28,7 +28,7 @@ struct slab_entry {
     _Atomic uint64_t key; /* written before place is published */
 };
 
-/* Simulated network of the loopback transport; all 0: none. */
+/* Simulated network of the loopback transport, delay_ns also of ofi; all 0: none. */
 struct loopback_network {
     uint64_t delay_ns, jitter_ns, bits_per_s;
 };
@@ -42,6 +42,7 @@ struct rdma_transport {
     const char *name;
     enum wire_transport wire;
     bool needs_buffer;
+    bool chains;           /* takes RDMA_CHAIN */
     uint64_t spin_ns[3];   /* by enum rdma_queue_kind: how long polling beats sleeping */
     void (*prepare)(void); /* NULL: nothing; called while the server prepares too */
     /* For "auto": can the node's address be reached by it? Bounded, quiet, leaves nothing. */
@@ -122,7 +123,8 @@ struct rdma_queue {
     struct spin spin;
     uint64_t link_free_ns;
     uint64_t random;
-    void *private; /* the transport's */
+    struct delay_line *delay; /* NULL: none is simulated here */
+    void *private;            /* the transport's */
     struct queue_slot slots[];
 };
 
@@ -148,6 +150,14 @@ void rdma_node_explain(const struct rdma_node *node, const char *format, ...)
 int rdma_transport_parse(struct rdma_node *node, const char *text);
 /* Fills node->describe from its transport. */
 void rdma_transport_describe(struct rdma_node *node);
+
+/* delay.c: a simulated delay for transports that reach a network (loopback has its own). */
+int rdma_delay_create(struct rdma_queue *queue);
+void rdma_delay_destroy(struct rdma_queue *queue);
+/* As rdma_transport.poll, of what arrived at least the delay ago. */
+int rdma_delay_poll(struct rdma_queue *queue, struct rdma_finished *finished, uint32_t max);
+/* As rdma_transport.wait. */
+void rdma_delay_wait(struct rdma_queue *queue, uint64_t until_ns);
 
 /* connect.c: socket, HELLO, READY. 0 or -errno after one message. */
 int rdma_node_greet(struct rdma_node *node, const char *name);

@@ -28,10 +28,10 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structs are sent as they are");
 
 #define WIRE_MAGIC             0x314d5646u /* "FVM1" */
-#define WIRE_VERSION           1u
-#define WIRE_MESSAGE_MAX_BYTES 4096u /* longest message; bounds every buffer */
-#define WIRE_NAME_BYTES        64u   /* with the terminating NUL */
-#define WIRE_TEXT_BYTES        256u  /* with the terminating NUL */
+#define WIRE_VERSION           2u          /* 2: chain_wire.h */
+#define WIRE_MESSAGE_MAX_BYTES 4096u       /* longest message; bounds every buffer */
+#define WIRE_NAME_BYTES        64u         /* with the terminating NUL */
+#define WIRE_TEXT_BYTES        256u        /* with the terminating NUL */
 #define WIRE_TOKEN_BYTES       16u
 #define WIRE_SLAB_BYTES        (2u << 20)
 #define WIRE_SLABS_MAX         64u /* slabs in one RESERVE or RELEASE */
