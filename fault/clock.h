@@ -29,8 +29,9 @@ struct block {
     atomic_ushort copies;   /* remote copies, plus write-backs under way; under its block lock */
     atomic_uchar queued;    /* bit a queue: the block is in it */
     atomic_uchar reserved;  /* the memory node holds a slab for it; under its block lock */
+    atomic_uint departed;   /* number of the eviction that left it last (chain.c) */
 };
-_Static_assert(sizeof(struct block) == 12, "12 bytes for 2 MiB");
+_Static_assert(sizeof(struct block) == 16, "16 bytes for 2 MiB");
 
 enum clock_queue { CLOCK_PROBATION, CLOCK_ACTIVE, CLOCK_COLD, CLOCK_QUEUES };
 

@@ -78,6 +78,7 @@ struct fault_engine {
     atomic_uint admit_waiting;                      /* ... while somebody waits for that */
 
     struct clock clock;
+    atomic_uint departures; /* evictions that made pages REMOTE: the last number given */
 
     atomic_int error; /* sticky -errno of far memory */
     int error_fd;     /* eventfd: written with the first error */

@@ -297,9 +297,21 @@ static int drop_frames(struct evictor *evictor, unsigned *freed)
     return 0;
 }
 
+/* Before any word says REMOTE, and after the write-backs: chain.c relies on both. */
+static void depart(struct fault_engine *engine, struct block *block)
+{
+    unsigned number = atomic_fetch_add(&engine->departures, 1) + 1;
+    unsigned seen = atomic_load(&block->departed);
+    /* Another reclaimer may have been given a later one for the same block. */
+    while ((int)(number - seen) > 0 &&
+           !atomic_compare_exchange_weak(&block->departed, &seen, number))
+        ;
+}
+
 static void publish(struct evictor *evictor, unsigned freed)
 {
     struct fault_engine *engine = evictor->engine;
+    depart(engine, block_of(engine, evictor->first));
     probe_evicted(evictor->first, evictor->set, evictor->fate, BLOCK_PAGES, freed);
     uint64_t epoch = (uint64_t)clock_batch(&engine->clock, freed) << EPT_STAMP_SHIFT;
     unsigned forgotten = 0, clean = 0;

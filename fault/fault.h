@@ -212,6 +212,37 @@ int fault_peek_poll(struct fault_context *context, uint64_t wait_ns);
 /* One from start to end, within timeout_ns. 0, -ENODATA or -errno as fault_resolve. */
 int fault_peek(struct fault_context *context, gpa_t gpa, uint32_t bytes, void *to);
 
+/* ---- chain.c: many hops in one round trip, where the memory node can follow a chain ---- */
+
+#define FAULT_CHAIN_NODES 64u
+
+/* The caller owns it until `done` was called. */
+struct fault_chain {
+    gpa_t gpa;           /* of the first node */
+    uint32_t node_bytes; /* sizeof(gpa_t) .. FAULT_PEEK_MAX_BYTES */
+    uint32_t next_bytes; /* where in a node its successor's address is; it fits the node */
+    uint32_t nodes;      /* wanted, 1 .. FAULT_CHAIN_NODES */
+    uint32_t got;        /* came; each node begins at data + number * node_bytes */
+    uint32_t departure;  /* the engine's */
+    void (*done)(struct fault_chain *chain); /* called in fault_peek_poll; may start another */
+    void *owner;                             /* the caller's */
+    uint8_t data[FAULT_CHAIN_NODES * FAULT_PEEK_MAX_BYTES];
+};
+
+/*
+ * fault_chain_start - asks the memory node for the nodes from gpa on. Returns 1 (in flight, `done`
+ * will be called), 0 (look at this node instead: it is not remote, or the transport cannot),
+ * -EAGAIN (too many in flight: poll first), or -errno (sticky). The context's thread.
+ */
+int fault_chain_start(struct fault_context *context, struct fault_chain *chain);
+/*
+ * fault_chain_valid - are the bytes that came for the node at gpa what the node holds right now?
+ * False also where that cannot be told. Ask for each node before its contents, its `next` too, are
+ * believed; whether the program may read there is the caller's business. Any thread.
+ */
+bool fault_chain_valid(const struct fault_engine *engine, const struct fault_chain *chain,
+                       gpa_t gpa);
+
 /* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
  */
 /* `spin`: one handler that never sleeps, to compare with; costs a processor. */

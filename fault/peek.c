@@ -11,35 +11,16 @@
  * it: then the next look tries again later, and a new claim is left alone until whoever waited has
  * had time to wake up, or a stream of looks could keep a fault waiting until it gives up.
  */
-#include "fault/engine_internal.h"
+#include "fault/looker.h"
 #include "support.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LOOKS    64u      /* one bit each */
-#define YIELDS   16u      /* pages remembered that somebody waited for */
 #define YIELD_NS 1000000u /* a sleeper's wake-up on a busy host */
 
-struct look {
-    uint64_t page;
-    struct fault_peek *peek;
-};
-
-struct yield {
-    uint64_t page, until_ns;
-};
-
-struct looker {
-    struct rdma_queue *queue;
-    uint8_t *buffer; /* FAULT_PEEK_MAX_BYTES for each look */
-    uint64_t busy;   /* looks in use */
-    struct look looks[LOOKS];
-    struct yield yields[YIELDS]; /* by page; another page may take the place: it is courtesy */
-};
-
-static int looker_get(struct fault_context *context, struct looker **out)
+int looker_get(struct fault_context *context, struct looker **out)
 {
     struct rdma_node *node = context->engine->config.node;
     struct looker *looker = context->looker;
@@ -50,7 +31,7 @@ static int looker_get(struct fault_context *context, struct looker **out)
         error = looker ? rdma_buffer_alloc(node, (size_t)LOOKS * FAULT_PEEK_MAX_BYTES, &buffer)
                        : -ENOMEM;
         if (!error)
-            error = rdma_queue_create(node, RDMA_QUEUE_PREFETCH, LOOKS, &looker->queue);
+            error = rdma_queue_create(node, RDMA_QUEUE_PREFETCH, LOOKS + CHAINS, &looker->queue);
         if (error) {
             rdma_buffer_free(node, buffer, (size_t)LOOKS * FAULT_PEEK_MAX_BYTES);
             free(looker);
@@ -212,13 +193,16 @@ static void looks_fail(struct fault_context *context, int error)
 {
     while (context->looker->busy)
         look_landed(context, (unsigned)__builtin_ctzll(context->looker->busy), error);
+    for (unsigned i = 0; i < CHAINS; i++)
+        if (context->looker->chains[i])
+            chain_landed(context, i, error);
 }
 
 int fault_peek_poll(struct fault_context *context, uint64_t wait_ns)
 {
     struct looker *looker = context->looker;
     struct rdma_completion done[16];
-    if (!looker || !looker->busy)
+    if (!looker || (!looker->busy && !chains_flying(looker)))
         return 0;
     int got = rdma_queue_poll(looker->queue, done, 16, wait_ns);
     if (got < 0) {
@@ -226,9 +210,14 @@ int fault_peek_poll(struct fault_context *context, uint64_t wait_ns)
         looks_fail(context, got);
         return got;
     }
-    for (int i = 0; i < got; i++)
-        look_landed(context, (unsigned)done[i].cookie, done[i].status);
-    return __builtin_popcountll(looker->busy);
+    for (int i = 0; i < got; i++) {
+        unsigned index = (unsigned)done[i].cookie;
+        if (index < LOOKS)
+            look_landed(context, index, done[i].status);
+        else
+            chain_landed(context, index - LOOKS, done[i].status);
+    }
+    return __builtin_popcountll(looker->busy) + (int)chains_flying(looker);
 }
 
 static void peek_done(struct fault_peek *peek)
