@@ -3,6 +3,10 @@
  * Answers of the hint channel: bytes of pages that stay where they are, one node at a time or along
  * a chain of `next` pointers. Runs on the hint thread. A node is read into private memory, which
  * the guest cannot change while its `next` is looked at, and then shown in the answer slot.
+ *
+ * Where the memory node can follow a chain by itself it is asked to, from each node on that is
+ * remote; what it brings is taken up to the first node that it cannot have known, and that one is
+ * looked at like any other.
  */
 #include "vmm/hints.h"
 
@@ -15,6 +19,9 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define CHAIN_LEAST 2u /* an answer with fewer good nodes was not worth more than a look ... */
+#define CHAIN_REST  4u /* ... and so many nodes are looked at before the next one */
 
 /* Writes one answer; wakes who sleeps on it. */
 static void slot_answer(struct hint_ring *ring, uint16_t slot, uint32_t status, gpa_t address,
@@ -76,6 +83,7 @@ static bool node_finish(struct hint_read *read)
         hint_count(&read->ring->hints->counters.read_bytes, bytes);
     slot_answer(read->ring, read->slot++, status, read->address, read->data, bytes);
     read->hops--;
+    read->plain -= read->plain > 0;
     if (read->hops > 0 && bytes) /* next_bytes was checked against the node's size */
         memcpy(&next, read->data + read->next_bytes, sizeof(next));
     if (next == 0) {
@@ -91,12 +99,74 @@ static bool node_finish(struct hint_read *read)
     return false;
 }
 
+static void read_go_on(struct hint_read *read);
+
+/* Takes what the memory node brought as far as it is known to be good. */
+static void chain_done(struct fault_chain *chain)
+{
+    struct hint_read *read = chain->owner;
+    struct hints *hints = read->ring->hints;
+    bool more = true;
+    uint32_t good = 0;
+    while (more && good < chain->got &&
+           fault_chain_valid(hints->vm->engine, chain, read->address)) {
+        memcpy(read->data, chain->data + (size_t)good++ * read->bytes, read->bytes);
+        more = node_finish(read);
+    }
+    hint_count(&hints->counters.chain_nodes, good);
+    hint_count(&hints->counters.chain_stale_nodes, more ? chain->got - good : 0);
+    chain->owner = NULL;
+    read->chained = false;
+    /* The next one may be here; whatever it is, only a look tells. */
+    read->plain = good < CHAIN_LEAST ? CHAIN_REST : good < chain->got ? 1 : 0;
+    /* Where much is out of date, asking for all of it is a waste. */
+    read->reach = good == chain->got ? read->reach * 2 : good * 2;
+    if (read->reach < CHAIN_REST)
+        read->reach = CHAIN_REST;
+    if (read->reach > FAULT_CHAIN_NODES)
+        read->reach = FAULT_CHAIN_NODES;
+    if (more)
+        read_go_on(read);
+}
+
+static struct fault_chain *chain_free(struct hints *hints)
+{
+    if (!hints->chains)
+        hints->chains = calloc(HINT_CHAINS, sizeof(*hints->chains));
+    for (unsigned i = 0; hints->chains && i < HINT_CHAINS; i++)
+        if (!hints->chains[i].owner)
+            return &hints->chains[i];
+    return NULL;
+}
+
+/* Has the memory node follow the chain from here on; false: this node is looked at. */
+static bool chain_begin(struct hint_read *read)
+{
+    struct hints *hints = read->ring->hints;
+    struct fault_chain *chain;
+    if (read->hops < CHAIN_LEAST || read->plain || !(chain = chain_free(hints)))
+        return false;
+    chain->gpa = read->address;
+    chain->node_bytes = read->bytes;
+    chain->next_bytes = (uint32_t)read->next_bytes;
+    chain->nodes = read->hops < read->reach ? read->hops : read->reach;
+    chain->done = chain_done;
+    if (fault_chain_start(hints->fault, chain) != 1)
+        return false;
+    hint_count(&hints->counters.chains, 1);
+    chain->owner = read;
+    read->chained = true;
+    return true;
+}
+
 /* Starts what can be started; goes on through nodes that are here already. */
 static void read_go_on(struct hint_read *read)
 {
     struct fault_context *fault = read->ring->hints->fault;
     bool more = true;
     while (more) {
+        if (read->next_part == 0 && chain_begin(read))
+            return; /* chain_done goes on */
         while (read->next_part < read->parts) {
             struct fault_peek *peek = &read->part[read->next_part];
             int started = fault_peek_start(fault, peek);
@@ -161,6 +231,9 @@ void hint_read_begin(struct hint_ring *ring, const struct fv_hint *hint)
     read->active = true;
     ring->reading++;
     read->slot = hint->slot;
+    read->plain = 0;
+    read->reach = FAULT_CHAIN_NODES;
+    read->chained = false;
     read->hops = hint->op == FV_HINT_CHAIN ? hint->hops : 1;
     read->bytes = (uint32_t)hint->bytes;
     read->next_bytes = hint->next_bytes;
@@ -181,7 +254,7 @@ void hint_reads_retry(struct hint_ring *ring)
         if (!read->active)
             continue;
         seen--;
-        if (read->next_part < read->parts)
+        if (!read->chained && read->next_part < read->parts)
             read_go_on(read);
     }
 }

@@ -370,6 +370,7 @@ void hints_destroy(struct hints *hints)
             free(ring->reads);
         free(ring);
     }
+    free(hints->chains);
     if (hints->doorbell_fd >= 0)
         close(hints->doorbell_fd);
     pthread_mutex_destroy(&hints->lock);

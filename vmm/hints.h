@@ -23,6 +23,9 @@ struct hint_read {
     uint16_t slot, hops; /* of the node being read; nodes left, this one included */
     uint32_t bytes;      /* of a node */
     uint64_t next_bytes; /* CHAIN: where its `next` is */
+    unsigned plain;      /* so many nodes by looks before the memory node is asked again ... */
+    unsigned reach;      /* ... for so many at most */
+    bool chained;        /* the memory node follows it */
     gpa_t address;       /* of the node */
     uint8_t data[FV_READ_BYTES];
 };
@@ -47,6 +50,7 @@ struct hint_counters {
     _Atomic uint64_t taken, malformed, prefetch_pages, started_pages, left_out_pages, wasted_pages,
         cold_pages;
     _Atomic uint64_t reads, read_bytes, sleeps;
+    _Atomic uint64_t chains, chain_nodes, chain_stale_nodes;
 };
 
 struct guide_pin {
@@ -55,6 +59,9 @@ struct guide_pin {
     bool coming, ended; /* being pinned, without the lock; ... and to be undone at once */
 };
 #define GUIDE_PINS_MAX 1024u
+
+/* Chains that the memory node is asked to follow, all rings together. */
+#define HINT_CHAINS 4u
 
 #define HINT_SAMPLE_EVERY 8u
 #define HINT_SAMPLES      64u
@@ -76,6 +83,7 @@ struct hints {
     uint64_t sampled, unsampled, judged, used;
     uint64_t last_started, last_wasted; /* counters at the last judgement of all */
     struct hint_counters counters;
+    struct fault_chain *chains; /* HINT_CHAINS; made with the first one; owner NULL: free */
 
     pthread_mutex_t pin_lock;
     struct guide_pin pins[GUIDE_PINS_MAX];

@@ -186,6 +186,9 @@ static json_t *hints_object(struct hints *hints)
         {"cold_pages", &hints->counters.cold_pages},
         {"reads", &hints->counters.reads},
         {"read_bytes", &hints->counters.read_bytes},
+        {"chains", &hints->counters.chains},
+        {"chain_nodes", &hints->counters.chain_nodes},
+        {"chain_stale_nodes", &hints->counters.chain_stale_nodes},
         {"sleeps", &hints->counters.sleeps},
     };
     json_t *object = json_object();

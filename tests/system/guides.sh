@@ -123,6 +123,33 @@ test_reads_over_ofi() {
     start_memserver --capacity 1G
     reads --transport ofi --memserver "$MEMSERVER_ADDR"
 }
+
+# chains OPTION...: over the network, the memory node follows the chain; what it cannot know is looked at.
+chains() {
+    start_memserver --capacity 1G
+    far --memory 256M --local 16M --stats stats --memserver "$MEMSERVER_ADDR" "$@" -- \
+        "$GUESTS/guide_chain" check 64 5 >out 2>err || fail "status $?: $(cat err)"
+    [ "$(stat_of stats paging evicted_pages)" -gt 1000 ] || fail 'little was evicted'
+    [ "$(stat_of stats hints chain_nodes)" -gt 500 ] || fail "$(stat_of stats hints chain_nodes) nodes by chains"
+    [ "$(stat_of stats hints chain_stale_nodes)" -gt 0 ] || fail 'no node was out of date'
+}
+test_chains_while_their_nodes_change() { chains --transport ofi; }
+test_chains_while_their_nodes_change_far_away() { chains --transport ofi,delay=200us; }
+test_chains_while_their_nodes_change_in_uffd_mode() { chains --transport ofi --fault-mode uffd; }
+
+test_chain_is_one_round_trip() {
+    start_memserver --capacity 1G
+    far --memory 256M --local 32M --stats stats --memserver "$MEMSERVER_ADDR" --transport ofi,delay=300us -- \
+        "$GUESTS/guide_chain" time 64 5 >out 2>err || fail "status $?: $(cat err)"
+    [ "$(stat_of stats memory_node transport)" = 'ofi/tcp (simulated delay=300000ns)' ] ||
+        fail "the delay is not named: $(stat_of stats memory_node transport)"
+    # 100 nodes in two round trips; the rest is what a busy machine may add.
+    awk '/times as fast/ && $(NF - 3) >= 10 { good = 1 } END { exit !good }' out || fail "$(cat out)"
+}
+test_chains_where_nothing_is_remote() {
+    far --memory 256M -- "$GUESTS/guide_chain" check 16 1 >out 2>err || fail "$(cat err)"
+    "$GUESTS/guide_chain" check 16 1 >out 2>err || fail "$(cat err)"
+}
 test_reads_where_nothing_is_remote() {
     far --memory 256M -- "$GUESTS/guide_reads" 16 1 >out 2>err || fail "$(cat err)"
 }
