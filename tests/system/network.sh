@@ -256,6 +256,13 @@ redis() {
     wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
 }
 
+# With its guide: every element and every byte is the right one, and pages were named.
+test_redis_server_with_its_guide() {
+    requires redis-check-rdb redis-cli
+    BUILD=$BUILD timeout 55 "$REPO/tests/bench/redis_guide.py" lrange get64k getmix --farvisor "$FARVISOR" \
+        --mib 16 --local 10 --rounds 2 --requests 40 --configs guide >out 2>err || fail "$(tail -n 3 err)"
+    awk '/^\| guide/ { if ($(NF - 1) > 0) named++ } END { exit named != 3 }' FS=' *[|] *' out || fail "$(cat out)"
+}
 test_redis_server_with_all_memory_here() {
     redis 512M
 }
