@@ -347,8 +347,7 @@ static bool chain_came;
 
 static void chain_done(struct fault_chain *done)
 {
-    ck_assert_ptr_eq(done, &chain);
-    chain_came = true;
+    chain_came = done == &chain;
 }
 
 static void node_put(uint64_t page, uint64_t next_page, uint64_t value)
@@ -406,19 +405,13 @@ static void chain_setup(void)
     push_out(NODE_B + 1);
 }
 
-START_TEST(a_chain_comes_and_its_pages_stay_remote)
+START_TEST(a_chain_comes_but_for_what_is_here)
 {
     chain_start();
     chain_wait();
     ck_assert(chain_good(NODE_A) && chain_good(NODE_B));
     ck_assert(chain_value(0) == 1 && chain_value(1) == 1);
-    ck_assert_uint_eq(residency(NODE_A), FV_PAGE_REMOTE);
-    ck_assert_uint_eq(residency(NODE_B), FV_PAGE_REMOTE);
-}
-END_TEST
-
-START_TEST(a_node_that_is_here_is_not_taken_from_a_chain)
-{
+    ck_assert(residency(NODE_A) == FV_PAGE_REMOTE && residency(NODE_B) == FV_PAGE_REMOTE);
     node_put(NODE_B, 0, 2);
     chain_start();
     chain_wait();
@@ -447,12 +440,6 @@ START_TEST(a_node_discarded_meanwhile_is_not_taken)
 {
     chain_start();
     ck_assert_int_eq(fault_discard(context, NODE_B, 1, false), 0);
-    chain_wait();
-    ck_assert(!chain_good(NODE_B));
-    chain_start();
-    usleep(50000);
-    node_put(NODE_B, 0, 3);
-    push_out(NODE_B);
     chain_wait();
     ck_assert(!chain_good(NODE_B));
 }
@@ -705,8 +692,7 @@ int main(void)
     TCase *chains = tcase_create("chains");
     tcase_add_checked_fixture(chains, chain_setup, teardown);
     tcase_set_timeout(chains, 60);
-    tcase_add_test(chains, a_chain_comes_and_its_pages_stay_remote);
-    tcase_add_test(chains, a_node_that_is_here_is_not_taken_from_a_chain);
+    tcase_add_test(chains, a_chain_comes_but_for_what_is_here);
     tcase_add_test(chains, a_node_written_back_after_it_was_read_is_not_taken);
     tcase_add_test(chains, a_node_discarded_meanwhile_is_not_taken);
     suite_add_tcase(suite, chains);
