@@ -86,7 +86,7 @@ static uint64_t whole_runs(uint64_t edge, int64_t stride, uint64_t want, uint64_
     uint64_t rest = over ? PREFETCH_RUN_PAGES - over : 0;
     if (rest <= most - want && (stride > 0 || rest < end)) /* page 0 is nobody's */
         return want + rest;
-    return want >= over + PREFETCH_RUN_PAGES ? want - over : want;
+    return want > over ? want - over : want;
 }
 
 void prefetch_stream_plan(struct prefetch_stream *stream, const struct prefetch_touch *touch,
