@@ -164,15 +164,16 @@ uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, u
 /* ---- hints.c: advice, which never waits for the memory node nor for frames ---- */
 
 /*
- * fault_prefetch - the pages will be touched soon: starts fetching those that are remote.
+ * fault_prefetch - the pages will be touched soon: fetches those that are remote. Their reads are
+ * gathered, so that several calls become one transfer, and start with fault_land at the latest.
  * Returns how many pages were passed (fewer when frames, buffers or the queue ran short), or
  * -EFAULT. The context's thread.
  */
 int64_t fault_prefetch(struct fault_context *context, uint64_t page, uint64_t pages);
 /* The pages will not be needed for long: the reclaimer takes them first. Any thread. */
 void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages);
-/* Installs what has arrived of this context's prefetches, before the lander comes by. Pages still
- * on their way are the lander's to see to. The context's thread. */
+/* Starts what fault_prefetch gathered and installs what has arrived of it, before the lander comes
+ * by. Pages still on their way are the lander's to see to. The context's thread. */
 void fault_land(struct fault_context *context);
 /* state[i]: one FV_PAGE_* (farvisor/hints.h), true a moment ago. 0 or -EFAULT. Any thread. */
 int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,

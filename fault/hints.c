@@ -18,11 +18,12 @@ int64_t fault_prefetch(struct fault_context *context, uint64_t page, uint64_t pa
         return 0;
     if (pthread_mutex_trylock(&lane->lock))
         return 0;
-    if (lane->in_flight)
-        (void)lane_land(engine, lane, LANE_FLIGHTS, 0); /* makes room; an error is sticky */
     uint64_t passed = lane_fetch(engine, lane, page, pages, false, NULL);
+    if (passed < pages && lane->in_flight) {
+        (void)lane_land(engine, lane, LANE_FLIGHTS, 0); /* makes room; an error is sticky */
+        passed += lane_fetch(engine, lane, page + passed, pages - passed, false, NULL);
+    }
     pthread_mutex_unlock(&lane->lock);
-    lander_wake(engine);
     return (int64_t)passed;
 }
 
@@ -30,11 +31,17 @@ void fault_land(struct fault_context *context)
 {
     struct fault_engine *engine = context->engine;
     struct lane *lane = &engine->lanes[context->lane];
-    if (!engine->paged || pthread_mutex_trylock(&lane->lock))
+    if (!engine->paged)
         return;
-    if (lane->in_flight)
-        (void)lane_land(engine, lane, LANE_FLIGHTS, 0);
-    pthread_mutex_unlock(&lane->lock);
+    bool theirs = pthread_mutex_trylock(&lane->lock) != 0, left = theirs;
+    if (!theirs) {
+        if (lane->in_flight)
+            (void)lane_land(engine, lane, LANE_FLIGHTS, 0);
+        left = lane->in_flight > 0;
+        pthread_mutex_unlock(&lane->lock);
+    }
+    if (left) /* the caller may sleep before they arrive */
+        lander_wake(engine);
 }
 
 void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages)

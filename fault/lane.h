@@ -9,7 +9,13 @@
  * lander, which keeps prefetched pages coming while the program runs without a miss. The installing
  * itself is done without the lock, so several can land different flights at once:
  *
- *   free -> busy (posted) -> landing (completion taken, lock released) -> free
+ *   free -> gathering -> posted -> landing (all completions taken, lock released) -> free
+ *
+ * A flight has several pieces, runs of pages that are not neighbours: their reads are posted
+ * together and they land together, so that every eighth page, or what a guide names one by one,
+ * costs no more look-ups, locks and wake-ups than a sequence. Its pages are FETCHING from the
+ * moment they are gathered; whoever lands on the lane sends first what is still gathered, so nobody
+ * can wait for a read that nobody posts.
  */
 #ifndef FARVISOR_FAULT_LANE_H
 #define FARVISOR_FAULT_LANE_H
@@ -23,20 +29,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LANES        64u
-#define LANE_FLIGHTS 16u
-#define LANE_MARKERS 16u
-#define FLIGHT_PAGES PREFETCH_RUN_PAGES
-#define BUFFERS_MAX  64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
-#define MARKER_NONE  UINT64_MAX
+#define LANES         64u
+#define LANE_FLIGHTS  16u
+#define LANE_MARKERS  16u
+#define FLIGHT_PAGES  PREFETCH_RUN_PAGES
+#define FLIGHT_PIECES 16u
+#define BUFFERS_MAX   64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
+#define MARKER_NONE   UINT64_MAX
 
 struct fault_engine;
 struct fault_context;
 struct patience;
 
-struct flight {
+struct piece {
     uint64_t page;
     uint32_t pages;
+};
+
+struct flight {
+    struct piece pieces[FLIGHT_PIECES];
+    uint32_t count, pages; /* pieces; pages of all of them, which lie in buffer one by one */
+    uint32_t waiting;      /* pieces whose read has not ended */
+    int status;            /* of the first read that failed, or 0 */
     bool busy, landing, write;
     uint64_t posted_ns;
     uint8_t *buffer;
@@ -53,7 +67,8 @@ struct lane {
     struct rdma_queue *prefetch;
     bool refused; /* it could not be made, and is not tried again */
     struct flight flights[LANE_FLIGHTS];
-    unsigned in_flight;
+    struct flight *gathering;       /* not posted yet, or NULL */
+    unsigned in_flight;             /* busy ones, with the one being gathered */
     uint64_t markers[LANE_MARKERS]; /* sampled pages: accessed means that more is wanted */
     bool marker_writes[LANE_MARKERS];
     unsigned marker_next;
@@ -76,23 +91,37 @@ void lanes_destroy(struct fault_engine *engine);
 int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page);
 int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience);
 
-/* ---- caller holds lane->lock; lane_land releases it in between ---- */
+/* ---- flight.c: caller holds lane->lock; lane_land releases it in between ---- */
+
+/*
+ * Claims pages of [page, page + most), the first of them REMOTE, for the flight being gathered, or
+ * a new one. Pages claimed; 0: no frames or buffers, or somebody was faster.
+ */
+uint64_t flight_gather(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t most,
+                       bool write);
+/* Posts the flight being gathered, if any. */
+void flight_send(struct fault_engine *engine, struct lane *lane);
+/* Lands at most `most` flights that have arrived (and a few more that came with them), waiting at
+ * most timeout_ns for the first. Flights landed, or -errno. */
+int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns);
+/* Sees to it that `page`, in flight on this lane, lands. 0 or -errno. Takes the lock itself. */
+int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
+              struct patience *patience);
+void buffers_create(struct fault_engine *engine);
+void buffers_destroy(
+    struct fault_engine *engine); /* after the last flight; takes its buffers too */
+
+/* ---- lane.c: caller holds lane->lock ---- */
 
 /* Asks the prefetcher what a touch calls for, and starts it. */
 void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
                   enum prefetch_cause cause, bool write);
-/* Starts fetching those of the pages that are remote. Pages passed, fewer than `pages` when there
- * are no frames, buffers or queue slots left. *marker (if not NULL and MARKER_NONE): a page near
- * the first one started that can tell whether it was touched. */
+/* Gathers those of the pages that are remote (flight_send starts the last of them). Pages passed,
+ * fewer than `pages` when there are no frames or buffers left. *marker (if not NULL and
+ * MARKER_NONE): a page near the first one started that can tell whether it was touched. */
 uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t pages,
                     bool write, uint64_t *marker);
-/* Lands at most `most` flights that have arrived, waiting at most timeout_ns for the first. Flights
- * landed, or -errno. */
-int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns);
 /* Follows markers that were reached. True if any was. */
 bool lane_follow(struct fault_engine *engine, struct lane *lane);
-/* Sees to it that `page`, in flight on this lane, lands. 0 or -errno. Takes the lock itself. */
-int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
-              struct patience *patience);
 
 #endif

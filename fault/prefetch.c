@@ -70,6 +70,25 @@ uint32_t prefetch_append(struct prefetch_plan *plan, uint64_t page, int64_t stri
     return done;
 }
 
+/*
+ * Pages of a sequence to fetch from `edge` on, near `want` and at most `most`, so that the plan
+ * ends with a whole run: else each plan would leave a short one behind and the next begin with
+ * another.
+ */
+static uint64_t whole_runs(uint64_t edge, int64_t stride, uint64_t want, uint64_t most)
+{
+    uint64_t end = edge + want; /* behind the last page, as the sequence goes */
+    uint64_t over = end % PREFETCH_RUN_PAGES;
+    if (stride < 0) {
+        end = edge - want + 1; /* lowest page of the plan */
+        over = (PREFETCH_RUN_PAGES - end % PREFETCH_RUN_PAGES) % PREFETCH_RUN_PAGES;
+    }
+    uint64_t rest = over ? PREFETCH_RUN_PAGES - over : 0;
+    if (rest <= most - want && (stride > 0 || rest < end)) /* page 0 is nobody's */
+        return want + rest;
+    return want > over ? want - over : want;
+}
+
 void prefetch_stream_plan(struct prefetch_stream *stream, const struct prefetch_touch *touch,
                           struct prefetch_plan *plan)
 {
@@ -91,6 +110,8 @@ void prefetch_stream_plan(struct prefetch_stream *stream, const struct prefetch_
     uint64_t want = ahead - posted;
     if (stride < 0 && want > stream->edge / span)
         want = stream->edge / span;
+    if (span == 1 && stream->window >= PREFETCH_RUN_PAGES) /* a proven sequence */
+        want = whole_runs(stream->edge, stride, want, touch->max_pages - posted);
     plan->write = stream->write;
     stream->edge +=
         (uint64_t)(stride * (int64_t)prefetch_append(plan, stream->edge, stride, (uint32_t)want));

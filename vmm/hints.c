@@ -153,6 +153,8 @@ static bool ring_turn(struct hint_ring *ring)
         __atomic_store_n(&shared->tail, ++ring->tail, __ATOMIC_RELEASE);
         __atomic_store_n(&shared->awake, 1, __ATOMIC_RELAXED); /* a ring opened just now */
         hint_act(ring, &hint);
+        if (ring->pages) /* at once: pages of several hints are read and landed together */
+            prefetch_some(ring);
         busy = true;
     }
     return busy;

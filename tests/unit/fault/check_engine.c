@@ -553,6 +553,41 @@ START_TEST(pages_in_flight_can_be_demanded_and_discarded)
 }
 END_TEST
 
+START_TEST(scattered_pages_are_read_and_landed_together)
+{
+    range_send_away(1024);
+    uint64_t flights = counters().flight_ns.count, demanded = counters().demand_fetches;
+    for (uint64_t i = 0; i < 1024; i += 32)
+        for (int tries = 0; tries < 5000 && fault_prefetch(context, FIRST + i, 1) == 0; tries++)
+            usleep(1000); /* the reclaimer has just begun to free frames */
+    for (uint64_t i = 0; i < 1024; i += 32) {
+        for (int tries = 0; tries < 5000 && !resident(FIRST + i, 1); tries++) {
+            fault_land(context);
+            usleep(1000);
+        }
+        ck_assert_uint_eq(page_get(context, FIRST + i), 1000 * i + 1000);
+    }
+    ck_assert_uint_eq(counters().demand_fetches, demanded);
+    /* Two, but for the lander and the wait for frames, which each send what is gathered. */
+    ck_assert_uint_le(counters().flight_ns.count - flights, 16);
+}
+END_TEST
+
+START_TEST(pages_only_gathered_can_be_demanded_and_discarded)
+{
+    range_send_away(1024);
+    for (uint64_t page = FIRST; page < FIRST + 1024; page += 16) {
+        fault_prefetch(context, page, 1);
+        fault_prefetch(context, page + 5, 2);
+        fault_prefetch(context, page + 9, 1);
+        ck_assert_uint_eq(page_get(context, page + 6), 1000 * (page - FIRST + 6) + 1000);
+        fault_prefetch(context, page + 12, 1);
+        ck_assert_int_eq(fault_discard(context, page, 16, false), 0);
+        ck_assert_uint_eq(page_get(context, page + 12), 0);
+    }
+}
+END_TEST
+
 START_TEST(a_sequence_is_mostly_prefetched)
 {
     range_send_away(4 * LOCAL_PAGES);
@@ -671,6 +706,8 @@ int main(void)
     tcase_add_test(tests, pinned_pages_stay);
     tcase_add_test(tests, prefetched_pages_arrive_untouched);
     tcase_add_test(tests, pages_in_flight_can_be_demanded_and_discarded);
+    tcase_add_test(tests, scattered_pages_are_read_and_landed_together);
+    tcase_add_test(tests, pages_only_gathered_can_be_demanded_and_discarded);
     tcase_add_test(tests, a_sequence_is_mostly_prefetched);
     tcase_add_test(tests, cold_pages_leave_first);
     tcase_add_test(tests, a_look_brings_its_bytes_and_leaves_the_page_remote);

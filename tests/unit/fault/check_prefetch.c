@@ -211,6 +211,26 @@ START_TEST(lateness_widens_the_window_and_waste_narrows_it)
 }
 END_TEST
 
+/* Sees every marker, that is the first page of every plan, reached in time. */
+START_TEST(a_proven_sequence_is_fetched_in_whole_runs)
+{
+    struct prefetch_touch touch = {.max_pages = 512, .accuracy_percent = 100, .page = 1000};
+    struct prefetch_plan plan;
+    uint32_t whole = 0, runs = 0;
+    world_reset();
+    for (unsigned i = 0; i < 64; i++) {
+        touch.cause = i < 2 ? PREFETCH_MISS : i < 12 ? PREFETCH_LATE : PREFETCH_REACHED;
+        prefetch_auto.plan(&state, &touch, &plan);
+        prefetch_auto.posted(&state, &plan, prefetch_plan_pages(&plan));
+        for (uint32_t j = 0; i >= 16 && j < plan.count; j++, runs++)
+            whole += plan.runs[j].pages == PREFETCH_RUN_PAGES;
+        touch.page += i < 12 ? 1 : PREFETCH_RUN_PAGES - touch.page % PREFETCH_RUN_PAGES;
+    }
+    ck_assert_uint_ge(runs, 40);
+    ck_assert_uint_ge(whole + 2, runs);
+}
+END_TEST
+
 START_TEST(names_are_known)
 {
     ck_assert_ptr_eq(prefetch_find("auto"), &prefetch_auto);
@@ -235,6 +255,7 @@ int main(void)
     tcase_add_test(tcase, random_touches_after_a_sequence_do_not_revive_it);
     tcase_add_test(tcase, pages_that_could_not_be_started_are_planned_again);
     tcase_add_test(tcase, lateness_widens_the_window_and_waste_narrows_it);
+    tcase_add_test(tcase, a_proven_sequence_is_fetched_in_whole_runs);
     tcase_add_test(tcase, names_are_known);
     suite_add_tcase(suite, tcase);
     return unit_run(suite);
