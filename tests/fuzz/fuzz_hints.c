@@ -29,6 +29,8 @@ static const uint8_t *input;
 static size_t input_left;
 static struct fault_peek *flying[FLYING];
 static unsigned flying_count;
+static struct fault_chain *chains[HINT_CHAINS];
+static unsigned chain_count;
 static int64_t pins_held;
 static struct fv_hint_ring *memory; /* the guest's */
 static uint8_t scratch[1 << 16];
@@ -139,10 +141,51 @@ int fault_peek_start(struct fault_context *context, struct fault_peek *peek)
     return 0;
 }
 
+int fault_chain_start(struct fault_context *context, struct fault_chain *chain)
+{
+    (void)context;
+    PROMISE(chain->nodes > 0 && chain->nodes <= FAULT_CHAIN_NODES);
+    PROMISE(chain->node_bytes <= FAULT_PEEK_MAX_BYTES);
+    PROMISE(chain->next_bytes + sizeof(gpa_t) <= chain->node_bytes);
+    PROMISE(mm_allows(NULL, chain->gpa, chain->node_bytes, EPT_READ) && chain->gpa < SPAN);
+    switch (next() & 3) {
+    case 0:
+        return 0;
+    case 1:
+        return -EAGAIN;
+    default:
+        PROMISE(chain_count < HINT_CHAINS);
+        chains[chain_count++] = chain;
+        return 1;
+    }
+}
+
+bool fault_chain_valid(const struct fault_engine *engine, const struct fault_chain *chain,
+                       gpa_t gpa)
+{
+    (void)engine;
+    PROMISE(chain->got <= chain->nodes && gpa < SPAN);
+    return !(next() & 1);
+}
+
+/* A memory node is not believed: it may bring anything, also nothing. */
+static void chain_arrives(void)
+{
+    struct fault_chain *chain = chains[--chain_count];
+    chain->got = next() % (chain->nodes + 1);
+    next_bytes(chain->data, (size_t)chain->got * chain->node_bytes);
+    chain->done(chain);
+}
+
 int fault_peek_poll(struct fault_context *context, uint64_t wait_ns)
 {
     (void)context;
     (void)wait_ns;
+    while (chain_count > 0) {
+        chain_arrives();
+        if (next() & 1)
+            break;
+    }
     while (flying_count > 0) {
         struct fault_peek *peek = flying[--flying_count];
         next_bytes(peek->to, peek->bytes);
@@ -151,7 +194,7 @@ int fault_peek_poll(struct fault_context *context, uint64_t wait_ns)
         if (next() & 1)
             break;
     }
-    return (int)flying_count;
+    return (int)(flying_count + chain_count);
 }
 
 int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool write)
