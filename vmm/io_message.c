@@ -106,6 +106,8 @@ int64_t io_message_receive(const struct io_call *call, const struct io_file *fil
                 : scatter(call, cursor, whole.iov_base,
                           (uint64_t)result < whole.iov_len ? (uint64_t)result : whole.iov_len);
     free(whole.iov_base);
+    header->msg_iov = NULL;
+    header->msg_iovlen = 0;
     return error ? error : result;
 }
 

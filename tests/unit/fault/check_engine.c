@@ -1,144 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The paging engine against a real memserver, second stage and userfaultfd; the threads of the
- * tests stand where vCPUs and the VMM's system calls would, using pins. Needs $MEMSERVER.
- */
-#include "farvisor/hints.h"
-#include "fault/fault.h"
-#include "support.h"
-#include "tests/unit/unit.h"
+/* The paging engine: what is read is what was written, within the bounds, whatever goes on. */
+#include "tests/unit/fault/engine.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define FIRST        ((1ULL << 38) / EPT_PAGE_BYTES + 512)
-#define LOCAL_PAGES  2048u
-#define MEMORY_PAGES 32768u
-#define THREADS      4
-#define ROUNDS       20000
+#define THREADS 4
+#define ROUNDS  20000
 
-static int kvm = -1, vm = -1;
-static pid_t server;
-static struct ept *ept;
-static struct rdma_node *node;
-static struct fault_engine *engine;
-static struct fault_context *context;
-static char address[128];
-static const char *transport = "auto";
-static uint64_t timeout_ns = 5000000000u;
 static atomic_int wrong;
-
-static void server_start(void)
-{
-    int ready[2];
-    char fd[16], line[128] = "";
-    snprintf(address, sizeof(address), "unix:/tmp/check_engine.%d", (int)getpid());
-    ck_assert_int_eq(pipe(ready), 0);
-    server = fork();
-    ck_assert_int_ge(server, 0);
-    if (server == 0) {
-        close(ready[0]);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        snprintf(fd, sizeof(fd), "%d", ready[1]);
-        execl(getenv("MEMSERVER"), "memserver", "--listen", address, "--capacity", "256M",
-              "--ready-fd", fd, (char *)NULL);
-        _exit(127);
-    }
-    close(ready[1]);
-    ck_assert_int_gt(read(ready[0], line, sizeof(line) - 1), 0);
-    close(ready[0]);
-}
-
-static int extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
-{
-    (void)owner;
-    if (page < FIRST || page >= FIRST + 2 * MEMORY_PAGES)
-        return -EFAULT;
-    *first = FIRST;
-    *last = FIRST + 2 * MEMORY_PAGES;
-    *zero = true;
-    return 0;
-}
-
-static void setup(void)
-{
-    message_init("check_engine", MESSAGE_NORMAL);
-    server_start();
-    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    vm = ioctl(kvm, KVM_CREATE_VM, 0);
-    ck_assert_int_ge(vm, 0);
-    struct ept_config second = {.kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true};
-    ck_assert_int_eq(ept_create(&ept, &second), 0);
-    gpa_t gpa = FIRST << EPT_PAGE_SHIFT;
-    ck_assert_int_eq(ept_back(ept, gpa, 2ULL * MEMORY_PAGES * EPT_PAGE_BYTES), 0);
-    ck_assert_int_eq(ept_protect(ept, gpa, 16 << 20, EPT_READ | EPT_WRITE), 0);
-    struct rdma_config far = {.transport = transport,
-                              .address = address,
-                              .name = "check_engine",
-                              .quota_bytes = 128 << 20,
-                              .timeout_ns = 5000000000u,
-                              .span_pages = ept_span(ept) >> EPT_PAGE_SHIFT};
-    ck_assert_int_eq(rdma_node_connect(&node, &far), 0);
-    struct fault_config config = {.ept = ept,
-                                  .node = node,
-                                  .memory_pages = MEMORY_PAGES,
-                                  .local_pages = LOCAL_PAGES,
-                                  .timeout_ns = timeout_ns,
-                                  .source = {.extent = extent}};
-    ck_assert_int_eq(fault_engine_create(&engine, &config), 0);
-    ck_assert_int_eq(fault_context_create(engine, &context), 0);
-}
-
-static void teardown(void)
-{
-    fault_context_destroy(context);
-    fault_engine_destroy(engine);
-    rdma_node_destroy(node);
-    ept_destroy(ept);
-    close(vm);
-    close(kvm);
-    kill(server, SIGKILL);
-    waitpid(server, NULL, 0);
-}
-
-static uint64_t *bytes_of(uint64_t page)
-{
-    return ept_hva(ept, page << EPT_PAGE_SHIFT);
-}
-
-static void page_put(struct fault_context *by, uint64_t page, uint64_t value)
-{
-    ck_assert_int_eq(fault_pin(by, page, 1, true), 0);
-    for (int i = 0; i < 512; i += 73)
-        bytes_of(page)[i] = value + (uint64_t)i;
-    fault_unpin(engine, page, 1);
-}
-
-static uint64_t page_get(struct fault_context *by, uint64_t page)
-{
-    ck_assert_int_eq(fault_pin(by, page, 1, false), 0);
-    uint64_t value = bytes_of(page)[0];
-    for (int i = 0; i < 512; i += 73)
-        ck_assert_uint_eq(bytes_of(page)[i], value ? value + (uint64_t)i : 0);
-    fault_unpin(engine, page, 1);
-    return value;
-}
-
-static struct fault_counters counters(void)
-{
-    struct fault_counters now;
-    fault_engine_counters(engine, &now);
-    return now;
-}
 
 START_TEST(first_touch_reads_zero)
 {
@@ -304,13 +174,6 @@ END_TEST
 
 /* ---- hints ---- */
 
-static uint8_t residency(uint64_t page)
-{
-    uint8_t state = 99;
-    ck_assert_int_eq(fault_residency(engine, page, 1, &state), 0);
-    return state;
-}
-
 static uint64_t first_remote(uint64_t from)
 {
     while (residency(from) != FV_PAGE_REMOTE)
@@ -334,114 +197,6 @@ START_TEST(a_look_brings_its_bytes_and_leaves_the_page_remote)
     got = 1;
     ck_assert_int_eq(fault_peek(context, (FIRST + MEMORY_PAGES + 7) << 12, 8, &got), 0);
     ck_assert_uint_eq(got, 0); /* never written */
-}
-END_TEST
-
-/* ---- chains: two nodes, each at the start of a block ---- */
-
-#define NODE_A FIRST
-#define NODE_B (FIRST + 1024)
-
-static struct fault_chain chain;
-static bool chain_came;
-
-static void chain_done(struct fault_chain *done)
-{
-    chain_came = done == &chain;
-}
-
-static void node_put(uint64_t page, uint64_t next_page, uint64_t value)
-{
-    ck_assert_int_eq(fault_pin(context, page, 1, true), 0);
-    bytes_of(page)[0] = next_page << EPT_PAGE_SHIFT;
-    bytes_of(page)[1] = value;
-    fault_unpin(engine, page, 1);
-}
-
-/* Uses other pages until this one has left. */
-static void push_out(uint64_t page)
-{
-    for (uint64_t i = 0; residency(page) != FV_PAGE_REMOTE; i++) {
-        if (i % 256 == 0) /* it was wanted again, and would be kept */
-            fault_cold(engine, page, 1);
-        page_put(context, FIRST + 2 * LOCAL_PAGES + i % (3 * LOCAL_PAGES), i + 1);
-    }
-}
-
-static void chain_start(void)
-{
-    chain = (struct fault_chain){
-        .gpa = NODE_A << EPT_PAGE_SHIFT, .node_bytes = 64, .nodes = 10, .done = chain_done};
-    chain_came = false;
-    ck_assert_int_eq(fault_chain_start(context, &chain), 1);
-}
-
-static void chain_wait(void)
-{
-    while (!chain_came)
-        ck_assert_int_ge(fault_peek_poll(context, 1000000), 0);
-    ck_assert_uint_eq(chain.got, 2);
-}
-
-static uint64_t chain_value(unsigned number)
-{
-    return ((uint64_t *)(void *)(chain.data + (size_t)number * chain.node_bytes))[1];
-}
-
-static bool chain_good(uint64_t page)
-{
-    return fault_chain_valid(engine, &chain, page << EPT_PAGE_SHIFT);
-}
-
-static void chain_setup(void)
-{
-    transport = "ofi";
-    setup();
-    node_put(NODE_A, NODE_B, 1);
-    node_put(NODE_B, 0, 1);
-    node_put(NODE_B + 1, 0, 1); /* keeps the slab when NODE_B is discarded */
-    push_out(NODE_A);
-    push_out(NODE_B);
-    push_out(NODE_B + 1);
-}
-
-START_TEST(a_chain_comes_but_for_what_is_here)
-{
-    chain_start();
-    chain_wait();
-    ck_assert(chain_good(NODE_A) && chain_good(NODE_B));
-    ck_assert(chain_value(0) == 1 && chain_value(1) == 1);
-    ck_assert(residency(NODE_A) == FV_PAGE_REMOTE && residency(NODE_B) == FV_PAGE_REMOTE);
-    node_put(NODE_B, 0, 2);
-    chain_start();
-    chain_wait();
-    ck_assert(chain_good(NODE_A) && !chain_good(NODE_B));
-    node_put(NODE_A, NODE_B, 2);
-    ck_assert_int_eq(fault_chain_start(context, &chain), 0);
-}
-END_TEST
-
-START_TEST(a_node_written_back_after_it_was_read_is_not_taken)
-{
-    node_put(NODE_B, 0, 2);
-    chain_start();
-    usleep(50000); /* the memory node has read what it had */
-    push_out(NODE_B);
-    chain_wait();
-    ck_assert_uint_eq(chain_value(1), 1);
-    ck_assert(!chain_good(NODE_B));
-    chain_start();
-    chain_wait();
-    ck_assert(chain_value(1) == 2 && chain_good(NODE_B));
-}
-END_TEST
-
-START_TEST(a_node_discarded_meanwhile_is_not_taken)
-{
-    chain_start();
-    ck_assert_int_eq(fault_discard(context, NODE_B, 1, false), 0);
-    chain_wait();
-    ck_assert(!chain_good(NODE_B));
 }
 END_TEST
 
@@ -692,10 +447,7 @@ int main(void)
 {
     Suite *suite = suite_create("fault");
     TCase *tests = tcase_create("engine");
-    if (access("/dev/kvm", R_OK | W_OK))
-        unit_skip("no /dev/kvm");
-    if (!getenv("MEMSERVER"))
-        unit_skip("$MEMSERVER is not set");
+    engine_requirements();
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, first_touch_reads_zero);
@@ -726,12 +478,5 @@ int main(void)
     tcase_add_test(impatient, a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory);
     tcase_add_test(impatient, what_requests_pin_together_is_admitted_first);
     suite_add_tcase(suite, impatient);
-    TCase *chains = tcase_create("chains");
-    tcase_add_checked_fixture(chains, chain_setup, teardown);
-    tcase_set_timeout(chains, 60);
-    tcase_add_test(chains, a_chain_comes_but_for_what_is_here);
-    tcase_add_test(chains, a_node_written_back_after_it_was_read_is_not_taken);
-    tcase_add_test(chains, a_node_discarded_meanwhile_is_not_taken);
-    suite_add_tcase(suite, chains);
     return unit_run(suite);
 }
