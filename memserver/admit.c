@@ -87,6 +87,7 @@ static int admit_start_worker(struct tenant *tenant)
     if (error)
         return error;
     start.transport = tenant->hello.transport;
+    start.rdma = tenant->server->config.rdma;
     start.map_bytes = tenant->hello.quota_bytes;
     start.span_pages = tenant->hello.span_pages;
     start.parent = (uint64_t)getpid();
@@ -121,7 +122,8 @@ void tenant_worker_started(struct tenant *tenant, const struct worker_message *a
     if (tenant->hello.transport == WIRE_VERBS && answer->status < 0)
         tenant_end(tenant, WIRE_ERROR_UNSUPPORTED,
                    "the memory server cannot use RDMA on that address: %s",
-                   strerror(-answer->status));
+                   answer->status == -EXDEV ? "its --rdma names another device, port or GID"
+                                            : strerror(-answer->status));
     else if (answer->status < 0 || answer->port == 0)
         tenant_end(tenant, WIRE_ERROR_INTERNAL, "its worker process cannot use the network: %s",
                    strerror(-answer->status));

@@ -12,6 +12,7 @@
 
 #include "rdma/address.h"
 #include "rdma/channel.h"
+#include "rdma/verbs_select.h"
 #include "rdma/wire.h"
 #include "support.h"
 
@@ -36,7 +37,8 @@ struct server_config {
     uint64_t quota_bytes;    /* most for one tenant; 0: capacity */
     uint64_t grace_ns;
     uint32_t tenants_max;
-    int ready_fd; /* -1: none */
+    struct verbs_selection rdma; /* all zero: any device */
+    int ready_fd;                /* -1: none */
 };
 
 extern const struct option_spec server_options[];
@@ -84,6 +86,7 @@ struct worker_message {
     struct address bind;
     uint64_t span_pages; /* START: the tenant's page numbers are below */
     uint64_t first_slab; /* MAP, UNMAP: the tenant's number of slabs[0]; the others follow */
+    struct verbs_selection rdma;
     uint8_t token[WIRE_TOKEN_BYTES];
     struct wire_slab slabs[WIRE_SLABS_MAX];
     /* OUT */

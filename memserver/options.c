@@ -81,6 +81,18 @@ static int set_ready_fd(void *to, const char *value)
     return 0;
 }
 
+static int set_rdma(void *to, const char *value)
+{
+    struct verbs_selection *selection = &((struct server_config *)to)->rdma;
+    char why[VERBS_WHY_BYTES];
+
+    if (verbs_selection_parse(selection, value, why) == 0 &&
+        verbs_selection_check(selection, why) == 0)
+        return 0;
+    message_error("--rdma: %s", why);
+    return -EINVAL;
+}
+
 static int set_status(void *to, const char *value)
 {
     ((struct server_config *)to)->status_address = value;
@@ -110,6 +122,7 @@ const struct option_spec server_options[] = {
     {"max-tenants", 0, "N", "most tenants at a time (256)", set_max_tenants},
     {"hugepages", 0, NULL, "use the host's reserved 2 MiB pages where there are enough",
      set_hugepages},
+    {"rdma", 0, "KEY=VALUE[,...]", "serve RDMA by this device=, port= and gid= only", set_rdma},
     {"grace", 0, "TIME", "on SIGTERM wait so long for tenants to leave (60s)", set_grace},
     {"ready-fd", 0, "FD", "write the bound addresses to this file descriptor", set_ready_fd},
     {"exit-with-parent", 0, NULL, "end when the process that started it ends",

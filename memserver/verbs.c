@@ -49,6 +49,18 @@ static void memlock_raise(void)
     }
 }
 
+/* Is the address that the tenant came to that of the device, port and GID of --rdma? */
+static int worker_selected(const struct verbs_selection *selection)
+{
+    const struct rdma_cm_id *id = worker.listener;
+    const struct verbs_path path = {.device = verbs.ibv_get_device_name(id->verbs->device),
+                                    .port = id->port_num,
+                                    .gid = id->route.addr.addr.ibaddr.sgid.raw};
+    char why[VERBS_WHY_BYTES]; /* the tenant gets the supervisor's words for it */
+
+    return verbs_selection_matches(selection, &path, why);
+}
+
 static int worker_listen(struct worker_message *start)
 {
     struct ibv_device_attr attribute;
@@ -62,6 +74,9 @@ static int worker_listen(struct worker_message *start)
     /* The address belongs to no RDMA device. */
     if (!worker.listener->verbs)
         return -ENODEV;
+    error = worker_selected(&start->rdma);
+    if (error)
+        return error;
     if (verbs.rdma_listen(worker.listener, LISTEN_BACKLOG))
         return -errno;
     error = verbs.ibv_query_device(worker.listener->verbs, &attribute);

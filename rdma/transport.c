@@ -38,7 +38,7 @@ static int transport_choose(struct rdma_node *node, const char *name)
 }
 
 /* "delay=20us" into the network; 0 or -EINVAL after a message. */
-static int transport_parameter(struct loopback_network *network, const char *key, const char *value)
+static int network_parameter(struct loopback_network *network, const char *key, const char *value)
 {
     int error = -EINVAL;
 
@@ -59,6 +59,67 @@ static int transport_parameter(struct loopback_network *network, const char *key
                       key, value);
         return -EINVAL;
     }
+    return 0;
+}
+
+/* `name` is what the user wrote: of what "auto" found, a device is not asked for. */
+static int transport_parameter(struct rdma_node *node, const char *name, const char *key,
+                               const char *value)
+{
+    char why[VERBS_WHY_BYTES];
+
+    if (node->transport == &rdma_loopback)
+        return network_parameter(&node->network, key, value);
+    if (node->transport == &rdma_ofi) {
+        if (strcmp(key, "delay") == 0)
+            return network_parameter(&node->network, key, value);
+        message_error("transport 'ofi': takes only delay, not '%s'", key);
+        return -EINVAL;
+    }
+    if (strcmp(name, rdma_verbs.name) != 0) {
+        message_error("transport '%s': takes no parameters", name);
+        return -EINVAL;
+    }
+    if (verbs_selection_set(&node->selection, key, value, why) == 0)
+        return 0;
+    message_error("transport verbs: %s", why);
+    return -EINVAL;
+}
+
+static int verbs_check(const struct rdma_node *node)
+{
+    char why[VERBS_WHY_BYTES];
+    int error;
+
+    if (address_is_unix(&node->address)) {
+        message_error("memory node %s: the verbs transport needs a HOST:PORT address",
+                      node->address_text);
+        return -EINVAL;
+    }
+    if (!verbs_device_exists()) {
+        message_error("memory node %s: the verbs transport needs an RDMA device, and this host has "
+                      "none (or use --transport ofi)",
+                      node->address_text);
+        return -ENODEV;
+    }
+    error = verbs_selection_check(&node->selection, why);
+    if (error)
+        message_error("transport verbs: %s", why);
+    return error;
+}
+
+static int transport_check(struct rdma_node *node)
+{
+    int error = node->transport == &rdma_verbs ? verbs_check(node) : 0;
+
+    if (error)
+        return error;
+    if (node->transport == &rdma_loopback && !address_is_unix(&node->address)) {
+        message_error("memory node %s: the loopback transport needs a unix:PATH address",
+                      node->address_text);
+        return -EINVAL;
+    }
+    rdma_transport_describe(node);
     return 0;
 }
 
@@ -104,34 +165,9 @@ int rdma_transport_parse(struct rdma_node *node, const char *text)
         char *value = strsep(&rest, ",");
         char *key = strsep(&value, "=");
 
-        if (node->transport != &rdma_loopback && node->transport != &rdma_ofi) {
-            message_error("transport '%s': takes no parameters", node->transport->name);
-            return -EINVAL;
-        }
-        if (node->transport == &rdma_ofi && strcmp(key, "delay") != 0) {
-            message_error("transport 'ofi': takes only delay, not '%s'", key);
-            return -EINVAL;
-        }
-        error = transport_parameter(&node->network, key, value ? value : "");
+        error = transport_parameter(node, name, key, value ? value : "");
         if (error)
             return error;
     }
-    if (node->transport == &rdma_loopback && !address_is_unix(&node->address)) {
-        message_error("memory node %s: the loopback transport needs a unix:PATH address",
-                      node->address_text);
-        return -EINVAL;
-    }
-    if (node->transport == &rdma_verbs && address_is_unix(&node->address)) {
-        message_error("memory node %s: the verbs transport needs a HOST:PORT address",
-                      node->address_text);
-        return -EINVAL;
-    }
-    if (node->transport == &rdma_verbs && !verbs_device_exists()) {
-        message_error("memory node %s: the verbs transport needs an RDMA device, and this host has "
-                      "none (or use --transport ofi)",
-                      node->address_text);
-        return -ENODEV;
-    }
-    rdma_transport_describe(node);
-    return 0;
+    return transport_check(node);
 }

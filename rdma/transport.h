@@ -11,6 +11,7 @@
 #include "rdma/channel.h"
 #include "rdma/rdma.h"
 #include "rdma/spin.h"
+#include "rdma/verbs_select.h"
 #include "rdma/wire.h"
 
 #include <pthread.h>
@@ -75,6 +76,7 @@ struct rdma_node {
     uint64_t span_pages, quota_bytes, timeout_ns;
     uint64_t quota_least_bytes; /* what the server must grant at least */
     struct loopback_network network;
+    struct verbs_selection selection;
     struct wire_ready ready;
 
     atomic_int error;

@@ -51,6 +51,7 @@ struct verbs_node {
      * with, and tells when the memory node's end goes.
      */
     struct verbs_link anchor;
+    char why[VERBS_WHY_BYTES]; /* why the selection does not fit */
     pthread_t thread;
     bool thread_runs, stopping;
     int wake_fd;

@@ -144,28 +144,60 @@ static struct sockaddr *verbs_peer(const struct rdma_node *node, struct sockaddr
     return (struct sockaddr *)out;
 }
 
+/* The connection manager was told a source address; did it take what the user meant by it? */
+static int verbs_selected(struct rdma_node *node, const struct rdma_cm_id *id, const char **why)
+{
+    const struct verbs_path path = {.device = verbs.ibv_get_device_name(id->verbs->device),
+                                    .port = id->port_num,
+                                    .gid = id->route.addr.addr.ibaddr.sgid.raw};
+    struct verbs_node *shared = node->private;
+
+    *why = shared->why;
+    return verbs_selection_matches(&node->selection, &path, shared->why);
+}
+
+/* The address to come from; *out stays NULL where the route shall decide. */
+static int verbs_source(struct rdma_node *node, struct sockaddr_storage *source,
+                        struct sockaddr **out, const char **why)
+{
+    struct verbs_node *shared = node->private;
+    int error = verbs_selection_source(&node->selection, node->address.storage.ss_family, source,
+                                       shared->why);
+
+    *why = shared->why;
+    *out = error == 0 ? (struct sockaddr *)source : NULL;
+    return error < 0 ? error : 0;
+}
+
 static int verbs_resolve(struct rdma_node *node, struct verbs_link *link, uint64_t deadline_ns,
                          const char **why)
 {
     struct verbs_node *shared = node->private;
     uint64_t patience_ms = node->timeout_ns / 1000000;
     int timeout_ms = patience_ms < RESOLVE_MS_MAX ? (int)patience_ms : RESOLVE_MS_MAX;
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer, source;
+    struct sockaddr *from;
     int error;
 
+    error = verbs_source(node, &source, &from, why);
+    if (error)
+        return error;
     *why = "address";
     if (verbs.rdma_create_id(shared->events, &link->id, NULL, PORT_SPACE_REQUEST))
         return -errno;
     error = verbs_step(node, link,
-                       verbs.rdma_resolve_addr(link->id, NULL, verbs_peer(node, &peer), timeout_ms),
+                       verbs.rdma_resolve_addr(link->id, from, verbs_peer(node, &peer), timeout_ms),
                        RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, why);
     if (!error && !link->id->verbs)
         error = -ENODEV;
     if (error)
         return error;
     *why = "route";
-    return verbs_step(node, link, verbs.rdma_resolve_route(link->id, timeout_ms),
-                      RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, why);
+    error = verbs_step(node, link, verbs.rdma_resolve_route(link->id, timeout_ms),
+                       RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, why);
+    if (error)
+        return error;
+    return verbs_selected(node, link->id, why);
 }
 
 /* The first connection decides; others must go the same way, for buffers are registered there. */
