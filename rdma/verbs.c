@@ -4,6 +4,7 @@
  * moves data by itself; the memory node's processor has no part in it.
  */
 #include "rdma/verbs.h"
+#include "rdma/keeper.h"
 #include "support.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* A missing library is reported by open, with its message. */
 static void verbs_prepare(void)
@@ -33,7 +35,9 @@ static int verbs_node_create(struct rdma_node *node, const char **why)
     pthread_mutex_init(&shared->job_lock, NULL);
     pthread_cond_init(&shared->job_done, NULL);
     pthread_mutex_init(&shared->buffer_lock, NULL);
+    shared->node = node;
     shared->wake_fd = -1;
+    shared->keeper_fd = -1;
     atomic_store(&shared->buffers_changed, 1); /* a new queue has seen 0: nothing */
     node->private = shared;
     *why = "connection manager";
@@ -57,8 +61,23 @@ static void verbs_buffer_unregister(struct rdma_node *node, const void *base)
     pthread_mutex_unlock(&shared->buffer_lock);
     if (!buffer)
         return;
-    verbs.ibv_dereg_mr(buffer->region);
+    if (!verbs_abandoned(shared))
+        verbs.ibv_dereg_mr(buffer->region);
     free(buffer);
+}
+
+/* The connections are closed. Of an abandoned node the device's objects stay. */
+static void verbs_device_close(const struct verbs_node *shared)
+{
+    if (verbs_abandoned(shared))
+        return;
+    if (shared->pd)
+        verbs.ibv_dealloc_pd(shared->pd);
+    if (shared->events)
+        verbs.rdma_destroy_event_channel(shared->events);
+    /* After these, so that there is nothing left to do for it. */
+    if (shared->keeper_fd >= 0)
+        close(shared->keeper_fd);
 }
 
 static void verbs_close(struct rdma_node *node)
@@ -72,15 +91,21 @@ static void verbs_close(struct rdma_node *node)
     verbs_thread_stop(shared);
     while (shared->buffers)
         verbs_buffer_unregister(node, (const void *)shared->buffers->base);
-    if (shared->pd)
-        verbs.ibv_dealloc_pd(shared->pd);
-    if (shared->events)
-        verbs.rdma_destroy_event_channel(shared->events);
+    verbs_device_close(shared);
     pthread_cond_destroy(&shared->job_done);
     pthread_mutex_destroy(&shared->job_lock);
     pthread_mutex_destroy(&shared->buffer_lock);
     free(shared);
     node->private = NULL;
+}
+
+static int verbs_keeper_start(struct verbs_node *shared, const char **why)
+{
+    int files[] = {shared->anchor.id->verbs->cmd_fd, shared->events->fd};
+
+    *why = "keeper process";
+    shared->keeper_fd = keeper_start(files, sizeof(files) / sizeof(files[0]));
+    return shared->keeper_fd < 0 ? shared->keeper_fd : 0;
 }
 
 static int verbs_open(struct rdma_node *node, int passed_fd)
@@ -95,6 +120,8 @@ static int verbs_open(struct rdma_node *node, int passed_fd)
         error = verbs_thread_start(node);
     if (!error)
         error = verbs_link_open(node, &shared->anchor, VERBS_ANCHOR, 1, &why);
+    if (!error)
+        error = verbs_keeper_start(shared, &why);
     if (error) {
         rdma_node_explain(node, "cannot use RDMA: %s: %s", why, strerror(-error));
         return error;

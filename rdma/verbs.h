@@ -43,6 +43,7 @@ struct verbs_job {
 };
 
 struct verbs_node {
+    struct rdma_node *node;
     struct rdma_event_channel *events; /* the thread's, once it runs */
     struct ibv_pd *pd;                 /* on the device that the peer's address is reached by */
     /*
@@ -52,6 +53,7 @@ struct verbs_node {
      */
     struct verbs_link anchor;
     char why[VERBS_WHY_BYTES]; /* why the selection does not fit */
+    int keeper_fd; /* or -1: keeps the device's files open for when we cannot wait: keeper.h */
     pthread_t thread;
     bool thread_runs, stopping;
     int wake_fd;
@@ -84,6 +86,12 @@ struct verbs_queue {
 /* verbs_thread.c */
 int verbs_thread_start(struct rdma_node *node);
 void verbs_thread_stop(struct verbs_node *shared);
+/*
+ * Once the node is lost, nothing of it is destroyed any more: that may keep a thread in the kernel,
+ * where no bound reaches it. The keeper process holds the files, this one is about to end, and what
+ * is left of the node's memory and registrations goes with them.
+ */
+bool verbs_abandoned(const struct verbs_node *shared);
 /* Has a connection made; 0, or -errno with *why set. To be closed either way. */
 int verbs_link_open(struct rdma_node *node, struct verbs_link *link, uint16_t kind, uint32_t depth,
                     const char **why);

@@ -18,9 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-#define SIGNAL_EVERY 8u
-#define POLL_MAX     32
+#define SIGNAL_EVERY  8u
+#define POLL_MAX      32
+#define DRAIN_LOOK_US 50
 
 static int verbs_queue_create(struct rdma_queue *queue)
 {
@@ -37,12 +39,33 @@ static int verbs_queue_create(struct rdma_queue *queue)
     return own->requests && own->pieces && own->slots ? 0 : -ENOMEM;
 }
 
+static int verbs_collect(struct rdma_queue *queue);
+
+/*
+ * The queue pair of transfers that are under way must not be destroyed: see verbs_abandoned. They
+ * end in time, or the node does.
+ */
+static void verbs_drain(struct rdma_queue *queue)
+{
+    const struct verbs_queue *own = queue->private;
+    uint64_t deadline_ns = clock_now_ns() + queue->node->timeout_ns;
+
+    while (own->link.cq && own->completed < own->handed_over && !rdma_node_error(queue->node)) {
+        if (verbs_collect(queue) || own->completed == own->handed_over)
+            return;
+        if (clock_now_ns() > deadline_ns)
+            rdma_node_fail(queue->node, -ETIMEDOUT, "a transfer did not end in time");
+        usleep(DRAIN_LOOK_US);
+    }
+}
+
 void verbs_queue_close(struct rdma_queue *queue)
 {
     struct verbs_queue *own = queue->private;
 
     if (!own)
         return;
+    verbs_drain(queue);
     if (own->events_unacknowledged)
         verbs.ibv_ack_cq_events(own->link.cq, own->events_unacknowledged);
     verbs_link_close(queue->node->private, &own->link);

@@ -132,9 +132,15 @@ int verbs_link_open(struct rdma_node *node, struct verbs_link *link, uint16_t ki
     return job.error;
 }
 
+bool verbs_abandoned(const struct verbs_node *shared)
+{
+    return shared->keeper_fd >= 0 && rdma_node_error(shared->node);
+}
+
 void verbs_link_close(struct verbs_node *shared, struct verbs_link *link)
 {
     struct verbs_job job = {.link = link, .closes = true};
 
-    job_ask(shared, &job);
+    if (!verbs_abandoned(shared))
+        job_ask(shared, &job);
 }
