@@ -233,20 +233,15 @@ void rdma_node_counters(struct rdma_node *node, struct rdma_counters *out)
 int rdma_buffer_alloc(struct rdma_node *node, size_t bytes, void **out)
 {
     void *buffer;
-    int error = 0;
 
     *out = NULL;
-    if (bytes == 0)
+    if (bytes == 0 || bytes > RDMA_BUFFER_MAX_BYTES)
         return -EINVAL;
+    if (node->transport->buffer_alloc)
+        return node->transport->buffer_alloc(node, bytes, out);
     buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED)
         return -errno;
-    if (node->transport->buffer_register)
-        error = node->transport->buffer_register(node, buffer, bytes);
-    if (error) {
-        munmap(buffer, bytes);
-        return error;
-    }
     *out = buffer;
     return 0;
 }
@@ -255,9 +250,10 @@ void rdma_buffer_free(struct rdma_node *node, void *buffer, size_t bytes)
 {
     if (!buffer)
         return;
-    if (node->transport->buffer_unregister)
-        node->transport->buffer_unregister(node, buffer);
-    munmap(buffer, bytes);
+    if (node->transport->buffer_free)
+        node->transport->buffer_free(node, buffer);
+    else
+        munmap(buffer, bytes);
 }
 
 bool rdma_needs_buffer(const struct rdma_node *node)

@@ -96,6 +96,7 @@ int rdma_node_error(const struct rdma_node *node);
 int rdma_node_event_fd(const struct rdma_node *node);
 void rdma_node_counters(struct rdma_node *node, struct rdma_counters *out);
 
+#define RDMA_BUFFER_MAX_BYTES (1ULL << 40)
 /*
  * rdma_buffer_alloc - memory that every transport can transfer from and to without a copy.
  * True from rdma_needs_buffer means only such memory may be a request's `local`.

@@ -51,9 +51,10 @@ struct rdma_transport {
     /* After READY; passed_fd (or -1) stays the caller's. 0 or -errno after rdma_node_explain. */
     int (*open)(struct rdma_node *node, int passed_fd);
     void (*close)(struct rdma_node *node); /* undoes open, also a failed one */
-    /* NULL: any memory will do. 0 or -errno after one message. */
-    int (*buffer_register)(struct rdma_node *node, void *base, size_t bytes);
-    void (*buffer_unregister)(struct rdma_node *node, const void *base);
+    /* Zeroed memory that requests may name, page aligned; NULL: any will do. 0 or -errno, after a
+     * message if it is the device that refused. */
+    int (*buffer_alloc)(struct rdma_node *node, size_t bytes, void **out);
+    void (*buffer_free)(struct rdma_node *node, void *base);
     int (*queue_open)(struct rdma_queue *queue);
     void (*queue_close)(struct rdma_queue *queue);
     /* One checked request in `slot`; 1 taken, 0 full, -errno. */

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 /* A missing library is reported by open, with its message. */
@@ -44,28 +43,6 @@ static int verbs_node_create(struct rdma_node *node, const char **why)
     return verbs_event_channel_open(&shared->events);
 }
 
-static void verbs_buffer_unregister(struct rdma_node *node, const void *base)
-{
-    struct verbs_node *shared = node->private;
-    struct verbs_buffer **link, *buffer;
-
-    pthread_mutex_lock(&shared->buffer_lock);
-    link = &shared->buffers;
-    while (*link && (*link)->base != (uintptr_t)base)
-        link = &(*link)->next;
-    buffer = *link;
-    if (buffer) {
-        *link = buffer->next;
-        atomic_fetch_add(&shared->buffers_changed, 1);
-    }
-    pthread_mutex_unlock(&shared->buffer_lock);
-    if (!buffer)
-        return;
-    if (!verbs_abandoned(shared))
-        verbs.ibv_dereg_mr(buffer->region);
-    free(buffer);
-}
-
 /* The connections are closed. Of an abandoned node the device's objects stay. */
 static void verbs_device_close(const struct verbs_node *shared)
 {
@@ -89,8 +66,7 @@ static void verbs_close(struct rdma_node *node)
     if (shared->thread_runs)
         verbs_link_close(shared, &shared->anchor);
     verbs_thread_stop(shared);
-    while (shared->buffers)
-        verbs_buffer_unregister(node, (const void *)shared->buffers->base);
+    verbs_buffers_close(node);
     verbs_device_close(shared);
     pthread_cond_destroy(&shared->job_done);
     pthread_mutex_destroy(&shared->job_lock);
@@ -154,36 +130,6 @@ static bool verbs_usable(struct rdma_node *node)
     return usable;
 }
 
-static int verbs_buffer_register(struct rdma_node *node, void *base, size_t bytes)
-{
-    struct verbs_node *shared = node->private;
-    struct verbs_buffer *buffer = calloc(1, sizeof(*buffer));
-    int error;
-
-    if (!buffer)
-        return -ENOMEM;
-    /* The device knows the pages, not the addresses: after a fork the child's copies must not be
-     * what our addresses lead to. */
-    madvise(base, bytes, MADV_DONTFORK);
-    buffer->base = (uintptr_t)base;
-    buffer->bytes = bytes;
-    buffer->region =
-        verbs.ibv_reg_mr_iova2(shared->pd, base, bytes, (uintptr_t)base, IBV_ACCESS_LOCAL_WRITE);
-    if (!buffer->region) {
-        error = -errno;
-        free(buffer);
-        message_error("memory node %s: cannot register a buffer: %s (see ulimit -l)",
-                      node->address_text, strerror(-error));
-        return error;
-    }
-    pthread_mutex_lock(&shared->buffer_lock);
-    buffer->next = shared->buffers;
-    shared->buffers = buffer;
-    atomic_fetch_add(&shared->buffers_changed, 1);
-    pthread_mutex_unlock(&shared->buffer_lock);
-    return 0;
-}
-
 const struct rdma_transport rdma_verbs = {
     .name = "verbs",
     .wire = WIRE_VERBS,
@@ -195,8 +141,8 @@ const struct rdma_transport rdma_verbs = {
     .usable = verbs_usable,
     .open = verbs_open,
     .close = verbs_close,
-    .buffer_register = verbs_buffer_register,
-    .buffer_unregister = verbs_buffer_unregister,
+    .buffer_alloc = verbs_buffer_alloc,
+    .buffer_free = verbs_buffer_free,
     .queue_open = verbs_queue_open,
     .queue_close = verbs_queue_close,
     .post = verbs_post,

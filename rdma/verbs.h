@@ -3,7 +3,8 @@
  * Inside of the verbs transport: one protection domain a node, one reliable connected queue pair
  * with a completion queue of its own a queue, so that a demand read waits behind nothing else.
  *
- *   verbs.c          the node: open, close, registered buffers
+ *   verbs.c          the node: open, close
+ *   verbs_buffers.c  registered memory
  *   verbs_thread.c   the thread that makes, watches and ends connections
  *   verbs_connect.c  one connection, by rdma_cm
  *   verbs_queue.c    transfers
@@ -20,7 +21,8 @@ struct verbs_buffer {
     struct verbs_buffer *next;
     uintptr_t base;
     size_t bytes;
-    struct ibv_mr *region;
+    struct ibv_mr *region; /* the chunk's */
+    struct verbs_chunk *chunk;
 };
 
 /* One connection. */
@@ -62,6 +64,8 @@ struct verbs_node {
     struct verbs_job *jobs;
     pthread_mutex_t buffer_lock;
     struct verbs_buffer *buffers;
+    struct verbs_chunk *chunks; /* what they are parts of */
+    bool pages_told;
     atomic_uint buffers_changed; /* counts changes of the list */
     uint32_t depth_max;          /* of a queue pair, by the device */
     uint8_t reads_max;           /* READs that one queue pair may have under way */
@@ -112,6 +116,11 @@ void verbs_disconnect(struct verbs_link *link);
 int verbs_reaches(struct rdma_node *node);
 /* Takes the events that nobody waits for; the end of a connection is the end of the node. */
 void verbs_events_look(struct rdma_node *node);
+
+/* verbs_buffers.c: rows of the operations table, and the end of what was not freed. */
+int verbs_buffer_alloc(struct rdma_node *node, size_t bytes, void **out);
+void verbs_buffer_free(struct rdma_node *node, void *base);
+void verbs_buffers_close(struct rdma_node *node);
 
 /* verbs_queue.c: rows of the operations table. */
 int verbs_queue_open(struct rdma_queue *queue);
