@@ -43,7 +43,7 @@ static void check_hugepages(void)
     bool none = strcmp(free_pages, "0") == 0;
 
     doctor_line(DOCTOR_OK, "huge pages", NULL, "%s of 2 MiB free%s", free_pages,
-                none ? " (only memserver --hugepages wants them: sudo sysctl vm.nr_hugepages=N)"
+                none ? " (memserver --hugepages and verbs' buffers want them: sudo sysctl vm.nr_hugepages=N)"
                      : "");
 }
 
