@@ -43,7 +43,7 @@ int verbs_selection_set(struct verbs_selection *selection, const char *key, cons
             explain(why, "device '%.64s': not a device's name (rdma link shows them)", value);
             return -EINVAL;
         }
-        strcpy(selection->device, value);
+        memcpy(selection->device, value, strlen(value) + 1);
     } else if (strcmp(key, "port") == 0) {
         if (!is_number || number < 1 || number > UINT8_MAX) {
             explain(why, "port '%.32s': not a number from 1 to 255", value);
