@@ -96,6 +96,7 @@ test_doctor() {
 
 # KVM without nested paging: said by doctor, and guests run on its shadow page tables.
 test_shadow_paging() {
+    [ -z "$QUICK" ] || skip 'not in the short form'
     at_exit 'busybox rmmod kvm_amd; busybox insmod /lab/kvm-amd.ko'
     busybox rmmod kvm_amd || fail 'rmmod kvm_amd'
     busybox insmod /lab/kvm-amd.ko npt=0 || fail 'insmod kvm-amd.ko npt=0'
@@ -161,6 +162,7 @@ test_sort() {
 }
 
 test_awk() {
+    [ -z "$QUICK" ] || skip 'not in the short form'
     node_start
     : >input
     program 32M 8M mawk 'BEGIN { for (i = 0; i < 160000; i++) a[i] = i * 7 % 1009
@@ -202,6 +204,7 @@ test_sqlite() {
 
 # The thread that userfaultfd needs fetches by RDMA too.
 test_sort_uffd() {
+    [ -z "$QUICK" ] || skip 'not in the short form'
     PROGRAM_OPTIONS=(--fault-mode uffd)
     test_sort
 }
@@ -241,6 +244,7 @@ huge_pages() { awk -v key="HugePages_$1:" '$1 == key { print $2 }' /proc/meminfo
 
 # Registered buffers: on huge pages where there are any, else on others with one line for who asks.
 test_buffers_on_huge_pages() {
+    [ -z "$QUICK" ] || skip 'not in the short form'
     local total
     node_start
     over verbs 64M 16M --verbose -- /bin/true >out 2>err || fail "status $?: $(cat err)"
@@ -266,7 +270,7 @@ test_server_is_idle() {
     busy_start --transport verbs
     before=$(server_ticks)
     local reads_began=$SECONDS
-    sleep 20
+    sleep "$([ "$QUICK" ] && echo 8 || echo 20)"
     after=$(server_ticks)
     busy_ended && fail "the guest ended: $(cat busy.err)"
     echo "server: $((after - before)) ticks of 10 ms in $((SECONDS - reads_began)) s of paging" \
@@ -345,6 +349,7 @@ test_server_killed() {
 }
 
 test_server_stopped() {
+    [ -z "$QUICK" ] || skip 'not in the short form'
     node_start
     busy_start --transport verbs
     on_memory 'kill -STOP $SERVER'
