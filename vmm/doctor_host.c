@@ -42,9 +42,11 @@ static void check_hugepages(void)
                      sizeof(free_pages));
     bool none = strcmp(free_pages, "0") == 0;
 
-    doctor_line(DOCTOR_OK, "huge pages", NULL, "%s of 2 MiB free%s", free_pages,
-                none ? " (memserver --hugepages and verbs' buffers want them: sudo sysctl vm.nr_hugepages=N)"
-                     : "");
+    doctor_line(
+        DOCTOR_OK, "huge pages", NULL, "%s of 2 MiB free%s", free_pages,
+        none
+            ? " (memserver --hugepages and verbs' buffers want them: sudo sysctl vm.nr_hugepages=N)"
+            : "");
 }
 
 /* verbs registers memory, and registered memory counts as locked. */
