@@ -97,6 +97,8 @@ int fault_chain_start(struct fault_context *context, struct fault_chain *chain)
 void chain_landed(struct fault_context *context, unsigned index, int status)
 {
     struct fault_chain *chain = context->looker->chains[index];
+    if (!chain) /* it ended with the node */
+        return;
     context->looker->chains[index] = NULL;
     if (status) {
         chain->got = 0;

@@ -262,8 +262,11 @@ static int ofi_poll(struct rdma_queue *queue, struct rdma_finished *finished, ui
         return ofi_failed(queue, got);
     for (ssize_t i = 0; i < got; i++) {
         const struct queue_slot *slot = entries[i].op_context;
+        int chain = ofi_chain_completed(queue, slot, &finished[i]);
 
-        if (ofi_chain_completed(queue, slot, &finished[i]))
+        if (chain < 0)
+            return chain;
+        if (chain > 0)
             continue;
         finished[i].slot = (uint32_t)(slot - queue->slots);
         finished[i].status = 0;

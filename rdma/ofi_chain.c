@@ -75,8 +75,8 @@ int ofi_chain_post(struct rdma_queue *queue, uint32_t slot)
     return 0;
 }
 
-bool ofi_chain_completed(struct rdma_queue *queue, const void *context,
-                         struct rdma_finished *finished)
+int ofi_chain_completed(struct rdma_queue *queue, const void *context,
+                        struct rdma_finished *finished)
 {
     struct ofi_queue *ofi = queue->private;
     struct ofi_chains *chains = ofi->chains;
@@ -85,19 +85,18 @@ bool ofi_chain_completed(struct rdma_queue *queue, const void *context,
 
     if (!chains || (const char *)context < (const char *)chains->ring ||
         (const char *)context >= (const char *)(chains->ring + CHAIN_DEPTH))
-        return false;
+        return 0;
     chain = &chains->ring[chains->done % CHAIN_DEPTH];
-    finished->slot = chain->slot;
-    finished->status = 0;
+    /* Whose answer it would be cannot be told: it ends no request, the node's end ends them all. */
     if (context != chain || chains->done == chains->sent ||
         !chain_answer_valid(&chain->answer, &chain->request)) {
         rdma_node_fail(queue->node, -EPROTO, "answered a request that was not made");
-        finished->status = -EPROTO;
-        return true;
+        return rdma_node_error(queue->node);
     }
     chains->done++;
     request = &queue->slots[chain->slot].request;
     *request->chain_got = chain->answer.nodes;
     memcpy(request->local, chain->answer.data, (size_t)chain->answer.nodes * request->bytes);
-    return true;
+    *finished = (struct rdma_finished){.slot = chain->slot};
+    return 1;
 }

@@ -20,8 +20,8 @@ struct ofi_queue {
 /* ---- ofi_chain.c ---- */
 /* As rdma_transport.post, but 0 or a libfabric error: -FI_EAGAIN: full. */
 int ofi_chain_post(struct rdma_queue *queue, uint32_t slot);
-/* Is this completion's context a chain's? Then fills *finished in. */
-bool ofi_chain_completed(struct rdma_queue *queue, const void *context,
-                         struct rdma_finished *finished);
+/* 1 and *finished filled in if this completion's context is a chain's; 0 if not; -errno: lost. */
+int ofi_chain_completed(struct rdma_queue *queue, const void *context,
+                        struct rdma_finished *finished);
 
 #endif

@@ -5,12 +5,14 @@
  */
 #include "rdma/rdma.h"
 #include "support.h"
+#include "tests/unit/rdma/hostile_fabric.h"
 #include "tests/unit/rdma/hostile_server.h"
 #include "tests/unit/unit.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define TIMEOUT_NS 500000000ULL
 #define SLACK_NS   1500000000ULL
@@ -18,9 +20,9 @@
 static struct hostile_server server;
 static struct rdma_node *node;
 
-static int connect_to(enum hostile_lie lie)
+static int connect_by(const char *transport, enum hostile_lie lie)
 {
-    struct rdma_config config = {.transport = "loopback",
+    struct rdma_config config = {.transport = transport,
                                  .quota_bytes = 16 << 20,
                                  .span_pages = 1 << 20,
                                  .timeout_ns = TIMEOUT_NS};
@@ -29,6 +31,11 @@ static int connect_to(enum hostile_lie lie)
     hostile_server_start(&server, lie);
     config.address = server.address;
     return rdma_node_connect(&node, &config);
+}
+
+static int connect_to(enum hostile_lie lie)
+{
+    return connect_by("loopback", lie);
 }
 
 static const struct {
@@ -92,6 +99,89 @@ START_TEST(a_lie_about_slabs_ends_the_node)
 }
 END_TEST
 
+static struct hostile_fabric fabric;
+static uint32_t nodes_got[CHAIN_DEPTH];
+
+static void chain_post(struct rdma_queue *queue, unsigned number)
+{
+    static uint8_t data[CHAIN_DEPTH][8 * 16];
+    struct rdma_request request = {.op = RDMA_CHAIN,
+                                   .offset_bytes = 64,
+                                   .bytes = 16,
+                                   .chain_nodes = 8,
+                                   .chain_got = &nodes_got[number],
+                                   .local = data[number],
+                                   .cookie = number};
+
+    ck_assert_int_eq(rdma_queue_post(queue, &request, 1), 1);
+}
+
+/* Until the server has sent that many answers, and they are here. */
+static void answers_await(unsigned count)
+{
+    uint64_t began = clock_now_ns();
+
+    while (atomic_load(&fabric.answered) < count) {
+        ck_assert_uint_lt(clock_now_ns() - began, SLACK_NS);
+        usleep(1000);
+    }
+    usleep(20000);
+}
+
+static struct rdma_queue *chains_connect(enum hostile_chains lie)
+{
+    struct rdma_queue *queue;
+
+    message_init("check_hostile", MESSAGE_NORMAL);
+    hostile_fabric_start(&fabric, lie);
+    server.fabric_port = fabric.port;
+    ck_assert_int_eq(connect_by("ofi", HOSTILE_FABRIC), 0);
+    ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
+    ck_assert_int_eq(rdma_queue_create(node, RDMA_QUEUE_PREFETCH, 8, &queue), 0);
+    return queue;
+}
+
+/* No completion says which request has ended: the node has, and with it all of them. */
+static void expect_no_completion(struct rdma_queue *queue)
+{
+    struct rdma_completion done[CHAIN_DEPTH];
+
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(rdma_queue_poll(queue, done, CHAIN_DEPTH, TIMEOUT_NS), -EPROTO);
+    ck_assert_int_eq(rdma_node_error(node), -EPROTO);
+    rdma_queue_destroy(queue);
+    rdma_node_destroy(node);
+    hostile_fabric_stop(&fabric);
+    hostile_server_stop(&server);
+}
+
+START_TEST(a_wrong_answer_to_a_chain_ends_none_of_them)
+{
+    struct rdma_queue *queue = chains_connect((enum hostile_chains)_i);
+
+    /* Two in flight; both answers are there when the client looks. */
+    chain_post(queue, 0);
+    chain_post(queue, 1);
+    answers_await(2);
+    expect_no_completion(queue);
+}
+END_TEST
+
+START_TEST(an_answer_that_nobody_asked_for_ends_the_node)
+{
+    struct rdma_queue *queue = chains_connect(HOSTILE_CHAIN_TWICE);
+    struct rdma_completion done[CHAIN_DEPTH];
+
+    chain_post(queue, 0);
+    answers_await(2);
+    ck_assert_int_eq(rdma_queue_poll(queue, done, CHAIN_DEPTH, TIMEOUT_NS), 1);
+    ck_assert_int_eq(done[0].status, 0);
+    ck_assert_uint_eq(nodes_got[0], 0);
+    chain_post(queue, 1);
+    expect_no_completion(queue);
+}
+END_TEST
+
 static Suite *hostile_suite(void)
 {
     Suite *suite = suite_create("rdma hostile servers");
@@ -104,6 +194,8 @@ static Suite *hostile_suite(void)
                         HOSTILE_FORGETS_RESERVATIONS);
     tcase_add_loop_test(lies, a_lie_about_slabs_ends_the_node, HOSTILE_FORGETS_RESERVATIONS,
                         HOSTILE_END);
+    tcase_add_loop_test(lies, a_wrong_answer_to_a_chain_ends_none_of_them, 0, HOSTILE_CHAIN_TWICE);
+    tcase_add_test(lies, an_answer_that_nobody_asked_for_ends_the_node);
     suite_add_tcase(suite, lies);
     return suite;
 }

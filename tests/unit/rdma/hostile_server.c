@@ -68,7 +68,11 @@ static void send_ready(const struct hostile_server *server, struct channel *chan
         ready.ready.map_bytes = 0;
         ready.ready.fabric_port = 1;
     }
-    if (server->lie == HOSTILE_PASSES_NO_MEMORY)
+    if (server->lie == HOSTILE_FABRIC) {
+        ready.ready.map_bytes = 0;
+        ready.ready.fabric_port = server->fabric_port;
+    }
+    if (server->lie == HOSTILE_PASSES_NO_MEMORY || server->lie == HOSTILE_FABRIC)
         channel_send(channel, &ready);
     else
         channel_send_fd(channel, &ready, memory);

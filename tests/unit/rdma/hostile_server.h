@@ -8,6 +8,7 @@
 #define FARVISOR_HOSTILE_SERVER_H
 
 #include <pthread.h>
+#include <stdint.h>
 
 enum hostile_lie {
     /* before READY: rdma_node_connect must fail */
@@ -38,13 +39,16 @@ enum hostile_lie {
     HOSTILE_GRANTS_OUTSIDE_THE_MAP,
     HOSTILE_GRANTS_UNALIGNED,
     HOSTILE_SAYS_ERROR_LATER,
-    HOSTILE_END
+    HOSTILE_END,
+    /* none of these: the lies are those of the data connection */
+    HOSTILE_FABRIC
 };
 
 struct hostile_server {
     enum hostile_lie lie;
     char folder[64], address[96];
     int listener;
+    uint16_t fabric_port; /* HOSTILE_FABRIC: of hostile_fabric.h */
     pthread_t thread;
 };
 
