@@ -9,49 +9,43 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define SLAB_PAGES (WIRE_SLAB_BYTES / 4096u)
 
 static struct {
     const uint8_t *base;
-    uint64_t slabs;   /* numbers are below */
-    uint32_t *places; /* by number: index in the memory file, plus one; 0: not held */
+    uint64_t slabs;           /* numbers are below */
+    struct slab_table places; /* by number: index in the memory file, of those held */
 } chains;
 
 int chains_open(uint64_t span_pages, const uint8_t *base)
 {
-    uint64_t slabs = (span_pages + SLAB_PAGES - 1) / SLAB_PAGES;
-    void *places;
-
-    if (slabs == 0 || span_pages > WIRE_SPAN_MAX_PAGES)
+    if (span_pages == 0 || span_pages > WIRE_SPAN_MAX_PAGES)
         return -EINVAL;
-    /* As sparse as the numbers: a page of it appears with the first of 1024 slabs. */
-    places = mmap(NULL, slabs * sizeof(chains.places[0]), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (places == MAP_FAILED)
-        return -errno;
     chains.base = base;
-    chains.slabs = slabs;
-    chains.places = places;
+    chains.slabs = (span_pages + SLAB_PAGES - 1) / SLAB_PAGES;
     return 0;
 }
 
-void chains_slab(uint64_t slab, uint64_t offset, bool held)
+int chains_slab(uint64_t slab, uint64_t offset, bool held)
 {
-    if (slab < chains.slabs)
-        chains.places[slab] = held ? (uint32_t)(offset / WIRE_SLAB_BYTES) + 1 : 0;
+    if (slab >= chains.slabs)
+        return -EINVAL;
+    if (held)
+        return slab_table_put(&chains.places, slab, offset / WIRE_SLAB_BYTES);
+    slab_table_remove(&chains.places, slab);
+    return 0;
 }
 
 /* The part of [address, address + bytes) that lies in one slab; NULL: not held. */
 static const uint8_t *part_at(uint64_t address, uint32_t bytes, uint32_t *part_bytes)
 {
-    uint64_t slab = address / WIRE_SLAB_BYTES, offset = address % WIRE_SLAB_BYTES;
+    uint64_t slab = address / WIRE_SLAB_BYTES, offset = address % WIRE_SLAB_BYTES, place;
 
-    if (slab >= chains.slabs || chains.places[slab] == 0)
+    if (slab >= chains.slabs || slab_table_find(&chains.places, slab, &place) < 0)
         return NULL;
     *part_bytes = bytes < WIRE_SLAB_BYTES - offset ? bytes : (uint32_t)(WIRE_SLAB_BYTES - offset);
-    return chains.base + (uint64_t)(chains.places[slab] - 1) * WIRE_SLAB_BYTES + offset;
+    return chains.base + place * WIRE_SLAB_BYTES + offset;
 }
 
 /* A slab's end may lie within a node; an address near 2^64 wraps to one that is judged as it is. */

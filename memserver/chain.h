@@ -13,8 +13,9 @@
 
 /* The tenant's page numbers are below span_pages; `base` is its memory. 0 or -errno. */
 int chains_open(uint64_t span_pages, const uint8_t *base);
-/* The tenant's slab of this number is at `offset` of its memory, or is held no more. */
-void chains_slab(uint64_t slab, uint64_t offset, bool held);
+/* The tenant's slab of this number is at `offset` of its memory, or is held no more. 0 or -errno.
+ */
+int chains_slab(uint64_t slab, uint64_t offset, bool held);
 /* Answers a request that may be anything, a nonsensical one with no nodes. Bytes to send. */
 size_t chains_follow(const struct chain_request *request, struct chain_answer *answer);
 

@@ -45,16 +45,28 @@ extern const struct option_spec server_options[];
 /* Returns 0 or -EINVAL after the usage error. */
 int server_config_parse(struct server_config *config, int argc, char **argv);
 
+/* ---- slab_table.c: slab number -> place; in the supervisor, and in each worker ---- */
+struct slab_table {
+    struct slab_pair *pairs;
+    uint64_t pair_count; /* power of two, or 0 */
+    uint64_t held_slabs;
+};
+/* A number below UINT64_MAX; one that is there moves. 0 or -ENOMEM. */
+int slab_table_put(struct slab_table *table, uint64_t slab, uint64_t index);
+/* 0 or -ENOENT. */
+int slab_table_find(const struct slab_table *table, uint64_t slab, uint64_t *index);
+void slab_table_remove(struct slab_table *table, uint64_t slab);
+void slab_table_free(struct slab_table *table);
+
 /* ---- slabs.c: accounting of memory; whole slabs, no locks ---- */
 struct slab_pool {
     uint64_t capacity_slabs, used_slabs;
 };
 /* One tenant's slabs: number <-> place in its memory file. */
 struct slab_map {
-    uint64_t quota_slabs, held_slabs;
-    struct slab_pair *pairs; /* hash table: slab number -> index in the file */
-    uint64_t pair_count;     /* power of two, or 0 */
-    uint64_t *free_indices;  /* released ones, used again first */
+    uint64_t quota_slabs;
+    struct slab_table table;
+    uint64_t *free_indices; /* released ones, used again first */
     uint64_t free_count, free_room;
     uint64_t fresh_index; /* never used from here on */
 };

@@ -85,14 +85,10 @@ static int process_slab(const struct worker_process *process, uint32_t type, uin
 
     if (offset % WIRE_SLAB_BYTES || offset >= process->map_bytes)
         return -EINVAL;
-    if (type != WORKER_MAP) {
-        chains_slab(number, offset, false);
-        return process_unmap(process, offset);
-    }
-    error = process->transport->map(slab); /* which tells where it is: no offset any more */
-    if (!error)
-        chains_slab(number, offset, true);
-    return error;
+    error = chains_slab(number, offset, type == WORKER_MAP);
+    if (error)
+        return error;
+    return type == WORKER_MAP ? process->transport->map(slab) : process_unmap(process, offset);
 }
 
 /* -errno: the supervisor is gone. */

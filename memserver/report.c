@@ -12,7 +12,7 @@ static void report_row(const struct tenant *tenant, uint64_t now, struct wire_st
 {
     row->tenant = tenant->number;
     row->quota_bytes = tenant->hello.quota_bytes;
-    row->held_bytes = tenant->slabs.held_slabs * WIRE_SLAB_BYTES;
+    row->held_bytes = tenant->slabs.table.held_slabs * WIRE_SLAB_BYTES;
     row->age_ms = (now - tenant->came_ns) / 1000000;
     row->silent_ms = (now - tenant->heard_ns) / 1000000;
     row->transport = tenant->hello.transport;

@@ -109,7 +109,7 @@ static void server_event(struct server *server, struct source *source, uint32_t 
 static void server_police(struct tenant *tenant)
 {
     struct stat status;
-    uint64_t allowed = tenant->slabs.held_slabs * WIRE_SLAB_BYTES;
+    uint64_t allowed = tenant->slabs.table.held_slabs * WIRE_SLAB_BYTES;
 
     if (tenant->state == TENANT_READY && tenant->memory_fd >= 0 &&
         fstat(tenant->memory_fd, &status) == 0 && (uint64_t)status.st_blocks * 512 > allowed)

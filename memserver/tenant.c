@@ -67,8 +67,9 @@ void tenant_destroy(struct tenant *tenant)
     char label[128], held[32];
 
     if (tenant->admitted)
-        message_info("%s: left, %s freed", tenant_label(tenant, label, sizeof(label)),
-                     format_bytes(tenant->slabs.held_slabs * WIRE_SLAB_BYTES, held, sizeof(held)));
+        message_info(
+            "%s: left, %s freed", tenant_label(tenant, label, sizeof(label)),
+            format_bytes(tenant->slabs.table.held_slabs * WIRE_SLAB_BYTES, held, sizeof(held)));
     tenant_unlink(tenant);
     server_unwatch(server, &tenant->peer);
     channel_close(&tenant->channel);

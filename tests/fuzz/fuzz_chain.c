@@ -26,12 +26,12 @@ static void set_up(void)
 {
     memory = calloc(SLABS, WIRE_SLAB_BYTES);
     PROMISE(memory && chains_open(5 * 512, memory) == 0);
-    chains_slab(2, 0, true);
-    chains_slab(0, WIRE_SLAB_BYTES, true);
-    chains_slab(3, 2 * WIRE_SLAB_BYTES, true);
-    chains_slab(4, 0, true);
-    chains_slab(4, 0, false);
-    chains_slab(UINT64_MAX, 0, true); /* beyond what the tenant has: nothing happens */
+    PROMISE(chains_slab(2, 0, true) == 0);
+    PROMISE(chains_slab(0, WIRE_SLAB_BYTES, true) == 0);
+    PROMISE(chains_slab(3, 2 * WIRE_SLAB_BYTES, true) == 0);
+    PROMISE(chains_slab(4, 0, true) == 0);
+    PROMISE(chains_slab(4, 0, false) == 0);
+    PROMISE(chains_slab(UINT64_MAX, 0, true) < 0); /* beyond what the tenant has */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

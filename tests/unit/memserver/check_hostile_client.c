@@ -13,6 +13,7 @@
 #define QUOTA        (8 * FIXTURE_SLAB_BYTES)
 #define GONE_IN_MS   7000 /* the greeting deadline is 5 s */
 #define HONEST_TURNS 200
+#define FAR_SLABS    2000u /* a page each would be four times what is allowed */
 
 static struct server_fixture server;
 static struct rdma_node *honest;
@@ -244,21 +245,39 @@ START_TEST(idle_connections_are_limited_and_closed)
 }
 END_TEST
 
+/* The next message of the server but its pings, which must come within 5 s. */
+static void hear(struct channel *channel, union wire_message *message)
+{
+    struct pollfd readable = {.fd = channel->fd, .events = POLLIN};
+
+    do {
+        int got;
+
+        while ((got = channel_receive(channel, message)) == 0)
+            ck_assert_int_eq(poll(&readable, 1, 5000), 1);
+        ck_assert_int_gt(got, 0);
+    } while (message->header.type == WIRE_PING);
+}
+
+/* Says HELLO and takes the READY. */
+static void become_tenant(struct channel *channel, int fd, union wire_message *message)
+{
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    channel_init(channel, fd, WIRE_TO_CLIENT);
+    ck_assert_int_eq(channel_send(channel, message), 0);
+    hear(channel, message);
+    ck_assert_int_eq(message->header.type, WIRE_READY);
+}
+
 /* A tenant on this host maps its whole file; taking more than it reserved must end it. */
 START_TEST(a_tenant_that_takes_unreserved_memory_is_ended)
 {
     int fd = dial();
     static struct channel channel;
     union wire_message message = hello();
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
     void *map;
 
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    channel_init(&channel, fd, WIRE_TO_CLIENT);
-    ck_assert_int_eq(channel_send(&channel, &message), 0);
-    while (channel_receive(&channel, &message) == 0)
-        ck_assert_int_eq(poll(&readable, 1, 1000), 1);
-    ck_assert_int_eq(message.header.type, WIRE_READY);
+    become_tenant(&channel, fd, &message);
     map = mmap(NULL, QUOTA, PROT_READ | PROT_WRITE, MAP_SHARED, channel.passed_fd, 0);
     ck_assert_ptr_ne(map, MAP_FAILED);
     ck_assert_int_eq(ftruncate(channel.passed_fd, 1LL << 40), -1);
@@ -267,6 +286,62 @@ START_TEST(a_tenant_that_takes_unreserved_memory_is_ended)
     honest_work();
     munmap(map, QUOTA);
     channel_close(&channel);
+}
+END_TEST
+
+/* Memory of its own, not shared with the tenant's, that the last worker started has. */
+static uint64_t worker_own_kib(void)
+{
+    char path[64], text[4096] = "";
+    const char *at;
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", fixture_last_worker(&server));
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_gt(read(fd, text, sizeof(text) - 1), 0);
+    close(fd);
+    at = strstr(text, "RssAnon:");
+    ck_assert_ptr_nonnull(at);
+    return strtoull(at + strlen("RssAnon:"), NULL, 10);
+}
+
+/* Takes the slab and gives it back. */
+static void use_slab(struct channel *channel, uint64_t slab)
+{
+    union wire_message message = range(WIRE_RESERVE, slab, 1);
+
+    ck_assert_int_eq(channel_send(channel, &message), 0);
+    hear(channel, &message);
+    ck_assert_int_eq(message.header.type, WIRE_RESERVED);
+    ck_assert_uint_eq(message.reserved.count, 1);
+    message = range(WIRE_RELEASE, slab, 1);
+    ck_assert_int_eq(channel_send(channel, &message), 0);
+    hear(channel, &message);
+    ck_assert_int_eq(message.header.type, WIRE_RELEASED);
+}
+
+/* The numbers of slabs are the tenant's to choose: they must cost the node nothing. */
+START_TEST(slabs_far_apart_cost_the_node_no_memory_of_its_own)
+{
+    int fd = dial();
+    static struct channel channel;
+    union wire_message message = hello();
+    uint64_t before_kib;
+
+    message.hello.transport = WIRE_OFI_TCP; /* has a worker */
+    message.hello.span_pages = WIRE_SPAN_MAX_PAGES;
+    message.hello.quota_bytes = FIXTURE_SLAB_BYTES;
+    message.hello.timeout_ms = 5000;
+    become_tenant(&channel, fd, &message);
+    for (uint64_t i = 0; i < 100; i++)
+        use_slab(&channel, i);
+    before_kib = worker_own_kib();
+    for (uint64_t i = 0; i < FAR_SLABS; i++)
+        use_slab(&channel, i * 1024);
+    ck_assert_uint_lt(worker_own_kib(), before_kib + FAR_SLABS);
+    channel_close(&channel);
+    honest_work();
 }
 END_TEST
 
@@ -347,6 +422,7 @@ static Suite *hostile_client_suite(void)
                         (int)(sizeof(misdeeds) / sizeof(misdeeds[0])));
     tcase_add_test(cases, idle_connections_are_limited_and_closed);
     tcase_add_test(cases, a_tenant_that_takes_unreserved_memory_is_ended);
+    tcase_add_test(cases, slabs_far_apart_cost_the_node_no_memory_of_its_own);
     tcase_add_test(cases, a_stranger_at_a_workers_port_gets_nowhere);
     suite_add_tcase(suite, cases);
     return suite;

@@ -103,6 +103,26 @@ START_TEST(the_table_agrees_with_an_array)
 }
 END_TEST
 
+/* As a worker keeps its tenant's slabs, whose numbers go up to the end of the span. */
+START_TEST(a_number_put_again_moves)
+{
+    const uint64_t last = WIRE_SPAN_MAX_PAGES / 512 - 1;
+    struct slab_table table = {0};
+    uint64_t index = 0;
+
+    slab_table_remove(&table, last);
+    ck_assert_int_eq(slab_table_put(&table, last, 3), 0);
+    ck_assert_int_eq(slab_table_put(&table, last, 4), 0);
+    ck_assert_uint_eq(table.held_slabs, 1);
+    ck_assert_int_eq(slab_table_find(&table, last, &index), 0);
+    ck_assert_uint_eq(index, 4);
+    slab_table_remove(&table, last);
+    ck_assert_int_eq(slab_table_find(&table, last, &index), -ENOENT);
+    ck_assert_uint_eq(table.held_slabs, 0);
+    slab_table_free(&table);
+}
+END_TEST
+
 static Suite *slabs_suite(void)
 {
     Suite *suite = suite_create("memserver slabs");
@@ -113,6 +133,7 @@ static Suite *slabs_suite(void)
     tcase_add_test(cases, nothing_is_found_that_was_not_added);
     tcase_add_test(cases, a_place_given_back_is_used_again);
     tcase_add_loop_test(cases, the_table_agrees_with_an_array, 0, 2);
+    tcase_add_test(cases, a_number_put_again_moves);
     suite_add_tcase(suite, cases);
     return suite;
 }

@@ -233,9 +233,11 @@ static inline void fixture_expect_status(const struct server_fixture *server, co
     ck_assert_uint_eq(value, wanted);
 }
 
-static inline pid_t fixture_worker(const struct server_fixture *server)
+/* The worker that was started first, or last; 0: there is none. */
+static inline pid_t fixture_worker_at(const struct server_fixture *server, bool last)
 {
-    char path[64], text[64] = "";
+    char path[64], text[1024] = "";
+    const char *at;
     int fd;
 
     snprintf(path, sizeof(path), "/proc/%d/task/%d/children", server->pid, server->pid);
@@ -244,7 +246,20 @@ static inline pid_t fixture_worker(const struct server_fixture *server)
         text[0] = '\0';
     if (fd >= 0)
         close(fd);
-    return (pid_t)atoi(text);
+    while (*text && text[strlen(text) - 1] == ' ')
+        text[strlen(text) - 1] = '\0';
+    at = last ? strrchr(text, ' ') : NULL;
+    return (pid_t)atoi(at ? at : text);
+}
+
+static inline pid_t fixture_worker(const struct server_fixture *server)
+{
+    return fixture_worker_at(server, false);
+}
+
+static inline pid_t fixture_last_worker(const struct server_fixture *server)
+{
+    return fixture_worker_at(server, true);
 }
 
 #endif
