@@ -36,6 +36,9 @@ struct evictor {
 };
 
 #define EVICT_QUEUE_DEPTH 64u
+/* Departure numbers wrap. One is later than another by less than this, far more than there can be
+ * in the time of one publish(); what seems later by more was left at the block before the wrap. */
+#define DEPARTED_AHEAD (1u << 30)
 
 static bool in_set(const uint64_t set[8], unsigned i)
 {
@@ -303,7 +306,7 @@ static void depart(struct fault_engine *engine, struct block *block)
     unsigned number = atomic_fetch_add(&engine->departures, 1) + 1;
     unsigned seen = atomic_load(&block->departed);
     /* Another reclaimer may have been given a later one for the same block. */
-    while ((int)(number - seen) > 0 &&
+    while (seen - number >= DEPARTED_AHEAD &&
            !atomic_compare_exchange_weak(&block->departed, &seen, number))
         ;
 }

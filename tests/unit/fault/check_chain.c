@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chains that the memory node follows: two nodes, each at the start of a block. */
+#include "fault/engine_internal.h"
 #include "tests/unit/fault/engine.h"
 
 #define NODE_A FIRST
@@ -108,6 +109,24 @@ START_TEST(a_node_discarded_meanwhile_is_not_taken)
 }
 END_TEST
 
+/* Half of all numbers have been given since pages of the node's block left last. */
+START_TEST(a_node_written_back_after_a_long_time_is_not_taken)
+{
+    uint32_t departed = atomic_load(&engine->blocks[NODE_B >> BLOCK_SHIFT].departed);
+    node_put(NODE_B, 0, 2);
+    atomic_store(&engine->departures, departed + INT32_MAX);
+    chain_start();
+    usleep(50000); /* the memory node has read what it had */
+    push_out(NODE_B);
+    chain_wait();
+    ck_assert_uint_eq(chain_value(1), 1);
+    ck_assert(!chain_good(NODE_B));
+    chain_start();
+    chain_wait();
+    ck_assert(chain_value(1) == 2 && chain_good(NODE_B));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("chain");
@@ -118,6 +137,7 @@ int main(void)
     tcase_add_test(chains, a_chain_comes_but_for_what_is_here);
     tcase_add_test(chains, a_node_written_back_after_it_was_read_is_not_taken);
     tcase_add_test(chains, a_node_discarded_meanwhile_is_not_taken);
+    tcase_add_test(chains, a_node_written_back_after_a_long_time_is_not_taken);
     suite_add_tcase(suite, chains);
     return unit_run(suite);
 }
