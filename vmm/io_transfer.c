@@ -117,6 +117,16 @@ static long transfer_copy(const struct transfer *transfer, uint64_t bytes)
     return error ? error : result;
 }
 
+/* A pipe keeps so little together whoever else writes: not two host calls because of the pins. */
+static bool tears_apart(const struct transfer *transfer, const struct io_batch *batch)
+{
+    const struct io_file *file = transfer->file;
+
+    return transfer->write && (S_ISFIFO(file->type) || S_ISCHR(file->type)) && !file->whole &&
+           !io_batch_is_whole(batch, &transfer->cursor) &&
+           io_cursor_left(&transfer->cursor) <= PIPE_BUF;
+}
+
 /*
  * On the poller a file's transfer is one piece or none: others wait meanwhile, and what it began
  * would be gone on with after others had their turn at the file position.
@@ -138,6 +148,15 @@ static int64_t transfer_message(const struct transfer *transfer)
                                                 bytes, &header, 0);
 }
 
+/* All that is left, by a copy: it may not be cut. */
+static int64_t transfer_whole(struct transfer *transfer)
+{
+    if (S_ISSOCK(transfer->file->type))
+        return transfer_message(transfer);
+    transfer->asked = io_cursor_left(&transfer->cursor);
+    return transfer_copy(transfer, transfer->asked);
+}
+
 /* The next piece; notes what was asked for. Bytes or -errno. */
 static int64_t transfer_next(struct transfer *transfer)
 {
@@ -152,7 +171,8 @@ static int64_t transfer_next(struct transfer *transfer)
     if (result)
         return result;
     transfer->asked = batch.bytes;
-    cut = io_message_is_cut(file, &batch, &transfer->cursor, transfer->write);
+    cut = io_message_is_cut(file, &batch, &transfer->cursor, transfer->write) ||
+          tears_apart(transfer, &batch);
     transfer->tried = !cut && !transfer->call->vcpu->at_once && !file->whole && batch.bytes &&
                       !(transfer->flags & RWF_NOWAIT);
     result = -EAGAIN;
@@ -164,7 +184,7 @@ static int64_t transfer_next(struct transfer *transfer)
         result = transfer_piece(transfer, &batch);
     io_batch_unpin(vm, &batch);
     if (cut)
-        return transfer_message(transfer);
+        return transfer_whole(transfer);
     if (!transfer->tried ||
         (result != -EOPNOTSUPP && (result != -EAGAIN || (!patient && io_never_waits(file)))))
         return result;
