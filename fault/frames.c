@@ -10,6 +10,13 @@
 
 #include <errno.h>
 
+static void peak_note(_Atomic uint64_t *peak, uint64_t used)
+{
+    uint64_t high = atomic_load_explicit(peak, memory_order_relaxed);
+    while (used > high && !atomic_compare_exchange_weak(peak, &high, used))
+        ;
+}
+
 /* Takes up to `want` from a budget of `limit`, none beyond; remembers the peak. */
 static uint64_t budget_take(_Atomic uint64_t *used, _Atomic uint64_t *peak, uint64_t limit,
                             uint64_t want)
@@ -22,9 +29,7 @@ static uint64_t budget_take(_Atomic uint64_t *used, _Atomic uint64_t *peak, uint
         if (!take)
             return 0;
     } while (!atomic_compare_exchange_weak(used, &now, now + take));
-    uint64_t high = atomic_load_explicit(peak, memory_order_relaxed);
-    while (now + take > high && !atomic_compare_exchange_weak(peak, &high, now + take))
-        ;
+    peak_note(peak, now + take);
     return take;
 }
 
@@ -117,13 +122,19 @@ void quota_give(struct fault_engine *engine, uint64_t count)
 static uint64_t admit(struct fault_engine *engine, uint64_t want)
 {
     uint64_t local = engine->config.local_pages, least = want < ADMIT_LEAST ? want : ADMIT_LEAST;
-    uint64_t got = budget_take(&engine->admitted_pages, &engine->admitted_peak, local / 8, want);
-    if (got < least)
-        got += budget_take(&engine->admitted_pages, &engine->admitted_peak, local / 4, least - got);
-    if (got >= least)
-        return got;
-    fault_dismiss(engine, got);
-    return 0;
+    uint64_t now = atomic_load_explicit(&engine->admitted_pages, memory_order_relaxed), take;
+    /* In one step: what a waiting thread took and gave back wakes all that wait, and itself. */
+    do {
+        take = local / 8 > now ? local / 8 - now : 0;
+        if (take > want)
+            take = want;
+        if (take < least)
+            take = least;
+        if (now + take > local / 4)
+            return 0;
+    } while (!atomic_compare_exchange_weak(&engine->admitted_pages, &now, now + take));
+    peak_note(&engine->admitted_peak, now + take);
+    return take;
 }
 
 int64_t fault_admit(struct fault_context *context, uint64_t want, bool wait)

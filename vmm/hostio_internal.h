@@ -353,6 +353,18 @@ void io_cursor_advance(struct io_cursor *at, uint64_t bytes);
 uint64_t io_cursor_left(const struct io_cursor *at); /* bytes from here to the end */
 /* Does it hold all that is left? Pins are bounded: no more than 64 spans, 64 pages. */
 bool io_batch_is_whole(const struct io_batch *batch, const struct io_cursor *at);
+/* Copies the first `bytes` of what is left, which must be as many, out of or into the program's
+ * memory; pins a page at a time. 0 or -errno. */
+int io_cursor_read(struct vm *vm, const struct io_cursor *at, char *to, uint64_t bytes);
+int io_cursor_write(struct vm *vm, const struct io_cursor *at, const char *from, uint64_t bytes);
+/*
+ * What waits for somebody else, who may have to be admitted too, waits with nothing pinned: it is
+ * tried with pins and told not to wait, and if that was in vain made by a copy, of so much of what
+ * is left, of which `bytes` could be pinned.
+ */
+uint64_t io_copy_bytes(const struct io_file *file, const struct io_cursor *at, uint64_t bytes,
+                       bool out);
+bool io_never_waits(const struct io_file *file); /* EAGAIN is the program's own answer */
 /* Copies and checks the program's iovec. *spans is freed by the caller unless == small. */
 #define IO_SPANS_SMALL 8
 int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[IO_SPANS_SMALL],
@@ -361,14 +373,16 @@ int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[I
 /* ---- io_message.c ---- */
 struct msghdr;
 /*
- * Sends what is left as one message, by a copy: a message goes out whole or not at all, and pins
- * are bounded. header: the address, if any. Bytes or -errno.
+ * Sends the next `bytes` in one host call, by a copy: a message goes out whole or not at all, and
+ * pins are bounded. header: the address, if any. Bytes or -errno.
  */
 int64_t io_message_send(const struct io_call *call, const struct io_file *file,
-                        const struct io_cursor *cursor, const struct msghdr *header, int flags);
-/* Receives one message into what is left, likewise. *header tells who sent it, and its flags. */
+                        const struct io_cursor *cursor, uint64_t bytes, const struct msghdr *header,
+                        int flags);
+/* Receives up to `bytes`, likewise. *header tells who sent it, and its flags. */
 int64_t io_message_receive(const struct io_call *call, const struct io_file *file,
-                           const struct io_cursor *cursor, struct msghdr *header, int flags);
+                           const struct io_cursor *cursor, uint64_t bytes, struct msghdr *header,
+                           int flags);
 /* Would a transfer of these pieces alone cut a message in two? */
 bool io_message_is_cut(const struct io_file *file, const struct io_batch *batch,
                        const struct io_cursor *cursor, bool send);

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIN_PAGES_MAX (GUESTMEM_PIN_MAX / FV_PAGE_SIZE)
+#define PIN_PAGES_MAX  (GUESTMEM_PIN_MAX / FV_PAGE_SIZE)
+#define COPY_MAX_BYTES (64u << 10) /* where the rest can follow: copies are not part of --local */
 
 int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[IO_SPANS_SMALL],
                   struct iovec **spans)
@@ -158,6 +159,62 @@ uint64_t io_cursor_left(const struct io_cursor *at)
     for (unsigned i = at->index; i < at->count; i++)
         bytes += at->spans[i].iov_len;
     return bytes - at->offset;
+}
+
+int io_cursor_read(struct vm *vm, const struct io_cursor *at, char *to, uint64_t bytes)
+{
+    uint64_t skip = at->offset;
+    int error = 0;
+
+    for (unsigned i = at->index; i < at->count && bytes && !error; i++, skip = 0) {
+        uint64_t piece = at->spans[i].iov_len - skip;
+
+        if (piece > bytes)
+            piece = bytes;
+        error = guestmem_read(vm, to, (gpa_t)at->spans[i].iov_base + skip, piece);
+        to += piece;
+        bytes -= piece;
+    }
+    return error;
+}
+
+int io_cursor_write(struct vm *vm, const struct io_cursor *at, const char *from, uint64_t bytes)
+{
+    uint64_t skip = at->offset;
+    int error = 0;
+
+    for (unsigned i = at->index; i < at->count && bytes && !error; i++, skip = 0) {
+        uint64_t piece = at->spans[i].iov_len - skip;
+
+        if (piece > bytes)
+            piece = bytes;
+        error = guestmem_write(vm, (gpa_t)at->spans[i].iov_base + skip, from, piece);
+        from += piece;
+        bytes -= piece;
+    }
+    return error;
+}
+
+uint64_t io_copy_bytes(const struct io_file *file, const struct io_cursor *at, uint64_t bytes,
+                       bool out)
+{
+    uint64_t left = io_cursor_left(at);
+
+    if (S_ISSOCK(file->type) && !file->stream)
+        return bytes;
+    if (out)
+        return bytes < COPY_MAX_BYTES ? bytes : COPY_MAX_BYTES;
+    /* Its least is waited for in one call, however little could be pinned. */
+    if (atomic_load(&file->patient))
+        return left < GUESTMEM_PIN_MAX ? left : GUESTMEM_PIN_MAX;
+    return bytes;
+}
+
+bool io_never_waits(const struct io_file *file)
+{
+    int flags = fcntl(file->fd, F_GETFL);
+
+    return flags >= 0 && flags & O_NONBLOCK;
 }
 
 bool io_batch_is_whole(const struct io_batch *batch, const struct io_cursor *at)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Data over sockets: sendto, recvfrom, sendmsg, recvmsg, straight between the socket and pinned
- * guest memory.
+ * guest memory if that need not wait, by a copy if it has to.
  * Addresses are those of internet sockets (AF_UNIX ones are connected); control messages do not
  * pass.
  */
@@ -29,27 +29,21 @@ struct message {
 };
 
 int64_t io_message_send(const struct io_call *call, const struct io_file *file,
-                        const struct io_cursor *cursor, const struct msghdr *header, int flags)
+                        const struct io_cursor *cursor, uint64_t bytes, const struct msghdr *header,
+                        int flags)
 {
-    uint64_t left = io_cursor_left(cursor), bytes = 0, skip = cursor->offset;
-    struct iovec whole = {.iov_len = left};
+    struct iovec whole = {.iov_len = bytes};
     struct msghdr message = *header;
-    int64_t result = 0;
+    int64_t result;
 
-    if (left > MESSAGE_MAX_BYTES)
+    if (bytes > MESSAGE_MAX_BYTES)
         return -EMSGSIZE;
-    whole.iov_base = malloc(left + 1);
+    whole.iov_base = malloc(bytes + 1);
     if (!whole.iov_base)
         return -ENOMEM;
-    for (unsigned i = cursor->index; i < cursor->count && !result; i++, skip = 0) {
-        uint64_t piece = cursor->spans[i].iov_len - skip;
-
-        result = guestmem_read(call->vm, (char *)whole.iov_base + bytes,
-                               (gpa_t)cursor->spans[i].iov_base + skip, piece);
-        bytes += piece;
-    }
     message.msg_iov = &whole;
     message.msg_iovlen = 1;
+    result = io_cursor_read(call->vm, cursor, whole.iov_base, bytes);
     if (!result)
         result = vcpu_syscall(call->vcpu, SYS_sendmsg, file->fd, (long)&message,
                               flags | MSG_NOSIGNAL, 0, 0, 0);
@@ -65,32 +59,15 @@ bool io_message_is_cut(const struct io_file *file, const struct io_batch *batch,
     return send || !io_is_inet(file) || batch->bytes < DATAGRAM_BYTES;
 }
 
-/* The first `bytes` of a message to where the program wants them. 0 or -EFAULT and the like. */
-static int scatter(const struct io_call *call, const struct io_cursor *cursor, const char *from,
-                   uint64_t bytes)
-{
-    uint64_t skip = cursor->offset;
-    int error = 0;
-
-    for (unsigned i = cursor->index; i < cursor->count && bytes && !error; i++, skip = 0) {
-        uint64_t piece = cursor->spans[i].iov_len - skip;
-
-        if (piece > bytes)
-            piece = bytes;
-        error = guestmem_write(call->vm, (gpa_t)cursor->spans[i].iov_base + skip, from, piece);
-        from += piece;
-        bytes -= piece;
-    }
-    return error;
-}
-
 int64_t io_message_receive(const struct io_call *call, const struct io_file *file,
-                           const struct io_cursor *cursor, struct msghdr *header, int flags)
+                           const struct io_cursor *cursor, uint64_t bytes, struct msghdr *header,
+                           int flags)
 {
-    uint64_t left = io_cursor_left(cursor);
-    struct iovec whole = {.iov_len = left < RECEIVE_MAX_BYTES ? left : RECEIVE_MAX_BYTES};
+    struct iovec whole = {.iov_len = bytes < RECEIVE_MAX_BYTES ? bytes : RECEIVE_MAX_BYTES};
+    /* TCP takes it for "throw them away", and writes nothing. */
+    bool thrown_away = file->stream && io_is_inet(file) && flags & MSG_TRUNC;
     int64_t result;
-    int error;
+    int error = 0;
 
     if (call->vcpu->at_once) /* its memory may be far, and the message would be gone */
         return io_hand_back(call);
@@ -101,10 +78,10 @@ int64_t io_message_receive(const struct io_call *call, const struct io_file *fil
     header->msg_iovlen = 1;
     result = vcpu_syscall(call->vcpu, SYS_recvmsg, file->fd, (long)header, flags, 0, 0, 0);
     /* With MSG_TRUNC it is the message's length. */
-    error = result <= 0
-                ? 0
-                : scatter(call, cursor, whole.iov_base,
-                          (uint64_t)result < whole.iov_len ? (uint64_t)result : whole.iov_len);
+    if (result > 0 && !thrown_away)
+        error =
+            io_cursor_write(call->vm, cursor, whole.iov_base,
+                            (uint64_t)result < whole.iov_len ? (uint64_t)result : whole.iov_len);
     free(whole.iov_base);
     header->msg_iov = NULL;
     header->msg_iovlen = 0;
@@ -119,35 +96,63 @@ static bool message_is_one(const struct message *message, const struct io_batch 
     return io_message_is_cut(message->file, batch, &message->cursor, message->send);
 }
 
-static int64_t message_piece(struct message *message, uint64_t *bytes)
+static int64_t message_copy(struct message *message, uint64_t bytes)
+{
+    return message->send ? io_message_send(message->call, message->file, &message->cursor, bytes,
+                                           &message->header, message->flags)
+                         : io_message_receive(message->call, message->file, &message->cursor, bytes,
+                                              &message->header, message->flags | MSG_CMSG_CLOEXEC);
+}
+
+static int64_t message_pinned(struct message *message, struct io_batch *batch, int flags)
+{
+    message->header.msg_iov = batch->iov;
+    message->header.msg_iovlen = batch->count;
+    return vcpu_syscall(message->call->vcpu, message->send ? SYS_sendmsg : SYS_recvmsg,
+                        message->file->fd, (long)&message->header,
+                        message->flags | flags | (message->send ? MSG_NOSIGNAL : MSG_CMSG_CLOEXEC),
+                        0, 0, 0);
+}
+
+/* Asked not to wait, the host would do less than it is told to: less than the least or all. */
+static bool message_is_patient(const struct message *message)
+{
+    if (message->flags & MSG_DONTWAIT)
+        return false;
+    if (message->send)
+        return message->flags & MSG_FASTOPEN;
+    return message->flags & MSG_WAITALL || atomic_load(&message->file->patient);
+}
+
+/* *bytes: how much was asked for. *waited: the host was told to wait for all of it. */
+static int64_t message_piece(struct message *message, uint64_t *bytes, bool *waited)
 {
     const struct io_call *call = message->call;
+    bool at_once = call->vcpu->at_once, patient = message_is_patient(message), one;
     struct io_batch batch;
     int64_t result;
 
     /* Asked not to wait, the host gives less than the socket's least. */
-    if (call->vcpu->at_once && !message->send && atomic_load(&message->file->patient))
+    if (at_once && !message->send && atomic_load(&message->file->patient))
         return io_hand_back(call);
     result = io_batch_pin(call->vm, &batch, &message->cursor, !message->send);
     if (result)
         return result;
     *bytes = batch.bytes;
-    if (message_is_one(message, &batch)) {
-        io_batch_unpin(call->vm, &batch);
-        return message->send
-                   ? io_message_send(call, message->file, &message->cursor, &message->header,
-                                     message->flags)
-                   : io_message_receive(call, message->file, &message->cursor, &message->header,
-                                        message->flags | MSG_CMSG_CLOEXEC);
-    }
-    message->header.msg_iov = batch.iov;
-    message->header.msg_iovlen = batch.count;
-    result =
-        vcpu_syscall(call->vcpu, message->send ? SYS_sendmsg : SYS_recvmsg, message->file->fd,
-                     (long)&message->header,
-                     message->flags | (message->send ? MSG_NOSIGNAL : MSG_CMSG_CLOEXEC), 0, 0, 0);
+    one = message_is_one(message, &batch);
+    result = -EAGAIN;
+    if (!one && (at_once || !patient))
+        result = message_pinned(message, &batch, at_once ? 0 : MSG_DONTWAIT);
     io_batch_unpin(call->vm, &batch);
-    return result;
+    *waited = false;
+    if (one)
+        return message_copy(message, io_cursor_left(&message->cursor));
+    if (at_once || result != -EAGAIN || message->flags & MSG_DONTWAIT ||
+        (!patient && io_never_waits(message->file)))
+        return result;
+    *waited = true;
+    *bytes = io_copy_bytes(message->file, &message->cursor, batch.bytes, message->send);
+    return message_copy(message, *bytes);
 }
 
 /* Where it goes to, or room for where it came from. 0 or -errno. */
@@ -181,12 +186,12 @@ static int message_address(struct message *message)
  * the next piece says EAGAIN and the count is short. A receive goes on while its pieces are filled,
  * waiting for more only if told so.
  */
-static bool message_goes_on(struct message *message, int64_t result, uint64_t bytes)
+static bool message_goes_on(struct message *message, int64_t result, uint64_t bytes, bool waited)
 {
     if (!message->file->stream || !result || message->cursor.index >= message->cursor.count)
         return false;
-    if (message->send)
-        return true;
+    if (message->send) /* a wait that ended early was interrupted, or took too long */
+        return !waited || (uint64_t)result == bytes;
     if ((uint64_t)result < bytes || message->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
         return false;
     if (!(message->flags & MSG_WAITALL))
@@ -199,6 +204,7 @@ static int64_t message_run(struct message *message)
     const struct io_call *call = message->call;
     uint64_t bytes = 0;
     int64_t total = (int64_t)call->part->done, result;
+    bool waited = false;
 
     message->file = io_call_file(call);
     if (!message->file)
@@ -209,12 +215,12 @@ static int64_t message_run(struct message *message)
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
     while (!result) {
-        result = message_piece(message, &bytes);
+        result = message_piece(message, &bytes, &waited);
         if (result < 0)
             break;
         total += result;
         io_cursor_advance(&message->cursor, (uint64_t)result);
-        if (!message_goes_on(message, result, bytes))
+        if (!message_goes_on(message, result, bytes, waited))
             break;
         result = 0;
     }

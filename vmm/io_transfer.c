@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * read, write and their vector and positioned forms: the host kernel copies straight between the
- * host descriptor and pinned guest memory, in pieces.
+ * host descriptor and pinned guest memory, in pieces. What has to wait for a peer waits unpinned.
  *
  * Linux's counts are kept. A regular file or memory device goes on until all is done or the host
  * is short; a blocking write to a pipe or socket likewise; a read from a pipe, terminal or socket
@@ -16,8 +16,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-/* A wait that holds more than this pinned is made before pinning, with poll. */
-#define PINNED_WAIT_MAX_BYTES 8192u
+/* For more than this a pipe or terminal is waited for with poll, so that it need not be copied. */
+#define COPIED_WAIT_MAX_BYTES 8192u
 
 struct transfer {
     const struct io_call *call;
@@ -26,9 +26,11 @@ struct transfer {
     int64_t offset; /* -1: the file position */
     int flags;      /* RWF_* */
     bool write;
+    uint64_t asked; /* bytes of the last piece */
+    bool tried;     /* it was told not to wait though the program does */
 };
 
-/* Pipes and terminals may make us wait long: not with much memory pinned. 0 or -EINTR. */
+/* Before anything is pinned. A try may be in vain even so: others may be faster. 0 or -EINTR. */
 static int wait_ready(const struct transfer *transfer)
 {
     const struct io_file *file = transfer->file;
@@ -37,7 +39,7 @@ static int wait_ready(const struct transfer *transfer)
 
     if ((!S_ISFIFO(file->type) && !S_ISCHR(file->type)) || file->whole)
         return 0;
-    if (io_cursor_left(&transfer->cursor) <= PINNED_WAIT_MAX_BYTES)
+    if (io_cursor_left(&transfer->cursor) <= COPIED_WAIT_MAX_BYTES)
         return 0;
     if (fcntl(file->fd, F_GETFL) & O_NONBLOCK)
         return 0;
@@ -58,37 +60,71 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
                         transfer->file->fd, (long)&header, MSG_NOSIGNAL, 0, 0, 0);
 }
 
+/* The plain forms where they do: every kind of descriptor has them. */
+static long transfer_host(const struct transfer *transfer, const struct iovec *iov, unsigned count)
+{
+    if (transfer->offset < 0 && !transfer->flags)
+        return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_writev : SYS_readv,
+                            transfer->file->fd, (long)iov, count, 0, 0, 0);
+    return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_pwritev2 : SYS_preadv2,
+                        transfer->file->fd, (long)iov, count, transfer->offset, 0, transfer->flags);
+}
+
 static long transfer_piece(const struct transfer *transfer, const struct io_batch *batch)
 {
     bool at_once = transfer->call->vcpu->at_once;
-    long number = transfer->write ? SYS_pwritev2 : SYS_preadv2;
-    int64_t offset = transfer->offset;
 
-    if (transfer->offset < 0 && !transfer->flags) {
-        /* The plain forms: every kind of descriptor has them. */
-        number = transfer->write ? SYS_writev : SYS_readv;
-        offset = 0;
-    }
     if (at_once && S_ISSOCK(transfer->file->type))
         return socket_piece(transfer, batch);
     if (at_once && transfer->write && transfer->file->slow)
         return io_hand_back(transfer->call);
     /* A write to the page cache waits for nobody; a read may wait for a disk. */
     if (transfer->file->whole && (transfer->write || !at_once))
-        return io_host(number, transfer->file->fd, (long)batch->iov, batch->count, offset, 0,
-                       transfer->flags);
-    return vcpu_syscall(transfer->call->vcpu, number, transfer->file->fd, (long)batch->iov,
-                        batch->count, offset, 0, transfer->flags);
+        return io_host(transfer->write ? SYS_pwritev2 : SYS_preadv2, transfer->file->fd,
+                       (long)batch->iov, batch->count, transfer->offset, 0, transfer->flags);
+    return transfer_host(transfer, batch->iov, batch->count);
 }
 
-static bool transfer_goes_on(const struct transfer *transfer, const struct io_batch *batch, long n)
+/* Pinned, so told not to wait. -EOPNOTSUPP: cannot be told. */
+static long transfer_try(const struct transfer *transfer, const struct io_batch *batch)
 {
-    if (!n || transfer->cursor.index >= transfer->cursor.count)
-        return false;
-    /* On the poller a short count may only mean that more would have to be waited for. */
-    if ((uint64_t)n < batch->bytes && !transfer->call->vcpu->at_once)
-        return false;
-    return transfer->file->whole || transfer->write;
+    struct msghdr header = {.msg_iov = (struct iovec *)batch->iov, .msg_iovlen = batch->count};
+
+    if (S_ISSOCK(transfer->file->type) && transfer->offset < 0 && !transfer->flags)
+        return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_sendmsg : SYS_recvmsg,
+                            transfer->file->fd, (long)&header, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0,
+                            0);
+    return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_pwritev2 : SYS_preadv2,
+                        transfer->file->fd, (long)batch->iov, batch->count, transfer->offset, 0,
+                        transfer->flags | RWF_NOWAIT);
+}
+
+/* Nothing pinned while the host waits. */
+static long transfer_copy(const struct transfer *transfer, uint64_t bytes)
+{
+    struct iovec whole = {.iov_base = malloc(bytes + 1), .iov_len = bytes};
+    struct vm *vm = transfer->call->vm;
+    long result = whole.iov_base ? 0 : -ENOMEM;
+    int error = 0;
+
+    if (!result && transfer->write)
+        result = io_cursor_read(vm, &transfer->cursor, whole.iov_base, bytes);
+    if (!result)
+        result = transfer_host(transfer, &whole, 1);
+    if (result > 0 && !transfer->write)
+        error = io_cursor_write(vm, &transfer->cursor, whole.iov_base, (uint64_t)result);
+    free(whole.iov_base);
+    return error ? error : result;
+}
+
+/* A pipe keeps so little together whoever else writes: not two host calls because of the pins. */
+static bool tears_apart(const struct transfer *transfer, const struct io_batch *batch)
+{
+    const struct io_file *file = transfer->file;
+
+    return transfer->write && (S_ISFIFO(file->type) || S_ISCHR(file->type)) && !file->whole &&
+           !io_batch_is_whole(batch, &transfer->cursor) &&
+           io_cursor_left(&transfer->cursor) <= PIPE_BUF;
 }
 
 /*
@@ -103,47 +139,93 @@ static bool takes_long(const struct transfer *transfer, const struct io_batch *b
 
 static int64_t transfer_message(const struct transfer *transfer)
 {
+    uint64_t bytes = io_cursor_left(&transfer->cursor);
     struct msghdr header = {0};
 
-    return transfer->write
-               ? io_message_send(transfer->call, transfer->file, &transfer->cursor, &header, 0)
-               : io_message_receive(transfer->call, transfer->file, &transfer->cursor, &header, 0);
+    return transfer->write ? io_message_send(transfer->call, transfer->file, &transfer->cursor,
+                                             bytes, &header, 0)
+                           : io_message_receive(transfer->call, transfer->file, &transfer->cursor,
+                                                bytes, &header, 0);
+}
+
+/* All that is left, by a copy: it may not be cut. */
+static int64_t transfer_whole(struct transfer *transfer)
+{
+    if (S_ISSOCK(transfer->file->type))
+        return transfer_message(transfer);
+    transfer->asked = io_cursor_left(&transfer->cursor);
+    return transfer_copy(transfer, transfer->asked);
+}
+
+/* The next piece; notes what was asked for. Bytes or -errno. */
+static int64_t transfer_next(struct transfer *transfer)
+{
+    struct vm *vm = transfer->call->vm;
+    struct io_file *file = transfer->file;
+    bool patient = !transfer->write && atomic_load(&file->patient), cut;
+    struct io_batch batch;
+    int64_t result = wait_ready(transfer);
+
+    if (!result)
+        result = io_batch_pin(vm, &batch, &transfer->cursor, !transfer->write);
+    if (result)
+        return result;
+    transfer->asked = batch.bytes;
+    cut = io_message_is_cut(file, &batch, &transfer->cursor, transfer->write) ||
+          tears_apart(transfer, &batch);
+    transfer->tried = !cut && !transfer->call->vcpu->at_once && !file->whole && batch.bytes &&
+                      !(transfer->flags & RWF_NOWAIT);
+    result = -EAGAIN;
+    if (takes_long(transfer, &batch))
+        result = io_hand_back(transfer->call);
+    else if (transfer->tried && !patient)
+        result = transfer_try(transfer, &batch);
+    else if (!transfer->tried && !cut)
+        result = transfer_piece(transfer, &batch);
+    io_batch_unpin(vm, &batch);
+    if (cut)
+        return transfer_whole(transfer);
+    if (!transfer->tried ||
+        (result != -EOPNOTSUPP && (result != -EAGAIN || (!patient && io_never_waits(file)))))
+        return result;
+    transfer->tried = false;
+    transfer->asked = io_copy_bytes(file, &transfer->cursor, batch.bytes, transfer->write);
+    return transfer_copy(transfer, transfer->asked);
+}
+
+static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
+{
+    const struct io_file *file = transfer->file;
+
+    if (!n || transfer->cursor.index >= transfer->cursor.count)
+        return false;
+    if (S_ISSOCK(file->type) && !file->stream)
+        return false;
+    /* On the poller, or tried, a short count may only mean that more has to be waited for. */
+    if ((uint64_t)n < transfer->asked && !transfer->call->vcpu->at_once &&
+        !(transfer->tried && (S_ISFIFO(file->type) || S_ISSOCK(file->type))))
+        return false;
+    return file->whole || transfer->write;
 }
 
 static int64_t transfer_pieces(struct transfer *transfer)
 {
-    struct vm *vm = transfer->call->vm;
     uint64_t *done = &transfer->call->part->done;
-    struct io_batch batch;
-    int64_t total = (int64_t)*done;
-    long result;
+    int64_t total = (int64_t)*done, result;
 
     io_cursor_advance(&transfer->cursor, *done);
     if (transfer->offset >= 0)
         transfer->offset += total;
 
     do {
-        result = wait_ready(transfer);
-        if (!result)
-            result = io_batch_pin(vm, &batch, &transfer->cursor, !transfer->write);
-        if (result)
-            break;
-        if (io_message_is_cut(transfer->file, &batch, &transfer->cursor, transfer->write)) {
-            io_batch_unpin(vm, &batch);
-            result = transfer_message(transfer);
-            total = result < 0 ? total : result;
-            break;
-        }
-        result = takes_long(transfer, &batch) ? io_hand_back(transfer->call)
-                                              : transfer_piece(transfer, &batch);
-        io_batch_unpin(vm, &batch);
+        result = transfer_next(transfer);
         if (result < 0)
             break;
         total += result;
         if (transfer->offset >= 0)
             transfer->offset += result;
         io_cursor_advance(&transfer->cursor, (uint64_t)result);
-    } while (transfer_goes_on(transfer, &batch, result));
+    } while (transfer_goes_on(transfer, result));
     *done = (uint64_t)total;
     return total ? total : io_restart(result);
 }

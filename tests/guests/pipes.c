@@ -42,6 +42,59 @@ static void consume(int fd)
     EXPECT(close(fd) == 0);
 }
 
+/* ---- as many pieces on as many pages, and yet one write ---- */
+
+#define PIECES  100u
+#define PIECE   40u
+#define RECORD  (PIECES * PIECE) /* less than PIPE_BUF: not torn apart by other writers */
+#define RECORDS 100
+
+struct writer {
+    int fd;
+    char letter;
+};
+
+static void *write_records(void *argument)
+{
+    const struct writer *writer = argument;
+    char *area = malloc(PIECES * 4096);
+    struct iovec vector[PIECES];
+    EXPECT(area);
+    for (size_t i = 0; i < PIECES; i++) {
+        vector[i] = (struct iovec){area + i * 4096, PIECE};
+        memset(vector[i].iov_base, writer->letter, PIECE);
+    }
+    for (int i = 0; i < RECORDS; i++)
+        EXPECT(writev(writer->fd, vector, PIECES) == RECORD);
+    free(area);
+    return NULL;
+}
+
+static void records_stay_whole(void)
+{
+    struct writer writers[4];
+    pthread_t threads[4];
+    char record[RECORD];
+    int fds[2];
+    EXPECT(pipe(fds) == 0);
+    for (int i = 0; i < 4; i++) {
+        writers[i] = (struct writer){fds[1], (char)('a' + i)};
+        EXPECT(pthread_create(&threads[i], NULL, write_records, &writers[i]) == 0);
+    }
+    for (int n = 0; n < 4 * RECORDS; n++) {
+        for (size_t got = 0; got < RECORD;) {
+            ssize_t now = read(fds[0], record + got, RECORD - got);
+            EXPECT(now > 0);
+            got += (size_t)now;
+        }
+        for (size_t i = 1; i < RECORD; i++)
+            EXPECT(record[i] == record[0]);
+    }
+    for (int i = 0; i < 4; i++)
+        EXPECT(pthread_join(threads[i], NULL) == 0);
+    EXPECT(close(fds[0]) == 0 && close(fds[1]) == 0);
+}
+
 int main(void)
 {
     int fds[2];
@@ -56,6 +109,7 @@ int main(void)
     consume(fds[0]);
     EXPECT(pthread_join(thread, NULL) == 0);
 
+    records_stay_whole();
     char parts[3][8] = {"one", "two", "three"};
     struct iovec vector[3] = {{parts[0], 4}, {parts[1], 4}, {parts[2], 6}};
     EXPECT(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);

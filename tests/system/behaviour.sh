@@ -56,6 +56,19 @@ test_crowded_io() {
     done
 }
 
+# More threads than can have a piece pinned wait for one another: 260 with four pages each or more,
+# and no more than 512 pages of requests may be pinned of 8 MiB.
+test_blocked_io() {
+    local mode polling
+    for mode in exit uffd; do
+        for polling in on off; do
+            expect_status 0 far --threads 300 --memory 512M --local 8M --timeout 5s --fault-mode $mode --polling $polling \
+                -- "$GUESTS/blocked_io" 260
+            grep -qx 'blocked_io: ok' out || fail "$mode, polling $polling: $(cat out)"
+        done
+    done
+}
+
 test_fork_refused() {
     expect_status 0 far -- "$GUESTS/fork_refused"
     grep -q 'guest: fork: ' err || fail "no warning: $(cat err)"

@@ -140,6 +140,25 @@ START_TEST(what_requests_pin_together_is_admitted_first)
 }
 END_TEST
 
+START_TEST(who_waits_to_be_admitted_sleeps)
+{
+    struct timespec from, to;
+    uint64_t admitted = LOCAL_PAGES / 8 + 1;
+    int64_t got;
+    ck_assert_int_eq(fault_admit(context, LOCAL_PAGES / 8, false), LOCAL_PAGES / 8);
+    ck_assert_int_eq(fault_admit(context, 1, false), 1);
+    while ((got = fault_admit(context, 64, false)) > 0)
+        admitted += (uint64_t)got;
+    ck_assert_uint_eq(admitted, LOCAL_PAGES / 4 - 3); /* and the least is four */
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+    ck_assert_int_eq(fault_admit(context, 64, true), -EBUSY);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+    int64_t ns = (to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec;
+    ck_assert_int_lt(ns, SHORT_NS / 20);
+    fault_dismiss(engine, admitted);
+}
+END_TEST
+
 /* Each pins what it may, and waits for its pages while it does: never a pin in vain. */
 static void *pinner(void *argument)
 {
@@ -478,6 +497,7 @@ int main(void)
     tcase_set_timeout(impatient, 60);
     tcase_add_test(impatient, a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory);
     tcase_add_test(impatient, what_requests_pin_together_is_admitted_first);
+    tcase_add_test(impatient, who_waits_to_be_admitted_sleeps);
     suite_add_tcase(suite, impatient);
     return unit_run(suite);
 }
