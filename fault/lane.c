@@ -72,16 +72,24 @@ int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t pa
     return posted == 1 ? 0 : posted < 0 ? posted : -EIO;
 }
 
-int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience)
+/*
+ * What was waited for before the read was posted may have used `patience` up, which is no reason to
+ * give up a node that is answering: a read has a patience of its own, and the queue ends it sooner
+ * (one timeout, when nothing came). The caller's is charged all the same.
+ */
+int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page,
+                     struct patience *patience)
 {
     struct rdma_completion completion;
+    struct patience own = patience_begin(engine);
     for (;;) {
         int got = rdma_queue_poll(lane->demand, &completion, 1, PATIENCE_SLICE_NS);
         if (got < 0)
             return got;
         if (got == 1) /* any other cookie would be the answer to a question given up: wrong bytes */
             return completion.cookie == page ? completion.status : -EIO;
-        if (patience_spend(patience))
+        (void)patience_spend(patience);
+        if (patience_spend(&own))
             return -ETIMEDOUT;
     }
 }

@@ -89,7 +89,8 @@ void lanes_destroy(struct fault_engine *engine);
 
 /* Reads one page on the demand queue into demand_buffer. Caller holds demand_lock for both. */
 int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page);
-int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience);
+int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page,
+                     struct patience *patience);
 
 /* ---- flight.c: caller holds lane->lock; lane_land releases it in between ---- */
 

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How long a fetch is waited for, over a network that is slow but healthy. Needs $MEMSERVER. */
+#include "fault/engine_internal.h"
+
+/* After the engine's own header, whose inline functions name a parameter as this one its engine. */
+#include "tests/unit/fault/engine.h"
+
+static void setup_late(void)
+{
+    transport = "loopback,delay=250ms"; /* more than two slices of patience */
+    setup();
+}
+
+/* Writes more than there is room for, and waits until there are frames to spare. */
+static void pages_send_away(void)
+{
+    for (uint64_t i = 0; i < LOCAL_PAGES + 256; i++)
+        page_put(context, FIRST + i, i + 1);
+    for (int i = 0; i < 600 && counters().resident_pages > LOCAL_PAGES - 8; i++)
+        usleep(50000);
+    ck_assert_uint_le(counters().resident_pages, LOCAL_PAGES - 8);
+}
+
+static uint64_t remote_page(void)
+{
+    uint64_t page = FIRST;
+    while (page < FIRST + LOCAL_PAGES && residency(page) != FV_PAGE_REMOTE)
+        page++;
+    ck_assert_uint_lt(page, FIRST + LOCAL_PAGES);
+    return page;
+}
+
+START_TEST(a_read_is_not_given_up_for_what_was_waited_for_before_it)
+{
+    pages_send_away();
+    uint64_t page = remote_page();
+    struct patience patience = patience_begin(engine);
+    patience.left_ns = 1; /* the frame came at the last moment */
+    ck_assert_int_eq(page_resolve(context, page, false, true, &patience), 0);
+    ck_assert_uint_eq(patience.left_ns, 0);
+    ck_assert_int_eq(fault_engine_error(engine), 0);
+    ck_assert_uint_eq(page_get(context, page), page - FIRST + 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("fetch");
+    TCase *late = tcase_create("late");
+    engine_requirements();
+    tcase_add_checked_fixture(late, setup_late, teardown);
+    tcase_set_timeout(late, 120);
+    tcase_add_test(late, a_read_is_not_given_up_for_what_was_waited_for_before_it);
+    suite_add_tcase(suite, late);
+    return unit_run(suite);
+}
