@@ -245,11 +245,13 @@ int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uin
     unsigned landed = 0;
     int got = 0;
     flight_send(engine, lane);
+    /* Waits once: a node whose reads trickle in could hold the lane for as long as it pleases. */
     while (landed < most && lane->in_flight) {
-        got = lane_land_some(engine, lane, landed ? 0 : timeout_ns);
+        got = lane_land_some(engine, lane, timeout_ns);
         if (got < 0)
             break;
         landed += (unsigned)got;
+        timeout_ns = 0;
     }
     int error = fault_engine_error(engine);
     return got < 0 && got != -EAGAIN ? fault_fail(engine, got) : error ? error : (int)landed;

@@ -103,7 +103,8 @@ uint64_t flight_gather(struct fault_engine *engine, struct lane *lane, uint64_t 
 /* Posts the flight being gathered, if any. */
 void flight_send(struct fault_engine *engine, struct lane *lane);
 /* Lands at most `most` flights that have arrived (and a few more that came with them), waiting at
- * most timeout_ns for the first. Flights landed, or -errno. */
+ * most timeout_ns for the first read to end; 0 if that ended no flight. Flights landed, or -errno.
+ */
 int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns);
 /* Sees to it that `page`, in flight on this lane, lands. 0 or -errno. Takes the lock itself. */
 int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,

@@ -43,6 +43,46 @@ START_TEST(a_read_is_not_given_up_for_what_was_waited_for_before_it)
 }
 END_TEST
 
+static void setup_trickling(void)
+{
+    transport = "loopback,bandwidth=400K"; /* a page takes 82 ms, less than a slice of patience */
+    setup();
+}
+
+/* Makes them leave: cold, and more zeroes than there is room for, which cost no write. */
+static void scattered_send_away(unsigned pages)
+{
+    for (uint64_t i = 0; i < pages; i++)
+        page_put(context, FIRST + 2 * i, i + 1);
+    fault_cold(engine, FIRST, 2 * pages);
+    for (uint64_t page = FIRST + 512; page < FIRST + 512 + 4 * LOCAL_PAGES; page++) {
+        ck_assert_int_eq(fault_pin(context, page, 1, true), 0);
+        fault_unpin(engine, page, 1);
+    }
+    for (uint64_t i = 0, waits = 0; i < pages && waits < 600; waits++) {
+        if (residency(FIRST + 2 * i) == FV_PAGE_REMOTE &&
+            frames_free(engine) >= engine->low_free_pages)
+            i++;
+        else
+            usleep(50000); /* being written, or the reclaimer is not done */
+    }
+}
+
+START_TEST(reads_that_trickle_in_do_not_hold_the_lane)
+{
+    struct lane *lane = &engine->lanes[context->lane];
+    scattered_send_away(FLIGHT_PIECES);
+    pthread_mutex_lock(&lane->lock); /* or the lander would send or land some of it */
+    for (uint64_t i = 0; i < FLIGHT_PIECES; i++)
+        ck_assert_uint_eq(flight_gather(engine, lane, FIRST + 2 * i, 1, false), 1);
+    /* The flight takes 1.3 s to arrive, and a bit of it always comes in time. */
+    ck_assert_int_eq(lane_land(engine, lane, 1, PATIENCE_SLICE_NS), 0);
+    pthread_mutex_unlock(&lane->lock);
+    for (uint64_t i = 0; i < FLIGHT_PIECES; i++)
+        ck_assert_uint_eq(page_get(context, FIRST + 2 * i), i + 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fetch");
@@ -52,5 +92,10 @@ int main(void)
     tcase_set_timeout(late, 120);
     tcase_add_test(late, a_read_is_not_given_up_for_what_was_waited_for_before_it);
     suite_add_tcase(suite, late);
+    TCase *trickling = tcase_create("trickling");
+    tcase_add_checked_fixture(trickling, setup_trickling, teardown);
+    tcase_set_timeout(trickling, 120);
+    tcase_add_test(trickling, reads_that_trickle_in_do_not_hold_the_lane);
+    suite_add_tcase(suite, trickling);
     return unit_run(suite);
 }
