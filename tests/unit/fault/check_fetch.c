@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How long a fetch is waited for, over a network that is slow but healthy. Needs $MEMSERVER. */
+/*
+ * How long a fetch is waited for, over a network that is slow but healthy, and what is said of
+ * pages that could not be fetched ahead. Needs $MEMSERVER.
+ */
 #include "fault/engine_internal.h"
 
 /* After the engine's own header, whose inline functions name a parameter as this one its engine. */
@@ -83,6 +86,22 @@ START_TEST(reads_that_trickle_in_do_not_hold_the_lane)
 }
 END_TEST
 
+/* As when the memory node has no connection to spare. */
+START_TEST(a_lane_without_a_queue_passes_no_page_as_prefetched)
+{
+    pages_send_away();
+    uint64_t page = remote_page(), before = counters().prefetched_pages;
+    engine->lanes[context->lane].refused = true;
+    rdma_queue_destroy(engine->lanes[context->lane].prefetch);
+    engine->lanes[context->lane].prefetch = NULL;
+    ck_assert_int_eq(fault_prefetch(context, page, 1), 0);
+    ck_assert_uint_eq(residency(page), FV_PAGE_REMOTE);
+    ck_assert_uint_eq(page_get(context, page), page - FIRST + 1);
+    ck_assert_uint_eq(counters().prefetched_pages, before);
+    ck_assert_int_eq(fault_engine_error(engine), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fetch");
@@ -97,5 +116,10 @@ int main(void)
     tcase_set_timeout(trickling, 120);
     tcase_add_test(trickling, reads_that_trickle_in_do_not_hold_the_lane);
     suite_add_tcase(suite, trickling);
+    TCase *alone = tcase_create("alone");
+    tcase_add_checked_fixture(alone, setup, teardown);
+    tcase_set_timeout(alone, 120);
+    tcase_add_test(alone, a_lane_without_a_queue_passes_no_page_as_prefetched);
+    suite_add_tcase(suite, alone);
     return unit_run(suite);
 }
