@@ -142,7 +142,8 @@ void word_wake(ept_word_t *word);
  * of waits (for a frame, for the read, for another thread) is bounded as one wait is. Only time
  * spent awake counts, in slices, so that a VMM that was stopped for an hour (SIGSTOP, Ctrl-Z) has
  * not waited for an hour. It is twice the timeout: the queues and the control connection give a
- * node that does not answer up after one, and say so, which ends every wait.
+ * node that does not answer up after one, and say so, which ends every wait. A demand read, once
+ * posted, has one of its own: a late frame is not the node's fault (lane_demand_wait).
  */
 struct patience {
     uint64_t left_ns, looked_ns;

@@ -43,7 +43,7 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
         return error;
     probe_fetch_demand(page);
     *learnt = touched_try(engine, lane, page, write);
-    error = lane_demand_wait(lane, page, patience);
+    error = lane_demand_wait(engine, lane, page, patience);
     if (error)
         return error;
     uint64_t fetched_ns = clock_now_ns();

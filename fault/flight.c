@@ -58,10 +58,25 @@ static void buffer_put(struct fault_engine *engine, uint8_t *buffer)
 
 /* ---- gathering ---- */
 
-/* An empty flight to gather, or NULL: as much is in flight as may be. */
+/* A lane without a second queue, because the node or the device has no more, only fetches less. */
+static int prefetch_open(struct fault_engine *engine, struct lane *lane)
+{
+    if (lane->prefetch)
+        return 0;
+    if (!lane->refused && rdma_queue_create(engine->config.node, RDMA_QUEUE_PREFETCH,
+                                            LANE_FLIGHTS * FLIGHT_PIECES, &lane->prefetch) == 0)
+        return 0;
+    lane->refused = true;
+    return -EAGAIN;
+}
+
+/*
+ * An empty flight to gather, or NULL: as much is in flight as may be, or the lane has no queue.
+ * What is gathered can be posted then, unless the transport is too busy.
+ */
 static struct flight *flight_begin(struct fault_engine *engine, struct lane *lane, bool write)
 {
-    if (lane->in_flight == LANE_FLIGHTS)
+    if (lane->in_flight == LANE_FLIGHTS || lane->refused)
         return NULL;
     struct flight *flight = lane->flights;
     while (flight->busy)
@@ -69,6 +84,10 @@ static struct flight *flight_begin(struct fault_engine *engine, struct lane *lan
     uint8_t *buffer = buffer_get(engine);
     if (!buffer)
         return NULL;
+    if (prefetch_open(engine, lane)) {
+        buffer_put(engine, buffer);
+        return NULL;
+    }
     *flight = (struct flight){.busy = true, .write = write, .buffer = buffer};
     lane->in_flight++;
     lane->gathering = flight;
@@ -136,18 +155,6 @@ uint64_t flight_gather(struct fault_engine *engine, struct lane *lane, uint64_t 
 
 /* ---- posting ---- */
 
-/* A lane without a second queue, because the node or the device has no more, only fetches less. */
-static int prefetch_open(struct fault_engine *engine, struct lane *lane)
-{
-    if (lane->prefetch)
-        return 0;
-    if (!lane->refused && rdma_queue_create(engine->config.node, RDMA_QUEUE_PREFETCH,
-                                            LANE_FLIGHTS * FLIGHT_PIECES, &lane->prefetch) == 0)
-        return 0;
-    lane->refused = true;
-    return -EAGAIN;
-}
-
 void flight_send(struct fault_engine *engine, struct lane *lane)
 {
     struct flight *flight = lane->gathering;
@@ -156,6 +163,7 @@ void flight_send(struct fault_engine *engine, struct lane *lane)
         return;
     lane->gathering = NULL;
     uint8_t *to = flight->buffer;
+    uint32_t sent = 0;
     for (uint32_t i = 0; i < flight->count; i++) {
         requests[i] = (struct rdma_request){.op = RDMA_READ,
                                             .pages = flight->pieces[i].pages,
@@ -164,11 +172,15 @@ void flight_send(struct fault_engine *engine, struct lane *lane)
                                             .cookie = (uint64_t)(flight - lane->flights)};
         to += (size_t)flight->pieces[i].pages * EPT_PAGE_BYTES;
     }
-    int posted = prefetch_open(engine, lane);
-    if (!posted)
-        posted = rdma_queue_post(lane->prefetch, requests, flight->count);
+    int posted = rdma_queue_post(lane->prefetch, requests, flight->count);
     flight->posted_ns = clock_now_ns();
     flight->waiting = posted > 0 ? (uint32_t)posted : 0;
+    for (uint32_t i = 0; i < flight->waiting; i++) {
+        probe_fetch_ahead(lane->index, flight->pieces[i].page, flight->pieces[i].pages);
+        sent += flight->pieces[i].pages;
+    }
+    atomic_fetch_add_explicit(&engine->prefetched, sent, memory_order_relaxed);
+    lane->unsent_pages += flight->pages - sent;
     flight_release(engine, flight, flight->waiting);
     if (!flight->waiting)
         flight_end(engine, lane, flight);
@@ -245,11 +257,13 @@ int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uin
     unsigned landed = 0;
     int got = 0;
     flight_send(engine, lane);
+    /* Waits once: a node whose reads trickle in could hold the lane for as long as it pleases. */
     while (landed < most && lane->in_flight) {
-        got = lane_land_some(engine, lane, landed ? 0 : timeout_ns);
+        got = lane_land_some(engine, lane, timeout_ns);
         if (got < 0)
             break;
         landed += (unsigned)got;
+        timeout_ns = 0;
     }
     int error = fault_engine_error(engine);
     return got < 0 && got != -EAGAIN ? fault_fail(engine, got) : error ? error : (int)landed;

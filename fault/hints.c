@@ -18,11 +18,13 @@ int64_t fault_prefetch(struct fault_context *context, uint64_t page, uint64_t pa
         return 0;
     if (pthread_mutex_trylock(&lane->lock))
         return 0;
+    uint32_t unsent = lane->unsent_pages;
     uint64_t passed = lane_fetch(engine, lane, page, pages, false, NULL);
-    if (passed < pages && lane->in_flight) {
+    if (passed < pages && lane->in_flight && lane->unsent_pages == unsent) {
         (void)lane_land(engine, lane, LANE_FLIGHTS, 0); /* makes room; an error is sticky */
         passed += lane_fetch(engine, lane, page + passed, pages - passed, false, NULL);
     }
+    passed = lane_sent(lane, unsent, passed);
     pthread_mutex_unlock(&lane->lock);
     return (int64_t)passed;
 }

@@ -72,16 +72,24 @@ int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t pa
     return posted == 1 ? 0 : posted < 0 ? posted : -EIO;
 }
 
-int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience)
+/*
+ * What was waited for before the read was posted may have used `patience` up, which is no reason to
+ * give up a node that is answering: a read has a patience of its own, and the queue ends it sooner
+ * (one timeout, when nothing came). The caller's is charged all the same.
+ */
+int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page,
+                     struct patience *patience)
 {
     struct rdma_completion completion;
+    struct patience own = patience_begin(engine);
     for (;;) {
         int got = rdma_queue_poll(lane->demand, &completion, 1, PATIENCE_SLICE_NS);
         if (got < 0)
             return got;
         if (got == 1) /* any other cookie would be the answer to a question given up: wrong bytes */
             return completion.cookie == page ? completion.status : -EIO;
-        if (patience_spend(patience))
+        (void)patience_spend(patience);
+        if (patience_spend(&own))
             return -ETIMEDOUT;
     }
 }
@@ -92,7 +100,8 @@ uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t pag
                     bool write, uint64_t *marker)
 {
     uint64_t at = page, end = page + pages;
-    while (at < end && at < engine->span_pages) {
+    uint32_t unsent = lane->unsent_pages;
+    while (at < end && at < engine->span_pages && lane->unsent_pages == unsent) {
         if (ept_word_state(atomic_load(&engine->words[at])) != EPT_REMOTE) {
             at++;
             continue;
@@ -104,11 +113,15 @@ uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t pag
         if (marker && *marker == MARKER_NONE)
             *marker =
                 got < SAMPLE_PAGES ? at : (at + SAMPLE_PAGES - 1) / SAMPLE_PAGES * SAMPLE_PAGES;
-        atomic_fetch_add_explicit(&engine->prefetched, got, memory_order_relaxed);
-        probe_fetch_ahead(lane->index, at, got);
         at += got;
     }
     return at - page;
+}
+
+uint64_t lane_sent(const struct lane *lane, uint32_t unsent, uint64_t passed)
+{
+    uint32_t since = lane->unsent_pages - unsent;
+    return passed > since ? passed - since : 0;
 }
 
 /* ---- markers ---- */
@@ -137,18 +150,19 @@ void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
     };
     struct prefetch_plan plan;
     uint64_t marker = MARKER_NONE;
-    uint32_t done = 0;
+    uint64_t done = 0;
+    uint32_t unsent = lane->unsent_pages;
     prefetcher->plan(&lane->state, &touch, &plan);
     for (uint32_t i = 0; i < plan.count; i++) {
         uint64_t passed =
             lane_fetch(engine, lane, plan.runs[i].page, plan.runs[i].pages, plan.write, &marker);
-        done += (uint32_t)passed;
+        done += passed;
         if (passed < plan.runs[i].pages)
             break;
     }
     flight_send(engine, lane);
     if (plan.count)
-        prefetcher->posted(&lane->state, &plan, done);
+        prefetcher->posted(&lane->state, &plan, (uint32_t)lane_sent(lane, unsent, done));
     if (marker == MARKER_NONE)
         return;
     marker_set(engine, lane, marker, plan.write);

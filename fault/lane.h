@@ -69,6 +69,7 @@ struct lane {
     struct flight flights[LANE_FLIGHTS];
     struct flight *gathering;       /* not posted yet, or NULL */
     unsigned in_flight;             /* busy ones, with the one being gathered */
+    uint32_t unsent_pages;          /* gathered, but the transport took no more: a running count */
     uint64_t markers[LANE_MARKERS]; /* sampled pages: accessed means that more is wanted */
     bool marker_writes[LANE_MARKERS];
     unsigned marker_next;
@@ -89,7 +90,8 @@ void lanes_destroy(struct fault_engine *engine);
 
 /* Reads one page on the demand queue into demand_buffer. Caller holds demand_lock for both. */
 int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page);
-int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience);
+int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page,
+                     struct patience *patience);
 
 /* ---- flight.c: caller holds lane->lock; lane_land releases it in between ---- */
 
@@ -99,10 +101,11 @@ int lane_demand_wait(struct lane *lane, uint64_t page, struct patience *patience
  */
 uint64_t flight_gather(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t most,
                        bool write);
-/* Posts the flight being gathered, if any. */
+/* Posts the flight being gathered, if any; what is not taken is REMOTE again (unsent_pages). */
 void flight_send(struct fault_engine *engine, struct lane *lane);
 /* Lands at most `most` flights that have arrived (and a few more that came with them), waiting at
- * most timeout_ns for the first. Flights landed, or -errno. */
+ * most timeout_ns for the first read to end; 0 if that ended no flight. Flights landed, or -errno.
+ */
 int lane_land(struct fault_engine *engine, struct lane *lane, unsigned most, uint64_t timeout_ns);
 /* Sees to it that `page`, in flight on this lane, lands. 0 or -errno. Takes the lock itself. */
 int lane_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
@@ -117,10 +120,13 @@ void buffers_destroy(
 void lane_touched(struct fault_engine *engine, struct lane *lane, uint64_t page,
                   enum prefetch_cause cause, bool write);
 /* Gathers those of the pages that are remote (flight_send starts the last of them). Pages passed,
- * fewer than `pages` when there are no frames or buffers left. *marker (if not NULL and
- * MARKER_NONE): a page near the first one started that can tell whether it was touched. */
+ * fewer than `pages` when there are no frames or buffers left; lane_sent says how many of them were
+ * not given up again. *marker (if not NULL and MARKER_NONE): a page near the first one started that
+ * can tell whether it was touched. */
 uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t pages,
                     bool write, uint64_t *marker);
+/* Of `passed` pages, how many remain without what was given up since unsent_pages was `unsent`. */
+uint64_t lane_sent(const struct lane *lane, uint32_t unsent, uint64_t passed);
 /* Follows markers that were reached. True if any was. */
 bool lane_follow(struct fault_engine *engine, struct lane *lane);
 

@@ -27,17 +27,19 @@ static int pin_page(struct fault_context *context, uint64_t page, bool write)
 {
     struct fault_engine *engine = context->engine;
     struct patience patience = patience_begin(engine);
+    bool tired = false;
     for (;;) {
         int tried = pin_try(&engine->words[page], write);
         if (tried <= 0) {
             probe_pinned(context->lane, page);
             return tried;
         }
+        if (tired) /* only now: what came last may have come late, but it came */
+            return -ETIMEDOUT;
         int error = page_resolve(context, page, write, true, &patience);
         if (error) /* 1: never leaves, so needs no pin */
             return error < 0 ? error : 0;
-        if (patience_spend(&patience))
-            return -ETIMEDOUT;
+        tired = patience_spend(&patience) != 0;
     }
 }
 

@@ -9,6 +9,8 @@
 
 #include <errno.h>
 
+#define STEP_PAGES 16u /* pinned between two looks whether the pin was ended */
+
 static bool is_paged(const struct vm *vm)
 {
     return vm->config->local_bytes < vm->config->memory_bytes;
@@ -40,13 +42,10 @@ static void pin_remove(struct hints *hints, unsigned index)
     atomic_store(&hints->pin_count, last);
 }
 
+/* Of one that is there. */
 static void pin_end(struct hints *hints, unsigned index)
 {
-    struct guide_pin *pin = &hints->pins[index];
-    if (pin->coming) {
-        pin->ended = true;
-        return;
-    }
+    const struct guide_pin *pin = &hints->pins[index];
     fault_unpin(hints->vm->engine, pin->start >> EPT_PAGE_SHIFT, pin_pages(pin));
     pin_remove(hints, index);
 }
@@ -79,18 +78,49 @@ static int pin_begin(struct hints *hints, struct guide_pin *pin)
     return error;
 }
 
-/* `error`: it could not be pinned. */
+static bool pin_ended(struct hints *hints, const struct guide_pin *pin)
+{
+    pthread_mutex_lock(&hints->pin_lock);
+    bool ended = hints->pins[pin_index(hints, pin->ticket)].ended;
+    pthread_mutex_unlock(&hints->pin_lock);
+    return ended;
+}
+
+/* All of them or, with -errno, none: a pin that is being ended lets go of what it has. */
+static int pin_fetch(struct vcpu *vcpu, const struct guide_pin *pin)
+{
+    struct hints *hints = vcpu->vm->hints;
+    uint64_t first = pin->start >> EPT_PAGE_SHIFT, pages = pin_pages(pin), done = 0;
+    int error = 0;
+    while (done < pages && !error) {
+        uint64_t step = pages - done < STEP_PAGES ? pages - done : STEP_PAGES;
+        if (pages > STEP_PAGES) /* as far as may be, not only what this step waits for */
+            (void)fault_prefetch(vcpu->fault, first + done, pages - done);
+        error = fault_pin(vcpu->fault, first + done, step, false);
+        if (error)
+            break;
+        done += step;
+        if (pin_ended(hints, pin))
+            error = -ENOMEM; /* as if it had come after what ended it */
+    }
+    if (error)
+        fault_unpin(hints->vm->engine, first, done);
+    return error;
+}
+
+/* `error`: it could not be pinned, and none of its pages is. */
 static int pin_settle(struct hints *hints, const struct guide_pin *pin, int error)
 {
     pthread_mutex_lock(&hints->pin_lock);
     unsigned index = pin_index(hints, pin->ticket);
     hints->pins[index].coming = false;
-    if (error) {
-        pin_remove(hints, index);
-    } else if (hints->pins[index].ended) {
+    if (!error && hints->pins[index].ended) {
         pin_end(hints, index);
-        error = -ENOMEM; /* as if it had come after what ended it */
+        error = -ENOMEM;
+    } else if (error) {
+        pin_remove(hints, index);
     }
+    pthread_cond_broadcast(&hints->pin_settled);
     pthread_mutex_unlock(&hints->pin_lock);
     return error;
 }
@@ -101,8 +131,16 @@ static int pin_settle(struct hints *hints, const struct guide_pin *pin, int erro
  * or finds the entry:
  *
  *   coming -> there    pin_settle
- *   coming -> ended    guide_pins_drop; pin_settle then unpins at once
+ *   coming -> ended    guide_pins_drop, which waits: the pinning thread gives up at its next step
+ *   ended  -> gone     pin_settle, after the last of its pages was let go
  *   there  -> gone     guide_pins_drop, guide_unpin
+ *
+ * The wait is what makes it safe to let go page by page. A page that the host kernel fills is
+ * counted in the range but not pinned (fault_pin), and its word shows none as long as it is mapped
+ * so. Were the range free to be mapped anew meanwhile, the same word could hold another request's
+ * pin, or the lane of a fetch, and the unpinning would take that. The pinning thread needs the
+ * table of mappings for reading only, never `change`, which the one who waits holds; and each of
+ * its pages comes, or fails, in bounded time.
  */
 int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
 {
@@ -118,7 +156,7 @@ int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
     if (!mm_allows(vm->mm, pin.start, pin.end - pin.start, EPT_READ))
         error = -ENOMEM;
     if (!error)
-        error = fault_pin(vcpu->fault, pin.start >> EPT_PAGE_SHIFT, pin_pages(&pin), false);
+        error = pin_fetch(vcpu, &pin);
     error = pin_settle(vm->hints, &pin, error);
     if (error == -EFAULT || error == -EBUSY)
         return -ENOMEM;
@@ -147,14 +185,31 @@ int64_t guide_unpin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
     return error;
 }
 
+/* Ends those that overlap and were begun up to `ticket`. True if one of them is still coming. */
+static bool pins_end(struct hints *hints, gpa_t start, gpa_t end, uint64_t ticket)
+{
+    bool coming = false;
+    for (unsigned i = atomic_load(&hints->pin_count); i-- > 0;) {
+        struct guide_pin *pin = &hints->pins[i];
+        if (pin->start >= end || pin->end <= start || pin->ticket > ticket)
+            continue;
+        if (pin->coming)
+            coming = pin->ended = true;
+        else
+            pin_end(hints, i);
+    }
+    return coming;
+}
+
 void guide_pins_drop(struct hints *hints, gpa_t start, gpa_t end)
 {
     if (!hints || atomic_load(&hints->pin_count) == 0)
         return;
     pthread_mutex_lock(&hints->pin_lock);
-    for (unsigned i = atomic_load(&hints->pin_count); i-- > 0;) {
-        if (hints->pins[i].start < end && hints->pins[i].end > start)
-            pin_end(hints, i);
-    }
+    /* Not those begun while it waits: they find the range as it is then, and could go on for ever.
+     */
+    uint64_t ticket = hints->pin_tickets;
+    while (pins_end(hints, start, end, ticket))
+        pthread_cond_wait(&hints->pin_settled, &hints->pin_lock);
     pthread_mutex_unlock(&hints->pin_lock);
 }

@@ -329,6 +329,7 @@ int hints_create(struct hints **out, struct vm *vm)
     hints->spin_ns = SPIN_MIN_NS;
     pthread_mutex_init(&hints->lock, NULL);
     pthread_mutex_init(&hints->pin_lock, NULL);
+    pthread_cond_init(&hints->pin_settled, NULL);
     hints->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (hints->doorbell_fd < 0) {
         int error = -errno;
@@ -377,5 +378,6 @@ void hints_destroy(struct hints *hints)
         close(hints->doorbell_fd);
     pthread_mutex_destroy(&hints->lock);
     pthread_mutex_destroy(&hints->pin_lock);
+    pthread_cond_destroy(&hints->pin_settled);
     free(hints);
 }

@@ -56,7 +56,7 @@ struct hint_counters {
 struct guide_pin {
     gpa_t start, end;
     uint64_t ticket;    /* finds it again: entries move */
-    bool coming, ended; /* being pinned, without the lock; ... and to be undone at once */
+    bool coming, ended; /* being pinned, without the lock; ... and to be given up */
 };
 #define GUIDE_PINS_MAX 1024u
 
@@ -86,6 +86,7 @@ struct hints {
     struct fault_chain *chains; /* HINT_CHAINS; made with the first one; owner NULL: free */
 
     pthread_mutex_t pin_lock;
+    pthread_cond_t pin_settled; /* one that was coming is there, or gone */
     struct guide_pin pins[GUIDE_PINS_MAX];
     atomic_uint pin_count;
     uint64_t pinned_pages, pin_tickets;

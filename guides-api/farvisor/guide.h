@@ -45,7 +45,7 @@ int guide_will_not_need(const void *start, size_t bytes);
 /*
  * guide_pin - bring pages here and keep them. At most a quarter of --local for the whole program;
  * -EDQUOT beyond. Ends with guide_unpin of the same range, or when any part is unmapped or
- * discarded. Natively mlock.
+ * discarded: one that is under way then fails with -ENOMEM. Natively mlock.
  */
 int guide_pin(const void *start, size_t bytes);
 int guide_unpin(const void *start, size_t bytes);

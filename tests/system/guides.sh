@@ -100,7 +100,7 @@ test_guide_works_natively() {
     "$GUESTS/guide_reads" 16 1 >out 2>err || fail "$(cat err)"
 }
 
-# An unmapping does not wait for a pin.
+# An unmapping does not wait for the pins of other memory, and ends its own.
 test_pins_keep_nobody_waiting() {
     local mode
     for mode in exit uffd; do
