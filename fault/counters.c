@@ -116,6 +116,9 @@ static void counters_from_engine(struct fault_counters *out, struct fault_engine
     out->evicted_pages = engine->clock.evicted;
     out->evicted_clean_pages = engine->evicted_clean;
     out->evicted_zero_pages = engine->evicted_zero;
+    out->evicted_dead_pages = engine->evicted_dead;
+    out->unwritten_bytes = engine->unwritten_bytes;
+    out->unread_bytes = engine->unread_bytes;
     out->rescued_pages = engine->rescued;
     out->active_pages = engine->clock.active_pages;
     out->resident_pages = engine->resident_pages;

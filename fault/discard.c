@@ -159,6 +159,8 @@ int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages, 
     struct fault_engine *engine = context->engine;
     if (page >= engine->span_pages || pages > engine->span_pages - page)
         return -EFAULT;
+    if (unmapped)
+        live_unmapped(engine, page, pages);
     for (uint64_t end = page + pages, next; page < end; page = next) {
         next = fault_next_existing(engine, page, end);
         /* What has no state here may still have memory: the host kernel fills unpaged pages. */

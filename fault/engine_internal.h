@@ -3,6 +3,7 @@
 #ifndef FARVISOR_FAULT_INTERNAL_H
 #define FARVISOR_FAULT_INTERNAL_H
 
+#include "farvisor/hints.h"
 #include "fault/clock.h"
 #include "fault/fault.h"
 #include "fault/lane.h"
@@ -12,12 +13,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define FILL_MAX_PAGES 256u /* most pages one first touch fills */
-#define BLOCK_LOCKS    64u
-#define CONTEXTS_MAX   (FV_VCPU_MAX + 64u)
-#define SAMPLE_PAGES   8u /* one page in so many tells whether prefetches are used */
-#define SAMPLE_HISTORY 64 /* ... averaged over about so many */
-#define RECLAIMERS_MAX 4u
+#define FILL_MAX_PAGES  256u /* most pages one first touch fills */
+#define LIVE_UNIT_BYTES ((unsigned)FV_HEAP_UNIT_BYTES)
+#define BLOCK_LOCKS     64u
+#define CONTEXTS_MAX    (FV_VCPU_MAX + 64u)
+#define SAMPLE_PAGES    8u /* one page in so many tells whether prefetches are used */
+#define SAMPLE_HISTORY  64 /* ... averaged over about so many */
+#define RECLAIMERS_MAX  4u
 
 _Static_assert(BLOCK_PAGES == RDMA_SLAB_PAGES, "a block's copies live in one slab");
 
@@ -61,6 +63,14 @@ struct whereabouts {
 struct reclaimer;
 struct lander;
 
+/* Where the guest's allocator keeps what lives in its heap; set once (live.c). */
+struct live_map {
+    _Atomic uint64_t claimed; /* somebody has set it; never cleared */
+    _Atomic uint64_t pages;   /* of the heap, 0: none (any more); written last */
+    uint64_t first_page;
+    gpa_t map;
+};
+
 struct fault_engine {
     struct fault_config config;
     struct ept *ept;
@@ -79,6 +89,7 @@ struct fault_engine {
 
     struct clock clock;
     atomic_uint departures; /* evictions that made pages REMOTE: the last number given */
+    struct live_map live;
 
     atomic_int error; /* sticky -errno of far memory */
     int error_fd;     /* eventfd: written with the first error */
@@ -98,6 +109,7 @@ struct fault_engine {
     struct reclaimer *reclaimer;
     struct event_threads *events;
 
+    _Atomic uint64_t evicted_dead, unwritten_bytes, unread_bytes; /* live.c's savings */
     _Atomic uint64_t evicted_clean, evicted_zero, rescued, prefetched, refaults, distrusted;
     _Atomic uint64_t samples_used, samples_wasted;
     atomic_uint accuracy; /* of recent samples, in 1/65536 */
@@ -178,6 +190,26 @@ int install_failed(struct fault_engine *engine, uint64_t page, int error);
 int run_land(struct fault_engine *engine, uint64_t page, uint64_t pages, const void *data,
              bool write, bool prefetched);
 
+/* ---- live.c: what of a page travels ---- */
+#define LIVE_SEGMENTS 3u
+struct live_page {
+    unsigned count; /* segments, in order; 0: nothing on the page lives */
+    uint32_t bytes; /* in all */
+    struct {
+        uint16_t start, bytes;
+    } of[LIVE_SEGMENTS];
+};
+/* The caller has the page in EVICTING, protected, or in FETCHING. In doubt all of it. */
+void live_page_read(struct fault_engine *engine, uint64_t page, struct live_page *out);
+/* The part of it that only computes: a bit for each 16 bytes. */
+void live_segments(const uint64_t bits[4], struct live_page *out);
+/* Reads of what lives of a page, each to its place in `to`, whose rest is zeroed. How many; 0:
+ * nothing has to be read. Their cookie is the page. */
+unsigned live_reads(struct fault_engine *engine, uint64_t page, uint8_t *to,
+                    struct rdma_request requests[LIVE_SEGMENTS]);
+/* The program gave these addresses up: if the heap or its map was there, it is forgotten. */
+void live_unmapped(struct fault_engine *engine, uint64_t page, uint64_t pages);
+
 /* ---- pin.c ---- */
 /* 0: pinned; 1: not resident now; -EBUSY: too many pins. */
 int pin_try(ept_word_t *word, bool write);
@@ -230,6 +262,26 @@ void lander_wake(struct fault_engine *engine);
 /* ---- reclaim.c ---- */
 int reclaimer_start(struct fault_engine *engine);
 void reclaimer_stop(struct fault_engine *engine);
+
+/* ---- writer.c: write-backs of one block at a time ---- */
+struct writer {
+    struct fault_engine *engine;
+    struct rdma_queue *queue;
+    uint8_t *buffer; /* one block, for transports that cannot send guest memory */
+    uint64_t first;  /* block's first page */
+    unsigned inflight;
+    uint32_t start, bytes; /* what is to be written next, in the block; 0 bytes: nothing */
+};
+/* 0 or -errno; writer_destroy in any case. Of a zeroed struct. */
+int writer_create(struct writer *writer, struct fault_engine *engine);
+void writer_destroy(struct writer *writer);
+void writer_begin(struct writer *writer, uint64_t first_page);
+/* Bytes of the block to be written, in ascending order. They stay as they are until the end. */
+int writer_add(struct writer *writer, uint32_t start, uint32_t bytes);
+/* Posts what was added last. */
+int writer_flush(struct writer *writer);
+/* Waits for all of them. */
+int writer_finish(struct writer *writer);
 
 /* ---- evict.c ---- */
 struct evictor;

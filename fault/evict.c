@@ -5,8 +5,8 @@
  *
  *   1. claim     LOCAL -> EVICTING where nothing is pinned
  *   2. protect   no store gets through any more; the D bit is final from here
- *   3. classify  clean (drop), zero (forget), else write back
- *   4. write     one-sided writes straight from guest memory, all runs in flight at once
+ *   3. classify  clean (drop), zero or dead (forget), else write back what lives
+ *   4. write     one-sided writes straight from guest memory, all extents in flight at once
  *   5. decide    EVICTING -> DROPPING, or back to LOCAL if a writer or a pin asked (RESCUE)
  *   6. drop      free the frames, clear D, take an epoch (engine.c), then -> REMOTE or ABSENT
  *
@@ -25,17 +25,16 @@ enum fate { FATE_NONE, FATE_COPY_VALID, FATE_FORGET, FATE_WRITE };
 
 struct evictor {
     struct fault_engine *engine;
-    struct rdma_queue *queue;
-    uint8_t *buffer; /* one block, for transports that cannot send guest memory */
-    bool began;      /* copies_begin was called and is not settled */
-    int error;       /* of a write-back that was posted */
-    unsigned inflight, active;
+    struct writer writer;
+    bool began; /* copies_begin was called and is not settled */
+    int error;  /* of a write-back that was posted */
+    unsigned active;
     uint64_t first;  /* block's first page */
     uint64_t set[8]; /* pages at work, a bit each */
     uint8_t fate[BLOCK_PAGES];
+    struct live_page live[BLOCK_PAGES]; /* of those to be written */
 };
 
-#define EVICT_QUEUE_DEPTH 64u
 /* Departure numbers wrap. One is later than another by less than this, far more than there can be
  * in the time of one publish(); what seems later by more was left at the block before the wrap. */
 #define DEPARTED_AHEAD (1u << 30)
@@ -62,13 +61,7 @@ int evictor_create(struct fault_engine *engine, struct evictor **out)
     if (!evictor)
         return -ENOMEM;
     evictor->engine = engine;
-    struct rdma_node *node = engine->config.node;
-    int error = rdma_queue_create(node, RDMA_QUEUE_WRITEBACK, EVICT_QUEUE_DEPTH, &evictor->queue);
-    if (!error && rdma_needs_buffer(node)) {
-        void *buffer;
-        error = rdma_buffer_alloc(node, (size_t)BLOCK_PAGES * EPT_PAGE_BYTES, &buffer);
-        evictor->buffer = error ? NULL : buffer;
-    }
+    int error = writer_create(&evictor->writer, engine);
     if (error)
         evictor_destroy(evictor);
     else
@@ -80,10 +73,7 @@ void evictor_destroy(struct evictor *evictor)
 {
     if (!evictor)
         return;
-    rdma_queue_destroy(evictor->queue);
-    if (evictor->buffer)
-        rdma_buffer_free(evictor->engine->config.node, evictor->buffer,
-                         (size_t)BLOCK_PAGES * EPT_PAGE_BYTES);
+    writer_destroy(&evictor->writer);
     free(evictor);
 }
 
@@ -165,6 +155,12 @@ static enum fate classify_page(struct evictor *evictor, uint64_t page)
     struct fault_engine *engine = evictor->engine;
     uint64_t word = atomic_load(&engine->words[page]);
     bool dirty = word & EPT_DIRTY || ept_dirty(engine->ept, page);
+    struct live_page *live = &evictor->live[page - evictor->first];
+    live_page_read(engine, page, live); /* stores are stopped: later objects will fault (live.c) */
+    if (!live->count) {
+        atomic_fetch_add_explicit(&engine->evicted_dead, 1, memory_order_relaxed);
+        return FATE_FORGET;
+    }
     if (!dirty && word & EPT_COPY)
         return FATE_COPY_VALID;
     if (!dirty && word & EPT_FILE)
@@ -189,64 +185,23 @@ static unsigned classify(struct evictor *evictor)
 
 /* ---- 4: write ---- */
 
-/*
- * Takes finished write-backs, waiting for one. 0 or -errno. The queue itself gives a node that does
- * not answer up, and says so; it does not count the time for which we were stopped, and neither may
- * we: libfabric moves bytes only while it is asked, so after a SIGSTOP the first look finds
- * nothing.
- */
-static int collect(struct evictor *evictor)
-{
-    struct patience patience = patience_begin(evictor->engine);
-    struct rdma_completion done[16];
-    int got, error = 0;
-    do {
-        got = rdma_queue_poll(evictor->queue, done, 16, PATIENCE_SLICE_NS);
-        error = got ? 0 : patience_spend(&patience);
-    } while (!got && !error);
-    if (got <= 0)
-        return got < 0 ? got : error;
-    for (int i = 0; i < got; i++)
-        if (done[i].status)
-            return done[i].status;
-    evictor->inflight -= (unsigned)got;
-    return 0;
-}
-
-static int post(struct evictor *evictor, unsigned i, unsigned n)
-{
-    void *local = ept_hva(evictor->engine->ept, (evictor->first + i) << EPT_PAGE_SHIFT);
-    if (evictor->buffer) {
-        uint8_t *copy = evictor->buffer + (size_t)i * EPT_PAGE_BYTES;
-        memcpy(copy, local, (size_t)n * EPT_PAGE_BYTES);
-        local = copy;
-    }
-    struct rdma_request request = {
-        .op = RDMA_WRITE, .pages = n, .page = evictor->first + i, .local = local, .cookie = i};
-    for (;;) {
-        int posted = rdma_queue_post(evictor->queue, &request, 1);
-        if (posted < 0)
-            return posted;
-        if (posted == 1) {
-            evictor->inflight++;
-            return 0;
-        }
-        int error = evictor->inflight ? collect(evictor) : -EIO;
-        if (error)
-            return error;
-    }
-}
-
 static int write_back(struct evictor *evictor)
 {
+    uint64_t unwritten = 0;
     int error = 0;
-    for (unsigned i = 0, n; i < BLOCK_PAGES && !error; i += n ? n : 1) {
-        for (n = 0; i + n < BLOCK_PAGES && evictor->fate[i + n] == FATE_WRITE &&
-                    in_set(evictor->set, i + n);)
-            n++;
-        if (n)
-            error = post(evictor, i, n);
+    for (unsigned i = 0; i < BLOCK_PAGES && !error; i++) {
+        const struct live_page *live = &evictor->live[i];
+        if (evictor->fate[i] != FATE_WRITE || !in_set(evictor->set, i))
+            continue;
+        for (unsigned j = 0; j < live->count && !error; j++)
+            error = writer_add(&evictor->writer, i * EPT_PAGE_BYTES + live->of[j].start,
+                               live->of[j].bytes);
+        unwritten += EPT_PAGE_BYTES - live->bytes;
     }
+    if (!error)
+        error = writer_flush(&evictor->writer);
+    if (unwritten)
+        atomic_fetch_add(&evictor->engine->unwritten_bytes, unwritten);
     return error;
 }
 
@@ -341,7 +296,8 @@ int64_t evictor_begin(struct evictor *evictor, uint64_t first_page, const uint64
     struct fault_engine *engine = evictor->engine;
     evictor->first = first_page;
     evictor->began = false;
-    evictor->inflight = evictor->active = 0;
+    evictor->active = 0;
+    writer_begin(&evictor->writer, first_page);
     unsigned claimed = claim(evictor, candidates);
     if (!claimed)
         return 0;
@@ -358,8 +314,8 @@ int64_t evictor_finish(struct evictor *evictor)
 {
     struct fault_engine *engine = evictor->engine;
     int error = evictor->error;
-    while (evictor->inflight && !error)
-        error = collect(evictor);
+    if (!error)
+        error = writer_finish(&evictor->writer);
     if (error) {
         /* Nothing was given up yet: every page is still here, and stays. */
         rescue_all(evictor);

@@ -70,6 +70,9 @@ struct fault_counters {
     uint64_t evicted_pages;
     uint64_t evicted_clean_pages; /* ... dropped without a write */
     uint64_t evicted_zero_pages;  /* ... that held only zeroes */
+    uint64_t evicted_dead_pages;  /* ... on which nothing lived (live.c) */
+    uint64_t unwritten_bytes;     /* not sent with written pages, because they were dead */
+    uint64_t unread_bytes;        /* not asked for with fetched pages, likewise */
     uint64_t rescued_pages;       /* eviction given up: touched meanwhile */
     uint64_t discarded_pages;
     uint64_t frame_waits;    /* faults that had to wait for the reclaimer */
@@ -160,6 +163,16 @@ int fault_discard(struct fault_context *context, uint64_t page, uint64_t pages, 
 bool fault_page_exists(const struct fault_engine *engine, uint64_t page);
 /* First page in [page, end) that exists, or `end`. Skips untouched 2 MiB blocks quickly. */
 uint64_t fault_next_existing(const struct fault_engine *engine, uint64_t page, uint64_t end);
+
+/* ---- live.c ---- */
+
+/*
+ * fault_live_map - from now on only live bytes of the heap travel; `map` has a bit for each
+ * FV_HEAP_UNIT_BYTES of it (farvisor/hints.h). Nothing there is trusted or touched before it is
+ * resident. Ends when the heap or the map is unmapped. 0; -EINVAL: not page aligned, empty or
+ * beyond the address space; -EBUSY: there was one already. Any thread.
+ */
+int fault_live_map(struct fault_engine *engine, gpa_t heap, uint64_t bytes, gpa_t map);
 
 /* ---- hints.c: advice, which never waits for the memory node nor for frames ---- */
 

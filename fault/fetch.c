@@ -38,7 +38,7 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
 {
     struct fault_engine *engine = context->engine;
     uint64_t start_ns = clock_now_ns();
-    int error = lane_demand_post(engine, lane, page);
+    int error = lane_demand_post(engine, lane, page, patience);
     if (error)
         return error;
     probe_fetch_demand(page);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lanes: demand reads, and what to fetch ahead when (lane.h says who may do what). */
+/* Lanes: what to fetch ahead when (lane.h says who may do what). */
 #include "fault/engine_internal.h"
 #include "support.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define DEMAND_DEPTH   4u
 #define AHEAD_MAX      (LANE_FLIGHTS * FLIGHT_PAGES)
 #define AHEAD_SHARE    16u      /* most pages ahead of one touch: a sixteenth of the host's share */
 #define MARKER_LIFE_NS 5000000u /* without any being reached; then the next miss has to tell */
@@ -40,58 +39,6 @@ void lanes_destroy(struct fault_engine *engine)
         pthread_mutex_destroy(&lane->lock);
     }
     buffers_destroy(engine); /* no queue is left whose reads could write into them */
-}
-
-/* ---- demand ---- */
-
-static int demand_open(struct fault_engine *engine, struct lane *lane)
-{
-    void *buffer;
-    if (lane->demand)
-        return 0;
-    int error = rdma_buffer_alloc(engine->config.node, EPT_PAGE_BYTES, &buffer);
-    if (error)
-        return error;
-    error = rdma_queue_create(engine->config.node, RDMA_QUEUE_DEMAND, DEMAND_DEPTH, &lane->demand);
-    if (!error) {
-        lane->demand_buffer = buffer;
-        return 0;
-    }
-    rdma_buffer_free(engine->config.node, buffer, EPT_PAGE_BYTES);
-    return fault_fail_told(engine, error);
-}
-
-int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page)
-{
-    int error = demand_open(engine, lane);
-    if (error)
-        return error;
-    struct rdma_request request = {
-        .op = RDMA_READ, .pages = 1, .page = page, .local = lane->demand_buffer, .cookie = page};
-    int posted = rdma_queue_post(lane->demand, &request, 1);
-    return posted == 1 ? 0 : posted < 0 ? posted : -EIO;
-}
-
-/*
- * What was waited for before the read was posted may have used `patience` up, which is no reason to
- * give up a node that is answering: a read has a patience of its own, and the queue ends it sooner
- * (one timeout, when nothing came). The caller's is charged all the same.
- */
-int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page,
-                     struct patience *patience)
-{
-    struct rdma_completion completion;
-    struct patience own = patience_begin(engine);
-    for (;;) {
-        int got = rdma_queue_poll(lane->demand, &completion, 1, PATIENCE_SLICE_NS);
-        if (got < 0)
-            return got;
-        if (got == 1) /* any other cookie would be the answer to a question given up: wrong bytes */
-            return completion.cookie == page ? completion.status : -EIO;
-        (void)patience_spend(patience);
-        if (patience_spend(&own))
-            return -ETIMEDOUT;
-    }
 }
 
 /* ---- ahead ---- */

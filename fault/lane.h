@@ -59,9 +59,10 @@ struct flight {
 struct lane {
     unsigned index;
 
-    pthread_mutex_t demand_lock; /* the two below */
+    pthread_mutex_t demand_lock; /* the three below */
     struct rdma_queue *demand;   /* made when first used */
     uint8_t *demand_buffer;      /* one page */
+    unsigned demand_parts;       /* requests out for it */
 
     pthread_mutex_t lock; /* everything below; released while a flight lands */
     struct rdma_queue *prefetch;
@@ -88,8 +89,10 @@ struct buffers {
 int lanes_create(struct fault_engine *engine);
 void lanes_destroy(struct fault_engine *engine);
 
-/* Reads one page on the demand queue into demand_buffer. Caller holds demand_lock for both. */
-int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page);
+/* demand.c: reads one page on the demand queue into demand_buffer. Caller holds demand_lock for
+ * both. */
+int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page,
+                     struct patience *patience);
 int lane_demand_wait(struct fault_engine *engine, struct lane *lane, uint64_t page,
                      struct patience *patience);
 

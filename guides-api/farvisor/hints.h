@@ -57,6 +57,15 @@
 #define FV_GUIDE_UNPIN     3 /* (gpa, bytes) -> 0; -EINVAL: no pin of exactly these pages */
 #define FV_GUIDE_RESIDENCY 4 /* (gpa, bytes, *vector) -> 0; a byte a page, FV_PAGE_* */
 #define FV_GUIDE_OFF       5 /* (why, *name, bytes) -> 0; this thread's guides are off: one warning */
+#define FV_GUIDE_HEAP      6 /* (gpa, bytes, map) -> 0; -EBUSY: there is one; -EOPNOTSUPP: unwanted */
+
+/*
+ * FV_GUIDE_HEAP: of the heap [gpa, gpa + bytes), page aligned, only bytes that live travel. The bit
+ * of its byte b is bit (b / FV_HEAP_UNIT_BYTES) % 64 of the 64-bit word at map + 8 * (b / 1024),
+ * set at least from before the first store to an object until its last load (docs/allocator.md).
+ * Bytes whose bit is clear may read as anything.
+ */
+#define FV_HEAP_UNIT_BYTES 16
 
 /* Why a guide was switched off. */
 #define FV_OFF_CRASH 1
