@@ -71,6 +71,7 @@ FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 GUEST_IMAGE := $(B)/farvisor-guest.elf
 -include guest-os/guest.mk
 include guides-api/guide/guide.mk
+include guides-api/alloc/alloc.mk
 -include tests/guests/guests.mk
 -include tests/bench/bench.mk
 
@@ -81,7 +82,7 @@ help: ## this text
 	@printf '\nVariables: V=1  SANITIZE=address,undefined|thread  WERROR=1  PREFIX=  DESTDIR=  JOBS=\n'
 
 .PHONY: all
-all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) $(GUIDE_LIBRARIES) ## build farvisor, memserver, the guest image and libfarguide
+all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) $(GUIDE_LIBRARIES) $(ALLOC_SHARED) ## build farvisor, memserver, the guest image, libfarguide and libfaralloc
 
 # --- rules ---
 $(B)/obj/%.c.o: %.c
@@ -233,6 +234,7 @@ install: all ## install below DESTDIR and PREFIX (default /usr/local)
 	    $(GUIDE_LIBDIR)/pkgconfig
 	install -m 755 $(PROGRAMS) $(BINDIR)
 	install -m 644 $(GUEST_IMAGE) $(LIBDIR)
+	install -m 755 $(ALLOC_SHARED) $(LIBDIR)
 	install -m 644 $(MAN_PAGES) $(MANDIR)
 	install -m 644 $(MAN3_PAGES) $(MAN3DIR)
 	install -m 644 $(GUIDE_HEADERS) $(GUIDE_INCLUDEDIR)

@@ -53,6 +53,7 @@ curl                # tests: unmodified program on the network
 redis-tools         # tests: a server (the same binary as redis-server, without its service) and clients
 jq                  # tests read --stats with it
 file                # tests: unmodified program
+libmimalloc-dev     # libfaralloc: what it does not serve itself
 libsnappy-dev       # benchmark: snappy
 libsqlite3-dev      # benchmark: analytics in SQL
 gnuplot-nox         # benchmark: plots
