@@ -67,6 +67,10 @@ int cli_env_defaults(struct cli *cli);
 
 /* ---- cli_guides.c ---- */
 int cli_set_guide(void *cli, const char *value);
+int cli_set_allocator(void *cli, const char *value);
+/* Shows the folder of host file `path` and appends the file's guest name to LD_PRELOAD. `number`:
+ * of the folder, as the guest sees it. 0 or -errno after one message. */
+int cli_preload(struct cli *cli, const char *path, size_t number);
 int cli_set_guide_accuracy(void *cli, const char *value);
 int cli_set_guide_time(void *cli, const char *value);
 /* Puts the guides where the program's ld.so loads them. 0 or -EINVAL after one message. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * --guide and its limits. A guide is loaded by the program's own ld.so (LD_PRELOAD), after the
- * library that all guides share. Their folders are shown to the program, read-only, at names of
- * their own, so that a guide may lie anywhere and never changes what the program sees elsewhere.
+ * --guide and its limits, and --allocator. A guide is loaded by the program's own ld.so
+ * (LD_PRELOAD), after the library that all guides share; so is the allocator. Their folders are
+ * shown to the program, read-only, at names of their own, so that a guide may lie anywhere and
+ * never changes what the program sees elsewhere.
  */
 #include "vmm/cli.h"
 
@@ -14,10 +15,10 @@
 #include <unistd.h>
 
 #define GUIDES_MAX  16u
+#define ALLOCATOR   (GUIDES_MAX + 1) /* number of its folder */
 #define GUEST_PLACE "/.farvisor/guides"
 
-/* Shows the folder of host file `path` and appends the file's guest name to LD_PRELOAD. */
-static int guide_place(struct cli *cli, const char *path, size_t number)
+int cli_preload(struct cli *cli, const char *path, size_t number)
 {
     char grant[PATH_MAX + 64], *longer;
     const char *slash = strrchr(path, '/');
@@ -29,7 +30,7 @@ static int guide_place(struct cli *cli, const char *path, size_t number)
         return -EINVAL;
     if (asprintf(&longer, "%s%s" GUEST_PLACE "/%zu/%s", before, cli->preload ? ":" : "", number,
                  slash + 1) < 0) {
-        message_error("--guide %s: out of memory", path);
+        message_error("%s: cannot be preloaded: out of memory", path);
         return -ENOMEM;
     }
     free(cli->preload);
@@ -52,7 +53,7 @@ static int library_place(struct cli *cli)
     /* Its soname, not what a link stands for: ld.so compares names. */
     char *name = strrchr(real, '/') + 1;
     snprintf(name, sizeof(real) - (size_t)(name - real), "%s", INSTALL_GUIDE_NAME);
-    return guide_place(cli, real, 0);
+    return cli_preload(cli, real, 0);
 }
 
 int cli_set_guide(void *config, const char *value)
@@ -75,7 +76,31 @@ int cli_set_guide(void *config, const char *value)
     }
     if (cli->config.guide_count == 0 && library_place(cli))
         return -EINVAL;
-    return guide_place(cli, path, ++cli->config.guide_count) ? -EINVAL : 0;
+    return cli_preload(cli, path, ++cli->config.guide_count) ? -EINVAL : 0;
+}
+
+int cli_set_allocator(void *config, const char *value)
+{
+    struct cli *cli = config;
+    char path[PATH_MAX], real[PATH_MAX];
+    bool whole = strcmp(value, "far,whole-pages") == 0;
+
+    cli->config.allocator = value;
+    cli->config.whole_pages = whole;
+    if (strcmp(value, "own") == 0)
+        return 0;
+    if (!whole && strcmp(value, "far") != 0) {
+        message_error("--allocator %s: not own, far or far,whole-pages", value);
+        return -EINVAL;
+    }
+    int error = install_find(INSTALL_ALLOC_VARIABLE, INSTALL_ALLOC_NAME, path, sizeof(path));
+    if (!error && !realpath(path, real))
+        error = -errno;
+    if (error) {
+        message_error("--allocator: cannot find %s: %s", INSTALL_ALLOC_NAME, strerror(-error));
+        return -EINVAL;
+    }
+    return cli_preload(cli, real, ALLOCATOR) ? -EINVAL : 0;
 }
 
 static int percent_set(const char *option, const char *value, uint32_t *percent)
@@ -114,14 +139,14 @@ int cli_guides_finish(struct cli *cli)
         return 0;
     if (own && *own) {
         if (asprintf(&both, "%s:%s", cli->preload, own) < 0) {
-            message_error("--guide: out of memory");
+            message_error("LD_PRELOAD: out of memory");
             return -EINVAL;
         }
         free(cli->preload);
         cli->preload = both;
     }
     if (cli_env_put(cli, cli->preload)) {
-        message_error("--guide: out of memory");
+        message_error("LD_PRELOAD: out of memory");
         return -EINVAL;
     }
     return 0;

@@ -129,6 +129,7 @@ int cli_completion(int argc, char **argv)
           "        --prefetch) word='none readahead trend auto' ;;\n"
           "        --polling) word='auto on off' ;;\n"
           "        --net) word='none host' ;;\n"
+          "        --allocator) word='own far far,whole-pages' ;;\n"
           "        --stats|--trace|--dir|-d|--workdir|-w|--guide)\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
           "            return ;;\n"
@@ -177,6 +178,7 @@ void cli_config_dump(const struct run_config *config)
     printf("workdir=%s\n", config->workdir ? config->workdir : "");
     printf("stats=%s\n", config->stats_path ? config->stats_path : "");
     printf("trace=%s\n", config->trace_path ? config->trace_path : "");
+    printf("allocator=%s\n", config->allocator);
     printf("guides=%zu\n", config->guide_count);
     printf("guide_accuracy_percent=%u\n", config->guide_accuracy_percent);
     printf("guide_time_percent=%u\n", config->guide_time_percent);

@@ -100,6 +100,18 @@ static int64_t guide_off(struct vcpu *vcpu, uint64_t why, gpa_t from, uint64_t b
     return 0;
 }
 
+/* What the allocator says is only ever about the guest's own pages: fault_live_map checks the rest.
+ */
+static int64_t guide_heap(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa_t map)
+{
+    struct vm *vm = vcpu->vm;
+    if (vm->config->whole_pages)
+        return -EOPNOTSUPP;
+    if (vm->config->local_bytes == vm->config->memory_bytes) /* nothing travels */
+        return 0;
+    return fault_live_map(vm->engine, gpa, bytes, map);
+}
+
 int64_t guide_call(struct vcpu *vcpu, const uint64_t args[6])
 {
     switch (args[0]) {
@@ -115,6 +127,8 @@ int64_t guide_call(struct vcpu *vcpu, const uint64_t args[6])
         return guide_residency(vcpu, args[1], args[2], args[3]);
     case FV_GUIDE_OFF:
         return guide_off(vcpu, args[1], args[2], args[3]);
+    case FV_GUIDE_HEAP:
+        return guide_heap(vcpu, args[1], args[2], args[3]);
     default:
         return -EINVAL;
     }

@@ -75,6 +75,12 @@ static int elf_check(struct vm *vm, int fd, const char *name)
             "%s: cannot run with --guide: a static program, and guides are loaded by ld.so", name);
         return EXIT_NOT_RUNNABLE;
     }
+    if (!interpreter[0] && strcmp(vm->config->allocator, "own") != 0) {
+        message_error("%s: cannot run with --allocator %s: a static program, and the allocator is "
+                      "loaded by ld.so",
+                      name, vm->config->allocator);
+        return EXIT_NOT_RUNNABLE;
+    }
     int error = interpreter[0] ? hostio_host_path(vm->io, interpreter, host, sizeof(host)) : 0;
     if (error) {
         message_error("%s: cannot run: its interpreter %s: %s", name, interpreter,

@@ -72,6 +72,8 @@ struct run_config {
     const char *trace_path; /* NULL: none */
     uint64_t timeout_ns;    /* longest wait on a memory node */
     bool progress;
+    const char *allocator;           /* "own", "far", ...; it is in LD_PRELOAD */
+    bool whole_pages;                /* what the allocator knows of its pages is not wanted */
     size_t guide_count;              /* how many --guide; they are in LD_PRELOAD */
     uint32_t guide_accuracy_percent; /* fewer of the hinted pages used: hints are switched off */
     uint32_t guide_time_percent;     /* most of a thread's time that guides may take */
@@ -366,6 +368,8 @@ int sandbox_calls(const struct vm *vm);
 #define INSTALL_MEMSERVER_NAME     "memserver"
 #define INSTALL_GUIDE_VARIABLE     "FARVISOR_GUIDE_LIB"
 #define INSTALL_GUIDE_NAME         "libfarguide.so.0"
+#define INSTALL_ALLOC_VARIABLE     "FARVISOR_ALLOC_LIB"
+#define INSTALL_ALLOC_NAME         "libfaralloc.so"
 /* Where `name` is, unless the environment variable says it. 0, -ENOENT, -EACCES, -ENAMETOOLONG. */
 int install_find(const char *variable, const char *name, char *path, size_t bytes);
 
