@@ -9,7 +9,7 @@
 #include <errno.h>
 
 #define DEMAND_DEPTH 4u
-_Static_assert(DEMAND_DEPTH >= LIVE_SEGMENTS, "a demand is posted at once");
+_Static_assert(DEMAND_DEPTH > LIVE_SEGMENTS, "a demand is posted at once");
 
 static int demand_open(struct fault_engine *engine, struct lane *lane)
 {
@@ -56,11 +56,12 @@ static int demand_collect(struct lane *lane, uint64_t page, struct patience *own
 int lane_demand_post(struct fault_engine *engine, struct lane *lane, uint64_t page,
                      struct patience *patience)
 {
-    struct rdma_request requests[LIVE_SEGMENTS];
+    struct rdma_request requests[DEMAND_DEPTH];
     int error = demand_open(engine, lane);
     if (error)
         return error;
-    unsigned count = live_reads(engine, page, lane->demand_buffer, requests), done = 0;
+    unsigned count = live_reads(engine, page, 1, lane->demand_buffer, page, requests, DEMAND_DEPTH),
+             done = 0;
     struct patience own = patience_begin(engine);
     lane->demand_parts = 0;
     while (done < count && !error) {

@@ -203,10 +203,12 @@ struct live_page {
 void live_page_read(struct fault_engine *engine, uint64_t page, struct live_page *out);
 /* The part of it that only computes: a bit for each 16 bytes. */
 void live_segments(const uint64_t bits[4], struct live_page *out);
-/* Reads of what lives of a page, each to its place in `to`, whose rest is zeroed. How many; 0:
- * nothing has to be read. Their cookie is the page. */
-unsigned live_reads(struct fault_engine *engine, uint64_t page, uint8_t *to,
-                    struct rdma_request requests[LIVE_SEGMENTS]);
+/* Advice only: nothing lives on the page, for all that is known. */
+bool live_none(struct fault_engine *engine, uint64_t page);
+/* Reads of what lives of a claimed run, each to its place in `to`, whose rest is zeroed; at most
+ * `most` > 0 of them, so where few are left, of whole pages. How many; 0: nothing to be read. */
+unsigned live_reads(struct fault_engine *engine, uint64_t page, uint64_t pages, uint8_t *to,
+                    uint64_t cookie, struct rdma_request requests[], unsigned most);
 /* The program gave these addresses up: if the heap or its map was there, it is forgotten. */
 void live_unmapped(struct fault_engine *engine, uint64_t page, uint64_t pages);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Flights: reads of several runs of pages that are posted together and land together (lane.h has
- * their states and who may do what). Runs in the thread that faulted, the hint thread or the
- * lander.
+ * Flights: reads of several runs of pages, or of what lives of them, that are posted together and
+ * land together (lane.h has their states and who may do what). Runs in the thread that faulted, the
+ * hint thread or the lander.
  */
 #include "fault/engine_internal.h"
 #include "support.h"
@@ -64,7 +64,7 @@ static int prefetch_open(struct fault_engine *engine, struct lane *lane)
     if (lane->prefetch)
         return 0;
     if (!lane->refused && rdma_queue_create(engine->config.node, RDMA_QUEUE_PREFETCH,
-                                            LANE_FLIGHTS * FLIGHT_PIECES, &lane->prefetch) == 0)
+                                            LANE_FLIGHTS * FLIGHT_REQUESTS, &lane->prefetch) == 0)
         return 0;
     lane->refused = true;
     return -EAGAIN;
@@ -102,15 +102,14 @@ static void flight_end(struct fault_engine *engine, struct lane *lane, struct fl
     lane->in_flight--;
 }
 
-/* Gives up the pieces from `first` on. */
-static void flight_release(struct fault_engine *engine, struct flight *flight, uint32_t first)
+/* Gives up the pages of the pieces from `first` on. */
+static void flight_release(struct fault_engine *engine, const struct flight *flight, uint32_t first)
 {
     for (uint32_t i = first; i < flight->count; i++) {
         const struct piece *piece = &flight->pieces[i];
         run_release(engine, piece->page, piece->pages, EPT_REMOTE);
         frames_give(engine, piece->pages);
     }
-    flight->count = first < flight->count ? first : flight->count;
 }
 
 /* Pages of [page, page + most) that are remote, claimed with frames. How many. */
@@ -155,33 +154,70 @@ uint64_t flight_gather(struct fault_engine *engine, struct lane *lane, uint64_t 
 
 /* ---- posting ---- */
 
-void flight_send(struct fault_engine *engine, struct lane *lane)
+/*
+ * The reads of a flight, those of a piece behind each other; ends[i]: how many up to the end of
+ * piece i. Its pages are claimed: only now may be asked what lives of them. How many, at least 1.
+ */
+static uint32_t flight_reads(struct fault_engine *engine, const struct lane *lane,
+                             const struct flight *flight, struct rdma_request requests[],
+                             uint32_t ends[])
 {
-    struct flight *flight = lane->gathering;
-    struct rdma_request requests[FLIGHT_PIECES];
-    if (!flight)
-        return;
-    lane->gathering = NULL;
+    uint64_t cookie = (uint64_t)(flight - lane->flights);
     uint8_t *to = flight->buffer;
-    uint32_t sent = 0;
+    uint32_t count = 0;
     for (uint32_t i = 0; i < flight->count; i++) {
-        requests[i] = (struct rdma_request){.op = RDMA_READ,
-                                            .pages = flight->pieces[i].pages,
-                                            .page = flight->pieces[i].page,
-                                            .local = to,
-                                            .cookie = (uint64_t)(flight - lane->flights)};
-        to += (size_t)flight->pieces[i].pages * EPT_PAGE_BYTES;
+        const struct piece *piece = &flight->pieces[i];
+        uint32_t behind = flight->count - i - 1; /* pieces, which need one each */
+        count += live_reads(engine, piece->page, piece->pages, to, cookie, requests + count,
+                            FLIGHT_REQUESTS - behind - count);
+        ends[i] = count;
+        to += (size_t)piece->pages * EPT_PAGE_BYTES;
     }
-    int posted = rdma_queue_post(lane->prefetch, requests, flight->count);
-    flight->posted_ns = clock_now_ns();
-    flight->waiting = posted > 0 ? (uint32_t)posted : 0;
-    for (uint32_t i = 0; i < flight->waiting; i++) {
-        probe_fetch_ahead(lane->index, flight->pieces[i].page, flight->pieces[i].pages);
-        sent += flight->pieces[i].pages;
+    if (count)
+        return count;
+    /* The last object of all of it was freed just now: something has to arrive. */
+    requests[0] = (struct rdma_request){.op = RDMA_READ,
+                                        .page = flight->pieces[0].page,
+                                        .local = flight->buffer,
+                                        .cookie = cookie,
+                                        .bytes = LIVE_UNIT_BYTES};
+    ends[flight->count - 1] = 1;
+    return 1;
+}
+
+/*
+ * What the queue did not take is given up. Not so a piece of which it took some reads and others
+ * not: until those have ended it stays claimed, else its slab could be given back under them.
+ */
+static void flight_posted(struct fault_engine *engine, struct lane *lane, struct flight *flight,
+                          uint32_t posted, const uint32_t ends[])
+{
+    uint32_t whole = 0, sent = 0;
+    for (; posted && whole < flight->count && ends[whole] <= posted; whole++) {
+        probe_fetch_ahead(lane->index, flight->pieces[whole].page, flight->pieces[whole].pages);
+        sent += flight->pieces[whole].pages;
     }
     atomic_fetch_add_explicit(&engine->prefetched, sent, memory_order_relaxed);
     lane->unsent_pages += flight->pages - sent;
-    flight_release(engine, flight, flight->waiting);
+    bool torn = whole < flight->count && posted > (whole ? ends[whole - 1] : 0);
+    flight->whole = whole;
+    flight->waiting = posted;
+    flight_release(engine, flight, whole + torn);
+    flight->count = whole + torn;
+}
+
+void flight_send(struct fault_engine *engine, struct lane *lane)
+{
+    struct flight *flight = lane->gathering;
+    struct rdma_request requests[FLIGHT_REQUESTS];
+    uint32_t ends[FLIGHT_PIECES];
+    if (!flight)
+        return;
+    lane->gathering = NULL;
+    int posted = rdma_queue_post(lane->prefetch, requests,
+                                 flight_reads(engine, lane, flight, requests, ends));
+    flight->posted_ns = clock_now_ns();
+    flight_posted(engine, lane, flight, posted > 0 ? (uint32_t)posted : 0, ends);
     if (!flight->waiting)
         flight_end(engine, lane, flight);
     if (posted < 0 && posted != -EAGAIN)
@@ -202,7 +238,7 @@ static void flight_land(struct fault_engine *engine, struct lane *lane, struct f
     int error = flight->status;
     fault_histogram_add(&lane->flight_ns, clock_now_ns() - flight->posted_ns);
     pthread_mutex_unlock(&lane->lock);
-    while (!error && landed < flight->count) {
+    while (!error && landed < flight->whole) {
         const struct piece *piece = &flight->pieces[landed];
         error = run_land(engine, piece->page, piece->pages, from, flight->write, true);
         if (error)
@@ -210,10 +246,9 @@ static void flight_land(struct fault_engine *engine, struct lane *lane, struct f
         from += (size_t)piece->pages * EPT_PAGE_BYTES;
         landed++;
     }
-    if (error) {
-        flight_release(engine, flight, landed);
+    flight_release(engine, flight, landed);
+    if (error)
         fault_fail(engine, error);
-    }
     pthread_mutex_lock(&lane->lock);
     flight_end(engine, lane, flight);
 }
@@ -233,8 +268,8 @@ static uint32_t flight_first_waiting(const struct lane *lane)
 /* Takes completions and lands what is complete with them; flights landed, or what poll said. */
 static int lane_land_some(struct fault_engine *engine, struct lane *lane, uint64_t timeout_ns)
 {
-    struct rdma_completion done[FLIGHT_PIECES];
-    struct flight *complete[FLIGHT_PIECES];
+    struct rdma_completion done[FLIGHT_REQUESTS];
+    struct flight *complete[FLIGHT_REQUESTS];
     int landed = 0;
     /* No more than one flight as a rule: what is not taken yet is there for others to land. */
     int got = rdma_queue_poll(lane->prefetch, done, flight_first_waiting(lane), timeout_ns);

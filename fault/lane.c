@@ -49,7 +49,8 @@ uint64_t lane_fetch(struct fault_engine *engine, struct lane *lane, uint64_t pag
     uint64_t at = page, end = page + pages;
     uint32_t unsent = lane->unsent_pages;
     while (at < end && at < engine->span_pages && lane->unsent_pages == unsent) {
-        if (ept_word_state(atomic_load(&engine->words[at])) != EPT_REMOTE) {
+        if (ept_word_state(atomic_load(&engine->words[at])) != EPT_REMOTE ||
+            live_none(engine, at)) { /* costs a fault if it is used again, and no read then */
             at++;
             continue;
         }

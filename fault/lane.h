@@ -15,7 +15,9 @@
  * together and they land together, so that every eighth page, or what a guide names one by one,
  * costs no more look-ups, locks and wake-ups than a sequence. Its pages are FETCHING from the
  * moment they are gathered; whoever lands on the lane sends first what is still gathered, so nobody
- * can wait for a read that nobody posts.
+ * can wait for a read that nobody posts. A piece is read whole or, where the guest's allocator says
+ * what of it lives (live.c), in several ranges; that is asked when the flight is sent, with all of
+ * its pages claimed.
  */
 #ifndef FARVISOR_FAULT_LANE_H
 #define FARVISOR_FAULT_LANE_H
@@ -29,13 +31,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LANES         64u
-#define LANE_FLIGHTS  16u
-#define LANE_MARKERS  16u
-#define FLIGHT_PAGES  PREFETCH_RUN_PAGES
-#define FLIGHT_PIECES 16u
-#define BUFFERS_MAX   64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
-#define MARKER_NONE   UINT64_MAX
+#define LANES           64u
+#define LANE_FLIGHTS    16u
+#define LANE_MARKERS    16u
+#define FLIGHT_PAGES    PREFETCH_RUN_PAGES
+#define FLIGHT_PIECES   16u
+#define FLIGHT_REQUESTS 32u /* most ranges that its pieces are read in, one or more each */
+#define BUFFERS_MAX     64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
+#define MARKER_NONE     UINT64_MAX
 
 struct fault_engine;
 struct fault_context;
@@ -49,7 +52,8 @@ struct piece {
 struct flight {
     struct piece pieces[FLIGHT_PIECES];
     uint32_t count, pages; /* pieces; pages of all of them, which lie in buffer one by one */
-    uint32_t waiting;      /* pieces whose read has not ended */
+    uint32_t whole;        /* pieces all of whose reads were posted; the others do not land */
+    uint32_t waiting;      /* reads that have not ended */
     int status;            /* of the first read that failed, or 0 */
     bool busy, landing, write;
     uint64_t posted_ns;

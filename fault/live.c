@@ -13,6 +13,7 @@
  * Read earlier it would miss objects that were allocated, and stored to, in between.
  */
 #include "fault/engine_internal.h"
+#include "support.h"
 
 #include <errno.h>
 #include <string.h>
@@ -160,24 +161,59 @@ static void holes_clear(const struct live_page *live, uint8_t *bytes)
     memset(bytes + at, 0, EPT_PAGE_BYTES - at);
 }
 
-unsigned live_reads(struct fault_engine *engine, uint64_t page, uint8_t *to,
-                    struct rdma_request requests[LIVE_SEGMENTS])
+bool live_none(struct fault_engine *engine, uint64_t page)
 {
-    struct live_page live;
-    live_page_read(engine, page, &live);
-    bool whole = live.bytes == EPT_PAGE_BYTES;
-    for (unsigned i = 0; i < live.count; i++)
-        requests[i] = (struct rdma_request){.op = RDMA_READ,
-                                            .pages = whole,
-                                            .page = page,
-                                            .local = to + live.of[i].start,
-                                            .cookie = page,
-                                            .offset_bytes = live.of[i].start,
-                                            .bytes = whole ? 0 : live.of[i].bytes};
-    if (!whole) {
-        holes_clear(&live, to);
-        atomic_fetch_add_explicit(&engine->unread_bytes, EPT_PAGE_BYTES - live.bytes,
-                                  memory_order_relaxed);
+    uint64_t bits[MAP_WORDS];
+    return map_read(engine, page, bits) && !(bits[0] | bits[1] | bits[2] | bits[3]);
+}
+
+/* Bytes of a run that follow each other, perhaps of several pages. */
+struct extent {
+    uint64_t start, bytes;
+};
+
+static struct rdma_request extent_read(uint64_t page, uint8_t *to, uint64_t cookie,
+                                       struct extent extent)
+{
+    bool whole = (extent.start | extent.bytes) % EPT_PAGE_BYTES == 0;
+    return (struct rdma_request){.op = RDMA_READ,
+                                 .pages = whole ? (uint32_t)(extent.bytes / EPT_PAGE_BYTES) : 0,
+                                 .page = page + extent.start / EPT_PAGE_BYTES,
+                                 .local = to + extent.start,
+                                 .cookie = cookie,
+                                 .offset_bytes = (uint32_t)(extent.start % EPT_PAGE_BYTES),
+                                 .bytes = whole ? 0 : (uint32_t)extent.bytes};
+}
+
+unsigned live_reads(struct fault_engine *engine, uint64_t page, uint64_t pages, uint8_t *to,
+                    uint64_t cookie, struct rdma_request requests[], unsigned most)
+{
+    struct extent open = {0, 0};
+    uint64_t unread = 0;
+    unsigned count = 0;
+    for (uint64_t i = 0; i < pages; i++) {
+        struct live_page live;
+        /* Its segments, and one request for all pages behind it that find no room. */
+        if (count + LIVE_SEGMENTS + (i + 1 < pages) < most)
+            live_page_read(engine, page + i, &live);
+        else
+            live_whole(&live);
+        holes_clear(&live, to + i * EPT_PAGE_BYTES);
+        unread += EPT_PAGE_BYTES - live.bytes;
+        for (unsigned j = 0; j < live.count; j++) {
+            uint64_t start = i * EPT_PAGE_BYTES + live.of[j].start;
+            if (open.bytes && open.start + open.bytes != start) {
+                requests[count++] = extent_read(page, to, cookie, open);
+                open.bytes = 0;
+            }
+            open.start = open.bytes ? open.start : start;
+            open.bytes += live.of[j].bytes;
+        }
     }
-    return live.count;
+    if (open.bytes)
+        requests[count++] = extent_read(page, to, cookie, open);
+    FV_ASSERT(count <= most);
+    if (unread)
+        atomic_fetch_add_explicit(&engine->unread_bytes, unread, memory_order_relaxed);
+    return count;
 }
