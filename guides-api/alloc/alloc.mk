@@ -20,3 +20,10 @@ $(ALLOC_SHARED): $(ALLOC_OBJECTS) guides-api/alloc/exports.map
 	    -l:libmimalloc.so.2 -o $@
 
 -include $(ALLOC_OBJECTS:%=%.d)
+
+# It becomes the test's own malloc; without sanitizers, which bring theirs.
+$(patsubst %.c,$(B)/%,$(wildcard tests/unit/alloc/check_*.c)): $(B)/%: %.c $(ALLOC_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(GUIDE_CPPFLAGS) -I. -Iguides-api -std=gnu11 -O2 -g -Wall -Wextra -pthread $< \
+	    $(ALLOC_OBJECTS) -o $@ $(CHECK_LIBS) -l:libmimalloc.so.2

@@ -15,11 +15,17 @@
 
 #define DELETED_PERCENT 70
 
-static uint64_t mix(uint64_t x)
+static uint64_t mask;
+
+/* A permutation of 0 .. mask: each step has an inverse. */
+static size_t shuffled(uint64_t x, uint64_t seed)
 {
-    x ^= x >> 31;
-    x *= 0x9e3779b97f4a7c15u;
-    return x ^ x >> 29;
+    unsigned half = (unsigned)__builtin_popcountll(mask) / 2;
+    x = ((x ^ seed) * 0x9e3779b97f4a7c15u) & mask;
+    x ^= x >> half;
+    x = (x * 0xbf58476d1ce4e5b9u) & mask;
+    x ^= x >> half;
+    return (x * 0x94d049bb133111ebu) & mask;
 }
 
 static void fill(uint64_t **table, size_t count, size_t bytes)
@@ -29,7 +35,7 @@ static void fill(uint64_t **table, size_t count, size_t bytes)
         if (!table[i])
             exit(2);
         for (size_t j = 0; j < bytes / 8; j++)
-            table[i][j] = mix(i * 1024 + j);
+            table[i][j] = bench_mix(i * 1024 + j);
     }
 }
 
@@ -37,19 +43,12 @@ static void fill(uint64_t **table, size_t count, size_t bytes)
 static size_t delete_most(uint64_t **table, size_t count)
 {
     size_t deleted = 0;
-    for (size_t turn = 0; turn < count; turn++) {
-        size_t i = mix(turn) % count;
-        if (!table[i] || mix(i ^ 0x5bd1e995) % 100 >= DELETED_PERCENT)
+    for (uint64_t turn = 0; turn <= mask; turn++) {
+        size_t i = shuffled(turn, 1);
+        if (i >= count || bench_mix(i) % 100 >= DELETED_PERCENT)
             continue;
-        if (table[i][0] != mix(i * 1024))
+        if (table[i][0] != bench_mix(i * 1024))
             exit(1);
-        free(table[i]);
-        table[i] = NULL;
-        deleted++;
-    }
-    for (size_t i = 0; i < count; i++) { /* those that chance left out */
-        if (!table[i] || mix(i ^ 0x5bd1e995) % 100 >= DELETED_PERCENT)
-            continue;
         free(table[i]);
         table[i] = NULL;
         deleted++;
@@ -60,10 +59,10 @@ static size_t delete_most(uint64_t **table, size_t count)
 static uint64_t look_up(uint64_t **table, size_t count, size_t bytes)
 {
     uint64_t sum = 0;
-    for (size_t turn = 0; turn < count; turn++) {
-        size_t i = mix(turn ^ 0x77777777) % count;
-        for (size_t j = 0; table[i] && j < bytes / 8; j++) {
-            if (table[i][j] != mix(i * 1024 + j))
+    for (uint64_t turn = 0; turn <= mask; turn++) {
+        size_t i = shuffled(turn, 2);
+        for (size_t j = 0; i < count && table[i] && j < bytes / 8; j++) {
+            if (table[i][j] != bench_mix(i * 1024 + j))
                 exit(1);
             sum += table[i][j];
         }
@@ -82,13 +81,16 @@ int main(int argc, char **argv)
     uint64_t **table = malloc(count * sizeof(*table));
     if (!table || !count)
         return 2;
-    bench_phase("start");
+    for (mask = 1; mask < count; mask = mask * 2 + 1)
+        ;
+    bench_phase(NULL);
     fill(table, count, bytes);
     bench_phase("fill");
     size_t deleted = delete_most(table, count);
     bench_phase("del");
     uint64_t sum = look_up(table, count, bytes);
     bench_phase("get");
-    printf("objects %zu\ndeleted %zu\nchecksum %016llx\n", count, deleted, (unsigned long long)sum);
+    printf("objects %zu\ndeleted %zu\n", count, deleted);
+    bench_checksum(sum);
     return 0;
 }
