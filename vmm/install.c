@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the files that belong to this program are: the guest image, the memory server, the guides'
- * library and the allocator. Looked for beside the running executable (a build folder), then where `make install` puts them relative
- * to it, so that an installed tree may be moved as a whole.
+ * library and the allocator. Looked for beside the running executable (a build folder), then where
+ * `make install` puts them relative to it, so that an installed tree may be moved as a whole.
  */
 #include "vmm/vmm.h"
 

@@ -7,7 +7,7 @@ set -euo pipefail
 
 api='guides-api/.*|farvisor/.*|support\.h'
 declare -A allowed=(
-    [guides-api]="$api|guide/.*"
+    [guides-api]="$api|(guide|alloc)/.*"
     [guest-os]="guest-os/.*|farvisor/.*|guides-api/farvisor/.*"
     [rdma]="rdma/.*|$api"
     [ept]="ept/.*|rdma/rdma\.h|$api"
