@@ -70,11 +70,11 @@ test_heap() { same "$GUESTS/heap"; }
 test_threads() { same "$GUESTS/threads_many"; }
 
 test_freed_objects_do_not_travel() {
-    local phase whole live
+    local phase whole live base=(--dir "$BUILD/tests/bench:ro" --memory 96M --local 10M)
     for phase in del get; do
-        expect_status 0 far --memory 96M --local 10M --env BENCH_STOP=$phase --stats whole.$phase \
+        expect_status 0 far "${base[@]}" --env BENCH_STOP=$phase --stats whole.$phase \
             --allocator far,whole-pages -- "$BUILD/tests/bench/objects" 16 128
-        expect_status 0 far --memory 96M --local 10M --env BENCH_STOP=$phase --stats live.$phase \
+        expect_status 0 far "${base[@]}" --env BENCH_STOP=$phase --stats live.$phase \
             --allocator far -- "$BUILD/tests/bench/objects" 16 128
     done
     whole=$(($(stat_of whole.get paging fetched_bytes) - $(stat_of whole.del paging fetched_bytes)))
