@@ -245,6 +245,7 @@ threads=3
 workdir=/w
 stats=s
 trace=t
+allocator=own
 guides=0
 guide_accuracy_percent=10
 guide_time_percent=20
