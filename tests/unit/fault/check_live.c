@@ -3,29 +3,15 @@
  * Live ranges: what segments the bits of a page make, and the engine with a map that threads
  * change while pages come and go. Needs $MEMSERVER and KVM but for the first tests.
  */
-#include "farvisor/hints.h"
 #include "fault/engine_internal.h"
-#include "support.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/fault/engine.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <signal.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define FIRST        ((1ULL << 38) / EPT_PAGE_BYTES + 512)
-#define LOCAL_PAGES  2048u
-#define MEMORY_PAGES 32768u
-#define HEAP_PAGES   8192u
-#define MAP          (FIRST + HEAP_PAGES) /* its page */
-#define UNITS        256u                 /* of a page */
-#define THREADS      4
-#define STEPS        40000
+#define HEAP_PAGES 8192u
+#define MAP        (FIRST + HEAP_PAGES) /* its page */
+#define UNITS      256u                 /* of a page */
+#define APART      8u                   /* pages that are no neighbours */
+#define THREADS    4
+#define STEPS      40000
 
 /* ---- segments ---- */
 
@@ -96,95 +82,14 @@ END_TEST
 
 /* ---- the engine ---- */
 
-static int kvm = -1, vm = -1;
-static pid_t server;
-static struct ept *ept;
-static struct rdma_node *node;
-static struct fault_engine *engine;
-static struct fault_context *context;
-static char address[128];
-
-static void server_start(void)
-{
-    int ready[2];
-    char fd[16], line[128] = "";
-    snprintf(address, sizeof(address), "unix:/tmp/check_live.%d", (int)getpid());
-    ck_assert_int_eq(pipe(ready), 0);
-    server = fork();
-    ck_assert_int_ge(server, 0);
-    if (server == 0) {
-        close(ready[0]);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        snprintf(fd, sizeof(fd), "%d", ready[1]);
-        execl(getenv("MEMSERVER"), "memserver", "--listen", address, "--capacity", "256M",
-              "--ready-fd", fd, (char *)NULL);
-        _exit(127);
-    }
-    close(ready[1]);
-    ck_assert_int_gt(read(ready[0], line, sizeof(line) - 1), 0);
-    close(ready[0]);
-}
-
-static int extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
-{
-    (void)owner;
-    if (page < FIRST || page >= FIRST + 2 * MEMORY_PAGES)
-        return -EFAULT;
-    *first = FIRST;
-    *last = FIRST + 2 * MEMORY_PAGES;
-    *zero = true;
-    return 0;
-}
-
-static void setup(void)
-{
-    message_init("check_live", MESSAGE_NORMAL);
-    server_start();
-    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    vm = ioctl(kvm, KVM_CREATE_VM, 0);
-    ck_assert_int_ge(vm, 0);
-    struct ept_config second = {.kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true};
-    ck_assert_int_eq(ept_create(&ept, &second), 0);
-    gpa_t gpa = FIRST << EPT_PAGE_SHIFT;
-    ck_assert_int_eq(ept_back(ept, gpa, 2ULL * MEMORY_PAGES * EPT_PAGE_BYTES), 0);
-    ck_assert_int_eq(ept_protect(ept, gpa, 16 << 20, EPT_READ | EPT_WRITE), 0);
-    struct rdma_config far = {.transport = "auto",
-                              .address = address,
-                              .name = "check_live",
-                              .quota_bytes = 128 << 20,
-                              .timeout_ns = 5000000000u,
-                              .span_pages = ept_span(ept) >> EPT_PAGE_SHIFT};
-    ck_assert_int_eq(rdma_node_connect(&node, &far), 0);
-    struct fault_config config = {.ept = ept,
-                                  .node = node,
-                                  .memory_pages = MEMORY_PAGES,
-                                  .local_pages = LOCAL_PAGES,
-                                  .timeout_ns = 5000000000u,
-                                  .source = {.extent = extent}};
-    ck_assert_int_eq(fault_engine_create(&engine, &config), 0);
-    ck_assert_int_eq(fault_context_create(engine, &context), 0);
-}
-
-static void teardown(void)
-{
-    fault_context_destroy(context);
-    fault_engine_destroy(engine);
-    rdma_node_destroy(node);
-    ept_destroy(ept);
-    close(vm);
-    close(kvm);
-    kill(server, SIGKILL);
-    waitpid(server, NULL, 0);
-}
-
-static uint8_t *bytes_of(uint64_t page)
+static uint8_t *octets_of(uint64_t page)
 {
     return ept_hva(ept, page << EPT_PAGE_SHIFT);
 }
 
 static _Atomic uint64_t *map_word(uint64_t page, unsigned unit)
 {
-    return (_Atomic uint64_t *)bytes_of(MAP) + (page - FIRST) * 4 + unit / 64;
+    return (_Atomic uint64_t *)octets_of(MAP) + (page - FIRST) * 4 + unit / 64;
 }
 
 static void setup_live(void)
@@ -199,15 +104,8 @@ static void setup_live(void)
 static void fill(uint64_t page, int value)
 {
     ck_assert_int_eq(fault_pin(context, page, 1, true), 0);
-    memset(bytes_of(page), value, EPT_PAGE_BYTES);
+    memset(octets_of(page), value, EPT_PAGE_BYTES);
     fault_unpin(engine, page, 1);
-}
-
-static struct fault_counters counters(void)
-{
-    struct fault_counters now;
-    fault_engine_counters(engine, &now);
-    return now;
 }
 
 START_TEST(pages_on_which_nothing_lives_are_forgotten)
@@ -234,7 +132,7 @@ START_TEST(only_live_bytes_travel_and_the_rest_is_zero)
     ck_assert_uint_ge(now.unwritten_bytes, 3 * now.written_bytes);
     for (uint64_t i = 0; i < LOCAL_PAGES / 2; i++) {
         ck_assert_int_eq(fault_pin(context, FIRST + i, 1, false), 0);
-        const uint8_t *at = bytes_of(FIRST + i);
+        const uint8_t *at = octets_of(FIRST + i);
         ck_assert_uint_eq(at[1023], 0);
         ck_assert_uint_eq(at[1024], 1 + i % 200);
         ck_assert_uint_eq(at[2047], 1 + i % 200);
@@ -245,6 +143,83 @@ START_TEST(only_live_bytes_travel_and_the_rest_is_zero)
     ck_assert_uint_gt(now.fetched_bytes, 0);
     /* A flight has a limited number of requests, and takes whole pages beyond it. */
     ck_assert_uint_gt(now.unread_bytes, now.fetched_bytes / 2);
+}
+END_TEST
+
+/* Pages with three objects of 128 bytes, far from each other, all sent away. */
+static void objects_send_away(uint64_t pages)
+{
+    for (uint64_t i = 0; i < pages; i++) {
+        for (unsigned unit = 0; unit + 8 < UNITS; unit += UNITS / 3)
+            *map_word(FIRST + i, unit) |= 0xffULL << unit % 32;
+        fill(FIRST + i, 1 + (int)(i % 200));
+    }
+    for (uint64_t i = pages; i < 4 * LOCAL_PAGES; i++) /* on these nothing lives */
+        fill(FIRST + i, 0x55);
+}
+
+/* Their bytes, and elsewhere those or zeroes. */
+static bool objects_are_here(uint64_t page, bool dead)
+{
+    const uint8_t *at = octets_of(page);
+    unsigned value = 1 + (unsigned)(page - FIRST) % 200, bad = 0;
+    ck_assert_int_eq(fault_pin(context, page, 1, false), 0);
+    for (unsigned i = 0; i < EPT_PAGE_BYTES; i++) {
+        bool lives = !dead && *map_word(page, i / 16) >> i / 16 % 64 & 1;
+        bad += at[i] != value && (lives || at[i]);
+    }
+    fault_unpin(engine, page, 1);
+    return !bad;
+}
+
+static void prefetch_apart(uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from; i < to; i += APART)
+        for (int tries = 0; tries < 5000 && fault_prefetch(context, FIRST + i, 1) == 0; tries++)
+            usleep(1000); /* the reclaimer has just begun to free frames */
+}
+
+static void land_apart(uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from; i < to; i += APART) {
+        for (int tries = 0; tries < 5000 && residency(FIRST + i) != FV_PAGE_LOCAL; tries++) {
+            fault_land(context);
+            usleep(1000);
+        }
+        ck_assert_int_eq(residency(FIRST + i), FV_PAGE_LOCAL);
+    }
+}
+
+START_TEST(scattered_flights_read_what_lives)
+{
+    objects_send_away(1024);
+    struct fault_counters before = counters();
+    prefetch_apart(0, 1024);
+    land_apart(0, 1024);
+    struct fault_counters now = counters();
+    uint64_t unread = now.unread_bytes - before.unread_bytes;
+    ck_assert_uint_eq(now.demand_fetches, before.demand_fetches);
+    ck_assert_uint_eq(now.fetched_bytes - before.fetched_bytes + unread,
+                      1024 / APART * EPT_PAGE_BYTES);
+    /* Seven of sixteen pieces by their ranges, then only whole pages find room among the reads. */
+    ck_assert_uint_ge(unread, 1024 / APART * EPT_PAGE_BYTES / 3);
+    for (uint64_t i = 0; i < 1024; i += APART)
+        ck_assert(objects_are_here(FIRST + i, false));
+}
+END_TEST
+
+START_TEST(objects_may_die_while_a_flight_is_gathered)
+{
+    objects_send_away(1024);
+    for (uint64_t from = 0; from < 1024; from += 8 * APART) {
+        prefetch_apart(from, from + 8 * APART);
+        for (uint64_t i = from; i < from + 8 * APART; i++)
+            for (unsigned unit = 0; unit < UNITS; unit += 64)
+                *map_word(FIRST + i, unit) = 0;
+        land_apart(from, from + 8 * APART);
+        for (uint64_t i = from; i < from + 8 * APART; i += APART)
+            ck_assert(objects_are_here(FIRST + i, true));
+    }
 }
 END_TEST
 
@@ -259,7 +234,7 @@ START_TEST(a_map_that_is_not_here_means_whole_pages)
     ck_assert_uint_eq(now.evicted_dead_pages, 0);
     ck_assert_uint_eq(now.unwritten_bytes, 0);
     ck_assert_int_eq(fault_pin(context, FIRST, 1, false), 0);
-    ck_assert_uint_eq(bytes_of(FIRST)[4095], 0x55);
+    ck_assert_uint_eq(octets_of(FIRST)[4095], 0x55);
     fault_unpin(engine, FIRST, 1);
 }
 END_TEST
@@ -298,7 +273,12 @@ static void *churn(void *argument)
         uint64_t n = (state >> 33) % (3 * LOCAL_PAGES), page = FIRST + n;
         unsigned unit = (unsigned)(n * 37 % (UNITS / THREADS)) * THREADS + (unsigned)me;
         uint64_t bit = 1ULL << unit % 64;
-        uint8_t expected = value[me][n], *at = bytes_of(page) + unit * 16;
+        uint8_t expected = value[me][n], *at = octets_of(page) + unit * 16;
+        /* Hints for other threads' pages, too: flights of pieces, some of them dead by then. */
+        for (unsigned j = 0; j < 4 && state >> 40 & 1; j++)
+            (void)fault_prefetch(by, FIRST + ((state >> 41) + j * 997) % (3 * LOCAL_PAGES), 1);
+        if (state >> 22 & 1)
+            fault_land(by);
         if (!expected)
             atomic_fetch_or(map_word(page, unit), bit);
         if (fault_pin(by, page, 1, !expected || state >> 20 & 1))
@@ -347,6 +327,8 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, pages_on_which_nothing_lives_are_forgotten);
     tcase_add_test(tests, only_live_bytes_travel_and_the_rest_is_zero);
+    tcase_add_test(tests, scattered_flights_read_what_lives);
+    tcase_add_test(tests, objects_may_die_while_a_flight_is_gathered);
     tcase_add_test(tests, a_map_that_is_not_here_means_whole_pages);
     tcase_add_test(tests, bad_maps_are_refused_and_unmapping_ends_a_good_one);
     tcase_add_test(tests, objects_come_and_go_while_pages_do);
