@@ -8,7 +8,8 @@
  * contents, and was not written to since before the request was posted. Both can be told without
  * having known the page:
  *
- *   - the copy is the contents while the page is REMOTE, or FETCHING, which comes from REMOTE;
+ *   - the copy is the contents while the page is REMOTE, or FETCHING, which comes from REMOTE
+ *     (but for bytes that nobody owns: live.c);
  *   - the only writes to a copy are write-backs, and a page that was written back becomes REMOTE
  *     in publish() (evict.c) alone. That takes the next number of engine->departures, after the
  *     write-back is done, and leaves it at the block before the word says REMOTE. A request notes
