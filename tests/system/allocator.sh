@@ -3,7 +3,7 @@
 #
 # --allocator far: programs do what they do without it, a storm on malloc loses no byte on any transport and in
 # either fault mode, and what was freed does not travel.
-CASE_TIMEOUT=$([[ " $* " == *" --full "* ]] && echo 700 || echo 75)
+CASE_TIMEOUT=$([[ " $* " == *" --full "* ]] && echo 700 || echo 150)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
