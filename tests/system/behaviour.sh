@@ -108,6 +108,7 @@ test_crash_report() {
 
 # outside SIGNAL STATUS [ARG]: a signal to farvisor reaches the program.
 outside() {
+    rm -f out # of the run before, which was ready, too
     # A shell starts background jobs with SIGINT ignored; a terminal does not.
     env --default-signal=INT "$FARVISOR" run "${SEE_GUESTS[@]}" -- "$GUESTS/wait_signal" ${3:+"$3"} >out 2>err &
     local pid=$! status
