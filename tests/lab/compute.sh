@@ -33,7 +33,7 @@ node_start() {
     on_memory "rm -f memserver.log
         $MEMSERVER --listen $NODE --capacity 1G $* >memserver.log 2>&1 &
         SERVER=\$!
-        for i in \$(seq 600); do grep -q listening memserver.log && break; sleep 0.1; done
+        for i in \$(seq 100); do grep -q listening memserver.log && break; sleep 0.1; done
         grep -q listening memserver.log || { cat memserver.log; false; }" >node.out ||
         fail "memory server: $(cat node.out)"
     at_exit "on_memory 'kill -KILL \$SERVER; wait \$SERVER' >/dev/null 2>&1"

@@ -88,7 +88,7 @@ START_TEST(pinned_pages_stay)
 }
 END_TEST
 
-#define SHORT_NS 300000000u
+#define SHORT_NS 1000000000u /* a busy host's delays must be small beside it */
 
 static void setup_short(void)
 {
@@ -109,8 +109,7 @@ START_TEST(a_wait_for_frames_is_bounded_and_not_taken_for_used_up_memory)
     for (int write = 0; write < 2; write++) {
         uint64_t start_ns = clock_now_ns();
         ck_assert_int_eq(fault_resolve(context, FIRST + 3 * LOCAL_PAGES, write), -EBUSY);
-        /* Twice the timeout by the rules; the rest is for a host with other work. */
-        ck_assert_uint_le(clock_now_ns() - start_ns, 15ULL * SHORT_NS);
+        ck_assert_uint_le(clock_now_ns() - start_ns, 3ULL * SHORT_NS);
         ck_assert_uint_ge(clock_now_ns() - start_ns, SHORT_NS);
     }
     ck_assert_int_eq(fault_pin(context, FIRST + 3 * LOCAL_PAGES, 2, true), -EBUSY);
@@ -154,7 +153,7 @@ START_TEST(who_waits_to_be_admitted_sleeps)
     ck_assert_int_eq(fault_admit(context, 64, true), -EBUSY);
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
     int64_t ns = (to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec;
-    ck_assert_int_lt(ns, SHORT_NS / 20);
+    ck_assert_int_lt(ns, 15000000);
     fault_dismiss(engine, admitted);
 }
 END_TEST
