@@ -174,7 +174,7 @@ int ept_drop(struct ept *ept, uint64_t page, uint64_t pages); /* frees the frame
 int ept_flush(struct ept *ept, uint64_t page, uint64_t pages);
 /* Not paged only: moves contents within ordinary memory; the old range is empty afterwards. */
 int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages);
-/* Not paged only: has the host fill a 2 MiB block now, with a huge page if it has one. A hint. */
+/* Not paged only: has the host fill a range now, 2 MiB blocks with huge pages if it has some. */
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages);
 /* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */
 int ept_event_fd(const struct ept *ept);

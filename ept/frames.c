@@ -24,6 +24,8 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
+#define HUGE_PAGES 512u
+
 #define WANTED_FEATURES                                                                            \
     (UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
@@ -189,7 +191,8 @@ int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pag
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages)
 {
     void *at = ept->base + (page << EPT_PAGE_SHIFT);
-    madvise(at, pages << EPT_PAGE_SHIFT, MADV_HUGEPAGE);
+    if (pages >= HUGE_PAGES)
+        madvise(at, pages << EPT_PAGE_SHIFT, MADV_HUGEPAGE);
     madvise(at, pages << EPT_PAGE_SHIFT, MADV_POPULATE_WRITE);
 }
 

@@ -19,6 +19,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define HEAP_STEP_MAX (2ULL << 20)
+
 static unsigned access_of(uint64_t prot)
 {
     unsigned access = 0;
@@ -268,6 +270,19 @@ static int64_t mm_mprotect(struct mm *mm, const uint64_t args[6])
     return error;
 }
 
+/*
+ * Where nothing is paged, what malloc adds to the heap in its small steps is filled at once: it is
+ * wanted now, and a fault inside the host for each page costs the program the translations that
+ * its processor had cached. A program that reserves a large heap keeps its lazy pages.
+ */
+static void heap_fill(struct mm *mm, gpa_t old_end, gpa_t end)
+{
+    bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
+    if (paged || end - old_end > HEAP_STEP_MAX)
+        return;
+    ept_populate(mm->vm->ept, old_end >> EPT_PAGE_SHIFT, (end - old_end) >> EPT_PAGE_SHIFT);
+}
+
 static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
 {
     gpa_t wanted = args[0], old_end = MM_PAGE_UP(mm->brk), end = MM_PAGE_UP(wanted);
@@ -281,6 +296,8 @@ static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
         error = range_valid(mm, old_end, end - old_end) && mm_is_free(mm, old_end, end)
                     ? mm_map_range(mm, &heap)
                     : -ENOMEM;
+        if (!error)
+            heap_fill(mm, old_end, end);
     } else if (end < old_end) {
         error = mm_unmap_range(mm, end, old_end);
     }
