@@ -4,7 +4,7 @@
 # Installs the Debian packages that building and testing need and that are missing; does nothing,
 # and asks for nothing, when all are there. The lists below are the only ones; each has its reason.
 # Quiet and non-interactive: apt's own output is shown only when it fails.
-# Usage: tools/deps.sh [--lab]     --lab: also what `make lab` needs
+# Usage: tools/deps.sh [--lab]     --lab: also what `make lab` needs; so do all tests where there is no KVM
 set -euo pipefail
 
 packages() {
@@ -58,8 +58,8 @@ libsnappy-dev       # benchmark: snappy
 libsqlite3-dev      # benchmark: analytics in SQL
 gnuplot-nox         # benchmark: plots
 LIST
-    [ "${1:-}" = --lab ] && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
-qemu-system-x86     # the two emulated machines
+    { [ "${1:-}" = --lab ] || [ ! -e /dev/kvm ]; } && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
+qemu-system-x86     # the emulated machines
 busybox-static      # their first process
 cpio                # their initial RAM file system
 LIST

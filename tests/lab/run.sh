@@ -11,55 +11,15 @@
 # LAB_TIMEOUT: seconds until the whole is given up. LAB_NICE: niceness of the machines.
 # Logs go to $BUILD/lab. Everything else is gone afterwards, whatever way this ends.
 set -uo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-repo=$(cd "$here/../.." && pwd)
-build=${BUILD:-build}
-case $build in /*) ;; *) build=$repo/$build ;; esac
+# shellcheck source-path=SCRIPTDIR source=machine.sh
+. "$(dirname "$0")/machine.sh"
 limit=${LAB_TIMEOUT:-1680}
 
-command -v qemu-system-x86_64 >/dev/null || {
-    echo 'lab: qemu-system-x86_64 is missing (tools/deps.sh --lab)' >&2
-    exit 1
-}
-cache=$("$here/setup.sh") || exit 1
-
-work=$(mktemp -d "${TMPDIR:-/tmp}/farvisor-lab.XXXXXX") || exit 1
-machines=()
-finish() {
-    [ ${#machines[@]} = 0 ] || kill "${machines[@]}" 2>/dev/null
-    wait
-    mkdir -p "$build/lab"
-    cp "$work"/*.log "$work"/*.console "$build/lab/" 2>/dev/null
-    rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 143' TERM INT HUP
-
-# share NAME FOLDER OPTIONS: a folder of this host, for the machine to mount.
-share() {
-    printf '%s\n' -fsdev "local,id=$1,path=$2,security_model=none,multidevs=remap$3" \
-        -device "virtio-9p-pci,fsdev=$1,mount_tag=$1"
-}
-
-# boot ROLE ADDRESS PEER NETWORK MEMORY: one machine in the background.
-boot() {
-    local role=$1 shares append
-    # no_timer_check: on a busy host the emulated timer looks broken to the kernel, which panics.
-    append="console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check"
-    append+=" lab.role=$role lab.address=$2"
-    append+=" lab.peer=$3 lab.repo=$repo lab.options=$options"
-    mapfile -t shares < <(share root / ,readonly=on && share tools "$cache/tools" ,readonly=on &&
-        share repo "$repo" ,readonly=on && share lab "$work" '')
-    # One emulating thread each: two virtual processors on one real one make waits last milliseconds.
-    # The machine ends with this script, even if that is killed.
-    setpriv --pdeathsig KILL -- nice -n "${LAB_NICE:-10}" qemu-system-x86_64 -M q35 \
-        -accel tcg,thread=single,tb-size=256 -cpu EPYC,+svm -smp 1 -m "$5" -nodefaults \
-        -display none -no-reboot -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
-        -append "$append" -serial "file:$work/$role.console" -device virtio-rng-pci \
+# node ROLE ADDRESS PEER END: a machine at one end of the network.
+node() {
+    boot "$1" 3072 "lab.address=$2 lab.peer=$3 lab.options=$options" \
         -netdev "stream,id=net,$4,addr.type=unix,addr.path=$work/link" \
-        -device "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:55:00:0${2##*.}" \
-        "${shares[@]}" </dev/null >"$work/$role.qemu.log" 2>&1 &
-    machines+=($!)
+        -device "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:55:00:0${2##*.}"
 }
 
 options=$(IFS=, && echo "$*")
@@ -73,12 +33,12 @@ esac >"$work/kvm-amd.ko"
 : >"$work/compute.log"
 echo "== lab: booting two machines (Linux $(cat "$cache/release"), software emulation)"
 started=$SECONDS
-boot memory 10.55.0.1 10.55.0.2 server=on 3072
+node memory 10.55.0.1 10.55.0.2 server=on
 until [ -S "$work/link" ]; do
     sleep 0.1
     kill -0 "${machines[0]}" 2>/dev/null || break
 done
-boot compute 10.55.0.2 10.55.0.1 server=off 3072
+node compute 10.55.0.2 10.55.0.1 server=off
 
 # Lines come out as the compute node writes them; `wait` is not used, so that TERM is heard at once.
 shown=0

@@ -6,7 +6,7 @@
 # under a timeout that ends all its processes; its last word on standard error is the reason when
 # it fails. Prints one line a case (ok, FAIL, skip) and a summary, and runs alone:
 #
-#   tests/system/failures.sh [--full] [CASE...]
+#   tests/system/failures.sh [--full] [--list | CASE...]
 #
 # Environment: BUILD (default build), FARVISOR, MEMSERVER, FULL=1 (as --full: the long forms),
 # SANITIZE (as make's): a report of a sanitizer in any process of a case fails the case.
@@ -21,7 +21,9 @@ MEMSERVER=${MEMSERVER:-$BUILD/memserver}
 . "$REPO/tests/sanitizers.sh"
 export GUESTS=$BUILD/tests/guests
 FULL=${FULL:-}
-CASE_TIMEOUT=${CASE_TIMEOUT:-60} # seconds; a file may set another before system_main
+# Slow machines (tests/lab/emulated.sh) get a multiple of every time limit that guards against hangs.
+TIME_FACTOR=${TIME_FACTOR:-1}
+CASE_TIMEOUT=$((${CASE_TIMEOUT:-60} * TIME_FACTOR)) # seconds; a file may set it before it sources this
 export BUILD FARVISOR MEMSERVER FULL
 
 # ---- for cases ----
@@ -82,7 +84,7 @@ start_memserver() {
     MEMSERVER_PID=$!
     export MEMSERVER_ADDR
     at_exit "end_memserver $MEMSERVER_PID"
-    read -r -t 10 MEMSERVER_ADDR <"$ready" || fail "memserver did not start: $(cat memserver.err)"
+    read -r -t $((10 * TIME_FACTOR)) MEMSERVER_ADDR <"$ready" || fail "memserver did not start: $(cat memserver.err)"
     rm -f "$ready"
 }
 
@@ -176,6 +178,10 @@ system_main() {
     while [ $# -gt 0 ]; do
         case $1 in
         --full) export FULL=1 ;;
+        --list)
+            declare -F | sed -n 's/^declare -f test_//p'
+            return
+            ;;
         *) cases+=("test_${1#test_}") ;;
         esac
         shift

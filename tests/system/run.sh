@@ -1,12 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs the system tests, file after file: the real programs on the real KVM.
+# Runs the system tests, file after file: the real programs on the real KVM. On a host without, they
+# run in emulated machines that have it (tests/lab/emulated.sh).
 # Usage: tests/system/run.sh [--full] [FILE...]     e.g. tests/system/run.sh failures
 # Without --full the matrix is thinned out and the storm is short, so that `make check` stays quick.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
+# shellcheck source-path=SCRIPTDIR source=../kvm.sh
+. ../kvm.sh
 passed=0 failed=0 skipped=0 options=() files=()
 for argument in "$@"; do
     case $argument in
@@ -18,6 +21,9 @@ if [ ${#files[@]} = 0 ]; then
     for file in *.sh; do
         [ "$file" = lib.sh ] || [ "$file" = run.sh ] || files+=("$file")
     done
+fi
+if ! kvm_here; then
+    exec ../lab/emulated.sh "${options[@]}" "${files[@]/#/system/}"
 fi
 for file in "${files[@]}"; do
     output=$(mktemp)

@@ -3,13 +3,16 @@
 #
 # Runs every unit test program that was built and ends with "N passed, N failed, N skipped", where
 # a unit is one Check test. A program that dies without Check's summary counts as one failure.
-# Usage: tests/unit/run.sh [FOLDER...]   (BUILD: the build folder)
+# Usage: tests/unit/run.sh [FOLDER | FOLDER/PROGRAM ...]
+# Environment: BUILD, the build folder; KVM_TESTS=apart leaves out what needs KVM (../check.sh).
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
 # shellcheck source-path=SCRIPTDIR source=../sanitizers.sh
 . tests/sanitizers.sh
-build=${BUILD:-build}
+# shellcheck source-path=SCRIPTDIR source=../kvm.sh
+. tests/kvm.sh
+build=$(realpath --relative-to=. "${BUILD:-build}")
 export FARVISOR=${FARVISOR:-$PWD/$build/farvisor} MEMSERVER=${MEMSERVER:-$PWD/$build/memserver}
 export BUILD=$build
 passed=0 failed=0 skipped=0
@@ -47,8 +50,11 @@ run_program() {
 }
 
 for source in tests/unit/*/check_*.c; do
-    folder=$(basename "$(dirname "$source")")
-    if [ $# -gt 0 ] && [[ " $* " != *" $folder "* ]]; then
+    program=${source#tests/unit/} program=${program%.c}
+    if [ $# -gt 0 ] && [[ " $* " != *" ${program%/*} "* ]] && [[ " $* " != *" $program "* ]]; then
+        continue
+    fi
+    if [ "${KVM_TESTS:-}" = apart ] && grep -qE "$NEEDS_KVM" "$source"; then
         continue
     fi
     run_program "$build/${source%.c}"

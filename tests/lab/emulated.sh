@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The tests that need KVM, on a host that has none: machines in software emulation, one a processor,
+# each with KVM on AMD's nested paging, take case after case until none is left. Slower than KVM on
+# hardware by a factor of ten or so; what is tested is the same. Ends with "N passed, N failed,
+# N skipped".
+#
+#   tests/lab/emulated.sh [--full] [unit|bench|system|system/FILE[:CASE] ...]    (default: the first three)
+#
+# LAB_TIMEOUT: seconds until the whole is given up. LAB_NICE: niceness of the machines. LAB_MACHINES:
+# how many. Logs go to $BUILD/lab.
+set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=machine.sh
+. "$(dirname "$0")/machine.sh"
+# shellcheck source-path=SCRIPTDIR source=../kvm.sh
+. "$here/../kvm.sh"
+limit=${LAB_TIMEOUT:-4200}
+count=${LAB_MACHINES:-$(nproc)}
+
+# A job is "unit PROGRAM", "bench" or "system FILE CASE": what tester.sh runs in one go.
+unit_jobs() {
+    local source
+    (cd "$repo" && grep -lE "$NEEDS_KVM" tests/unit/*/check_*.c) |
+        while read -r source; do echo "unit ${source%.c}"; done
+}
+
+# system_jobs FILE [CASE]
+system_jobs() {
+    local name
+    if [ "${2:-}" ]; then
+        echo "system $1 $2"
+        return
+    fi
+    for name in $(bash "$repo/tests/system/$1" --list); do echo "system $1 $name"; done
+}
+
+# The longest first, so that the machines end together.
+all_system_jobs() {
+    local file
+    for file in programs storm guides bounds failures; do system_jobs $file.sh; done
+    for file in "$repo"/tests/system/*.sh; do
+        case ${file##*/} in
+        programs.sh | storm.sh | guides.sh | bounds.sh | failures.sh | lib.sh | run.sh) ;;
+        *) system_jobs "${file##*/}" ;;
+        esac
+    done
+}
+
+options= wanted=()
+for argument in "$@"; do
+    case $argument in
+    --full) options=--full ;;
+    *) wanted+=("$argument") ;;
+    esac
+done
+[ ${#wanted[@]} -gt 0 ] || wanted=(unit bench system)
+for what in "${wanted[@]}"; do
+    case $what in
+    unit) unit_jobs ;;
+    bench) echo bench ;;
+    system) all_system_jobs ;;
+    system/*:*)
+        what=${what#system/}
+        system_jobs "$(basename "${what%%:*}" .sh).sh" "${what#*:}"
+        ;;
+    system/*) system_jobs "$(basename "$what" .sh).sh" ;;
+    *)
+        echo "emulated: unknown: $what" >&2
+        exit 1
+        ;;
+    esac
+done >"$work/jobs"
+total=$(wc -l <"$work/jobs")
+echo "$build" >"$work/build"
+mkdir "$work/taken" "$work/results"
+[ "$count" -le "$total" ] || count=$total
+
+echo "== no KVM here: $total jobs in $count emulated machines (Linux $(cat "$cache/release"))"
+started=$SECONDS
+for ((number = 1; number <= count; number++)); do
+    : >"$work/tester$number.log"
+    boot "tester$number" 6144 "lab.options=$options"
+done
+
+# Lines come out as the machines write them.
+shown=()
+show() {
+    local number lines
+    for ((number = 1; number <= count; number++)); do
+        lines=$(wc -l <"$work/tester$number.log")
+        sed -n "$((${shown[number]:-0} + 1)),${lines}p" "$work/tester$number.log"
+        shown[number]=$lines
+    done
+}
+any_left() {
+    local machine
+    for machine in "${machines[@]}"; do
+        ! kill -0 "$machine" 2>/dev/null || return 0
+    done
+    return 1
+}
+late=
+while any_left; do
+    show
+    if [ $((SECONDS - started)) -gt "$limit" ]; then
+        late=1
+        break
+    fi
+    sleep 1
+done
+show
+
+passed=0 failed=0 skipped=0 number=0
+while read -r job; do
+    number=$((number + 1))
+    if read -r p f s <"$work/results/$number" 2>/dev/null; then
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+        continue
+    fi
+    failed=$((failed + 1))
+    if [ "$late" ]; then
+        echo "FAIL  $job - not done within $limit s"
+    else
+        echo "FAIL  $job - its machine ended before it; see $build/lab"
+    fi
+done <"$work/jobs"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
