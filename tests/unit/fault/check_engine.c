@@ -153,7 +153,7 @@ START_TEST(who_waits_to_be_admitted_sleeps)
     ck_assert_int_eq(fault_admit(context, 64, true), -EBUSY);
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
     int64_t ns = (to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec;
-    ck_assert_int_lt(ns, 15000000);
+    ck_assert_int_lt(ns, 15000000 * unit_slowness());
     fault_dismiss(engine, admitted);
 }
 END_TEST
