@@ -24,6 +24,13 @@ static bool cpu_has_virtualisation(void)
     return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && ecx & (1u << 2); /* SVM */
 }
 
+static bool in_virtual_machine(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & (1u << 31);
+}
+
 static void check_host_kind(void)
 {
     char nested_paging[8] = "";
@@ -118,7 +125,9 @@ static void report_no_device(int error)
                     "does not exist, though the processor can do it");
     else if (error == ENOENT)
         doctor_line(DOCTOR_FAIL, "/dev/kvm",
-                    "switch virtualisation on in the firmware, or use a machine that offers it",
+                    in_virtual_machine()
+                        ? "switch nested virtualisation on for this virtual machine, or use another"
+                        : "switch virtualisation on in the firmware, or use another machine",
                     "does not exist, and the processor shows no VMX or SVM");
     else
         doctor_line(DOCTOR_FAIL, "/dev/kvm", "sudo modprobe kvm_intel || sudo modprobe kvm_amd",
