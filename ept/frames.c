@@ -179,13 +179,30 @@ int ept_flush(struct ept *ept, uint64_t page, uint64_t pages)
     return 0;
 }
 
+/*
+ * Before Linux 6.17 one mremap moves within one mapping of the host, and what looks like one range
+ * here is several there: what was moved once keeps the offset of where it came from, and blocks
+ * advised to be huge pages differ from others. Where they meet is found by halving.
+ */
 int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages)
 {
-    size_t bytes = pages << EPT_PAGE_SHIFT;
-    void *moved = mremap(ept->base + (from_page << EPT_PAGE_SHIFT), bytes, bytes,
-                         MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-                         ept->base + (to_page << EPT_PAGE_SHIFT));
-    return moved == MAP_FAILED ? -errno : 0;
+    uint64_t piece = pages;
+    while (pages) {
+        size_t bytes = piece << EPT_PAGE_SHIFT;
+        void *to = ept->base + (to_page << EPT_PAGE_SHIFT);
+        if (mremap(ept->base + (from_page << EPT_PAGE_SHIFT), bytes, bytes,
+                   MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED) {
+            from_page += piece;
+            to_page += piece;
+            pages -= piece;
+            piece = 2 * piece < pages ? 2 * piece : pages;
+        } else if (errno == EFAULT && piece > 1) {
+            piece /= 2;
+        } else {
+            return -errno;
+        }
+    }
+    return 0;
 }
 
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages)

@@ -32,6 +32,25 @@ static int mapped(char *at)
     return mincore(at, PAGE, &residency) == 0;
 }
 
+/* As realloc() makes an array grow: each time a little further, with something in the way. */
+static void grow_again_and_again(size_t pages)
+{
+    char *at = map(pages);
+    fill(at, pages, 77);
+    for (size_t round = 0; round < 5; round++, pages += pages / 2) {
+        size_t more = pages + pages / 2;
+        char *target = map(more);
+        EXPECT(mremap(at, pages * PAGE, more * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, target) ==
+               target);
+        at = target;
+        expect_filled(at, pages, 77);
+        for (size_t i = pages; i < more; i++)
+            EXPECT(at[i * PAGE] == 0);
+        fill(at + pages * PAGE, more - pages, 77 + pages);
+    }
+    EXPECT(munmap(at, pages * PAGE) == 0);
+}
+
 int main(int argc, char **argv)
 {
     size_t pages = argc > 1 ? strtoul(argv[1], NULL, 10) << 8 : 2048;
@@ -65,6 +84,8 @@ int main(int argc, char **argv)
     expect_filled(part, pages / 4, 1000 + pages / 4);
     expect_filled(target, pages / 4, 1000);
     expect_filled(target + pages / 2 * PAGE, pages / 2, 1000 + pages / 2);
+
+    grow_again_and_again(300);
 
     EXPECT(mremap((char *)16384, PAGE, 2 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT);
     EXPECT(mremap(target + 1, PAGE, 2 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED && errno == EINVAL);

@@ -145,6 +145,49 @@ START_TEST(backing_beyond_the_span_is_refused)
 }
 END_TEST
 
+static void memory_setup(void)
+{
+    message_init("check_ept", MESSAGE_NORMAL);
+    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    ck_assert_int_ge(kvm, 0);
+    vm = ioctl(kvm, KVM_CREATE_VM, 0);
+    ck_assert_int_ge(vm, 0);
+    struct ept_config config = {.kvm_fd = kvm, .vm_fd = vm};
+    ck_assert_int_eq(ept_create(&ept, &config), 0);
+    ck_assert_int_eq(ept_back(ept, BASE, 64 << 20), 0);
+}
+
+#define MOVED_PAGES 1500u
+
+static uint64_t *word_at(uint64_t page)
+{
+    return ept_hva(ept, page << EPT_PAGE_SHIFT);
+}
+
+/* Moved again and again, grown in between, with huge pages in some blocks: a host that moves one
+ * mapping a call finds ever more of them. */
+START_TEST(what_was_moved_can_be_moved_again)
+{
+    uint64_t here = BASE >> EPT_PAGE_SHIFT, there = here + 8192, grown = 300;
+    ept_populate(ept, here + 512, 512);
+    for (uint64_t i = 0; i < MOVED_PAGES; i++)
+        *word_at(here + i) = i + 1;
+    for (int round = 0; round < 6; round++) {
+        ck_assert_int_eq(ept_move(ept, here, there, MOVED_PAGES + grown), 0);
+        for (uint64_t i = 0; i < MOVED_PAGES; i++)
+            ck_assert_uint_eq(*word_at(there + i), i + 1);
+        for (uint64_t i = 0; i < MOVED_PAGES + grown; i += 7)
+            ck_assert_uint_eq(*word_at(here + i), 0);
+        ck_assert_int_eq(ept_drop(ept, here, MOVED_PAGES + grown), 0);
+        *word_at(there + MOVED_PAGES + grown / 2) = 0; /* makes a page of the part that grew */
+        grown += 100;
+        uint64_t left = here;
+        here = there;
+        there = left + 3; /* no two rounds at the same offset */
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ept");
@@ -160,6 +203,10 @@ int main(void)
     tcase_add_test(tests, drop_forgets_protection);
     tcase_add_test(tests, missing_pages_fail_system_calls);
     tcase_add_test(tests, backing_beyond_the_span_is_refused);
+    suite_add_tcase(suite, tests);
+    tests = tcase_create("memory");
+    tcase_add_checked_fixture(tests, memory_setup, vm_teardown);
+    tcase_add_test(tests, what_was_moved_can_be_moved_again);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
