@@ -94,38 +94,52 @@ int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on)
     return ioctl(ept->uffd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
 }
 
+/*
+ * What to install next after an attempt that said `error` (0: none) with `moved` bytes done. A
+ * partial one reports its length and EAGAIN: the address space was changing. One ioctl fills within
+ * one mapping of the host, and where nothing is paged what looks like one range may be several
+ * (ept_move): ENOENT then, and a shorter piece may do. -errno if not.
+ */
+static int piece_done(uint64_t *done, uint64_t *piece, uint64_t bytes, int error, int64_t moved)
+{
+    if (error == ENOENT && *piece > EPT_PAGE_BYTES) {
+        *piece = (*piece / 2) & ~(EPT_PAGE_BYTES - 1);
+        return 0;
+    }
+    if (error && error != EAGAIN)
+        return -error;
+    *done += !error ? *piece : moved > 0 ? (uint64_t)moved : 0;
+    *piece = bytes - *done;
+    return 0;
+}
+
 int ept_install(struct ept *ept, uint64_t page, const void *from, uint64_t pages)
 {
-    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT;
+    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT, piece = bytes;
     while (done < bytes) {
         struct uffdio_copy copy = {
             .dst = host_address(ept, page) + done,
             .src = (uintptr_t)from + done,
-            .len = bytes - done,
+            .len = piece,
         };
-        if (ioctl(ept->uffd, UFFDIO_COPY, &copy) == 0)
-            return 0;
-        /* A partial copy reports its length and EAGAIN: the address space was changing. */
-        if (errno != EAGAIN)
-            return -errno;
-        if (copy.copy > 0)
-            done += (uint64_t)copy.copy;
+        int error = ioctl(ept->uffd, UFFDIO_COPY, &copy) < 0 ? errno : 0;
+        error = piece_done(&done, &piece, bytes, error, copy.copy);
+        if (error)
+            return error;
     }
     return 0;
 }
 
 int ept_install_zero(struct ept *ept, uint64_t page, uint64_t pages)
 {
-    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT;
+    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT, piece = bytes;
     while (done < bytes) {
         struct uffdio_zeropage zero = {
-            .range = {.start = host_address(ept, page) + done, .len = bytes - done}};
-        if (ioctl(ept->uffd, UFFDIO_ZEROPAGE, &zero) == 0)
-            return 0;
-        if (errno != EAGAIN)
-            return -errno;
-        if (zero.zeropage > 0)
-            done += (uint64_t)zero.zeropage;
+            .range = {.start = host_address(ept, page) + done, .len = piece}};
+        int error = ioctl(ept->uffd, UFFDIO_ZEROPAGE, &zero) < 0 ? errno : 0;
+        error = piece_done(&done, &piece, bytes, error, zero.zeropage);
+        if (error)
+            return error;
     }
     return 0;
 }

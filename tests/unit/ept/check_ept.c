@@ -188,6 +188,25 @@ START_TEST(what_was_moved_can_be_moved_again)
 }
 END_TEST
 
+/* A file's pages come in one piece where the host sees two mappings. */
+START_TEST(files_can_lie_where_huge_pages_were)
+{
+    static uint8_t bytes[32 * EPT_PAGE_BYTES] __attribute__((aligned(4096)));
+    uint64_t first = BASE >> EPT_PAGE_SHIFT;
+    memset(bytes, 0x5a, sizeof(bytes));
+    ept_populate(ept, first + 512, 512);
+    ck_assert_int_eq(ept_drop(ept, first + 512, 512), 0);
+    ck_assert_int_eq(ept_watch(ept, BASE, 8 << 20, true), 0);
+    for (uint64_t page = first + 512 - 31; page < first + 960; page += 64) {
+        ck_assert_int_eq(ept_install(ept, page, bytes, 32), 0);
+        ck_assert_int_eq(memcmp(word_at(page), bytes, sizeof(bytes)), 0);
+    }
+    ck_assert_int_eq(ept_install(ept, first + 1024 - 16, bytes, 32), 0);
+    ck_assert_int_eq(memcmp(word_at(first + 1024 - 16), bytes, sizeof(bytes)), 0);
+    ck_assert_int_eq(ept_watch(ept, BASE, 8 << 20, false), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ept");
@@ -207,6 +226,7 @@ int main(void)
     tests = tcase_create("memory");
     tcase_add_checked_fixture(tests, memory_setup, vm_teardown);
     tcase_add_test(tests, what_was_moved_can_be_moved_again);
+    tcase_add_test(tests, files_can_lie_where_huge_pages_were);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
