@@ -106,6 +106,8 @@ static void next_pin_stays(void)
     file_map(area, fd);
     push_out();
     pthread_t thread = pin_start(area);
+    while (atomic_load(&pinning) && !is_here(area + PAGE)) /* past the file's page */
+        sched_yield();
     EXPECT(munmap(area, PAGE) == 0);
     EXPECT(mmap(area, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
                 0) == area);

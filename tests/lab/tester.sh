@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 # What a limit guards against is a hang: emulated processors get more time for the same work. Bounds
 # that farvisor promises stay as they are.
-export TIME_FACTOR=6 CK_TIMEOUT_MULTIPLIER=8 UNIT_TIMEOUT=1000
+export TIME_FACTOR=10 CK_TIMEOUT_MULTIPLIER=8 UNIT_TIMEOUT=1500
 BUILD=$(cat /lab/build)
 export BUILD
 

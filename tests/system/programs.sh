@@ -26,9 +26,15 @@ text() {
     ln -f "$file" "$2" 2>/dev/null || cp "$file" "$2"
 }
 
-# large FULL QUICK: the size that suits the mode.
+# large FULL QUICK [EMULATED]: the size that suits the mode, and a smaller one for an emulated processor.
 large() {
-    if [ "$FULL" ]; then echo "$1"; else echo "$2"; fi
+    if [ "$FULL" ]; then
+        echo "$1"
+    elif [ $# = 3 ] && [ "$TIME_FACTOR" != 1 ]; then
+        echo "$3"
+    else
+        echo "$2"
+    fi
 }
 
 same() {
@@ -107,9 +113,9 @@ matrix() {
 }
 
 test_sort() {
-    text 32 input
-    MEMORY=112M PRESSURE=1
-    matrix sort --parallel=2 -S 100M input
+    text "$(large 32 32 10)" input
+    MEMORY=$(large 112M 112M 48M) PRESSURE=1
+    matrix sort --parallel=2 -S "$(large 100M 100M 36M)" input
 }
 
 # 1 GiB of records of 512 bytes, as a log has, sorted in memory: every comparison at the upper levels
@@ -196,9 +202,9 @@ test_memtester() {
     requires memtester
     # All tests take minutes at a quarter of the memory; these four touch every page many times. An
     # emulated processor does two of them.
-    [ "$FULL" ] || MEMTESTER_TEST_MASK=$([ "$TIME_FACTOR" = 1 ] && echo 0x107 || echo 0x101)
-    MEMORY=$(large 320M 48M) PRESSURE=1
-    matrix memtester "$(large 256M 32M)" 1
+    [ "$FULL" ] || MEMTESTER_TEST_MASK=$(large 0x107 0x107 0x101)
+    MEMORY=$(large 320M 48M 36M) PRESSURE=1
+    matrix memtester "$(large 256M 32M 24M)" 1
 }
 
 test_bc() {
