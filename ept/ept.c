@@ -159,7 +159,9 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
 
 /*
  * Paged memory is a shared mapping of the memfd: its pages can be unmapped without being lost, and
- * punched out. Unpaged memory is ordinary private memory, which may have huge pages.
+ * punched out. Unpaged memory is ordinary private memory. Neither gets huge pages by itself: where
+ * pages move one by one a huge page would be installed, evicted and counted as one, and elsewhere a
+ * program that uses a little of much would hold more than it may. ept_populate asks for them.
  */
 int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
 {
@@ -169,11 +171,8 @@ int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
                     ept->config.paged ? ept->memory_fd : -1, ept->config.paged ? (off_t)gpa : 0);
     if (at == MAP_FAILED)
         return -errno;
-    if (!ept->config.paged)
-        return 0;
-    /* A huge page would be installed, evicted and counted as one: pages move one by one here. */
     madvise(at, bytes, MADV_NOHUGEPAGE);
-    return ept_frames_register(ept, gpa, bytes);
+    return ept->config.paged ? ept_frames_register(ept, gpa, bytes) : 0;
 }
 
 int ept_map_file(struct ept *ept, gpa_t gpa, uint64_t bytes, int fd, uint64_t offset_bytes,

@@ -219,12 +219,19 @@ int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pag
     return 0;
 }
 
+/*
+ * What has a huge page keeps it when the advice is taken back, and what takes its place one day
+ * gets small pages: a stack of which one page is used, say.
+ */
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages)
 {
     void *at = ept->base + (page << EPT_PAGE_SHIFT);
+    size_t bytes = pages << EPT_PAGE_SHIFT;
     if (pages >= HUGE_PAGES)
-        madvise(at, pages << EPT_PAGE_SHIFT, MADV_HUGEPAGE);
-    madvise(at, pages << EPT_PAGE_SHIFT, MADV_POPULATE_WRITE);
+        madvise(at, bytes, MADV_HUGEPAGE);
+    madvise(at, bytes, MADV_POPULATE_WRITE);
+    if (pages >= HUGE_PAGES)
+        madvise(at, bytes, MADV_NOHUGEPAGE);
 }
 
 int ept_event_fd(const struct ept *ept)

@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define BASE ((1ULL << 39) - (4ULL << 30)) /* high, on the smallest host too */
@@ -164,8 +165,8 @@ static uint64_t *word_at(uint64_t page)
     return ept_hva(ept, page << EPT_PAGE_SHIFT);
 }
 
-/* Moved again and again, grown in between, with huge pages in some blocks: a host that moves one
- * mapping a call finds ever more of them. */
+/* Moved again and again, grown in between: a host that moves one mapping a call finds ever more of
+ * them. */
 START_TEST(what_was_moved_can_be_moved_again)
 {
     uint64_t here = BASE >> EPT_PAGE_SHIFT, there = here + 8192, grown = 300;
@@ -188,13 +189,36 @@ START_TEST(what_was_moved_can_be_moved_again)
 }
 END_TEST
 
-/* A file's pages come in one piece where the host sees two mappings. */
-START_TEST(files_can_lie_where_huge_pages_were)
+static uint64_t pages_here(uint64_t page, uint64_t pages)
+{
+    static uint8_t here[1024];
+    uint64_t count = 0;
+    ck_assert_int_eq(mincore(word_at(page), pages << EPT_PAGE_SHIFT, here), 0);
+    for (uint64_t i = 0; i < pages; i++)
+        count += here[i] & 1;
+    return count;
+}
+
+/* A small part of what had a huge page takes no more than its size when it is used again. */
+START_TEST(huge_pages_do_not_come_back)
+{
+    uint64_t first = BASE >> EPT_PAGE_SHIFT;
+    ept_populate(ept, first, 1024);
+    ck_assert_uint_eq(pages_here(first, 1024), 1024);
+    ck_assert_int_eq(ept_drop(ept, first, 1024), 0);
+    *word_at(first + 7) = *word_at(first + 700) = 1;
+    ck_assert_uint_eq(pages_here(first, 1024), 2);
+}
+END_TEST
+
+/* A file's pages come in one piece where the host sees two mappings: one had been moved there. */
+START_TEST(files_can_lie_where_arrays_were)
 {
     static uint8_t bytes[32 * EPT_PAGE_BYTES] __attribute__((aligned(4096)));
     uint64_t first = BASE >> EPT_PAGE_SHIFT;
     memset(bytes, 0x5a, sizeof(bytes));
-    ept_populate(ept, first + 512, 512);
+    ept_populate(ept, first + 4096, 512);
+    ck_assert_int_eq(ept_move(ept, first + 4096, first + 512, 512), 0);
     ck_assert_int_eq(ept_drop(ept, first + 512, 512), 0);
     ck_assert_int_eq(ept_watch(ept, BASE, 8 << 20, true), 0);
     for (uint64_t page = first + 512 - 31; page < first + 960; page += 64) {
@@ -226,7 +250,8 @@ int main(void)
     tests = tcase_create("memory");
     tcase_add_checked_fixture(tests, memory_setup, vm_teardown);
     tcase_add_test(tests, what_was_moved_can_be_moved_again);
-    tcase_add_test(tests, files_can_lie_where_huge_pages_were);
+    tcase_add_test(tests, huge_pages_do_not_come_back);
+    tcase_add_test(tests, files_can_lie_where_arrays_were);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
