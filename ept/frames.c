@@ -95,10 +95,10 @@ int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on)
 }
 
 /*
- * What to install next after an attempt that said `error` (0: none) with `moved` bytes done. A
- * partial one reports its length and EAGAIN: the address space was changing. One ioctl fills within
- * one mapping of the host, and where nothing is paged what looks like one range may be several
- * (ept_move): ENOENT then, and a shorter piece may do. -errno if not.
+ * What to go on with after an attempt that said `error` (0: none) with `moved` bytes done. A
+ * partial one reports its length and EAGAIN: the address space was changing. One ioctl stays within
+ * one mapping of the host, and what looks like one range may be several (ept_move, ept_bar): ENOENT
+ * then, and a shorter piece may do. -errno if not.
  */
 static int piece_done(uint64_t *done, uint64_t *piece, uint64_t bytes, int error, int64_t moved)
 {
@@ -146,13 +146,17 @@ int ept_install_zero(struct ept *ept, uint64_t page, uint64_t pages)
 
 int ept_write_protect(struct ept *ept, uint64_t page, uint64_t pages, bool on)
 {
-    struct uffdio_writeprotect protect = {
-        .range = {.start = host_address(ept, page), .len = pages << EPT_PAGE_SHIFT},
-        .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
-    };
-    while (ioctl(ept->uffd, UFFDIO_WRITEPROTECT, &protect) < 0)
-        if (errno != EAGAIN)
-            return -errno;
+    uint64_t done = 0, bytes = pages << EPT_PAGE_SHIFT, piece = bytes;
+    while (done < bytes) {
+        struct uffdio_writeprotect protect = {
+            .range = {.start = host_address(ept, page) + done, .len = piece},
+            .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+        };
+        int error = ioctl(ept->uffd, UFFDIO_WRITEPROTECT, &protect) < 0 ? errno : 0;
+        error = piece_done(&done, &piece, bytes, error, 0);
+        if (error)
+            return error;
+    }
     return 0;
 }
 
@@ -232,6 +236,12 @@ void ept_populate(struct ept *ept, uint64_t page, uint64_t pages)
     madvise(at, bytes, MADV_POPULATE_WRITE);
     if (pages >= HUGE_PAGES)
         madvise(at, bytes, MADV_NOHUGEPAGE);
+}
+
+int ept_bar(struct ept *ept, uint64_t page, bool on)
+{
+    int rights = on ? PROT_NONE : PROT_READ | PROT_WRITE;
+    return mprotect(ept->base + (page << EPT_PAGE_SHIFT), EPT_PAGE_BYTES, rights) < 0 ? -errno : 0;
 }
 
 int ept_event_fd(const struct ept *ept)

@@ -311,25 +311,6 @@ int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last
     return result;
 }
 
-void mm_source_unfillable(void *owner, uint64_t page, int tid)
-{
-    struct mm *mm = owner;
-    struct vcpu *vcpu = vcpu_by_tid(mm->vm, tid);
-    (void)page;
-    if (!vcpu)
-        return;
-    atomic_store(&vcpu->look_again, true);
-    vcpu_kick(vcpu);
-}
-
-void mm_source_expel(void *owner, int tid)
-{
-    struct mm *mm = owner;
-    struct vcpu *vcpu = vcpu_by_tid(mm->vm, tid);
-    if (vcpu)
-        vcpu_kick(vcpu);
-}
-
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to)
 {
     struct mm *mm = owner;

@@ -143,6 +143,7 @@ static void run_failed(struct vcpu *vcpu, int error)
             trap_deliver_pending(vcpu);
         break;
     case EFAULT:
+        atomic_store(&vcpu->look_again, false); /* looks now */
         if (!vcpu->fault)
             vcpu_fatal(vcpu, "kvm: memory that is always here cannot be reached");
         else if (miss_resolve(vcpu) == 1)
