@@ -106,6 +106,8 @@ int ept_create(struct ept **out, const struct ept_config *config)
         error = ept_tables_create(ept);
     if (!error)
         error = ept_frames_create(ept);
+    if (!error)
+        ept_ahead_create(ept);
     if (error) {
         ept_destroy(ept);
         return error;

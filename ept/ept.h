@@ -59,6 +59,7 @@ struct ept_config {
     int vm_fd;
     bool paged;     /* pages come and go; false: the host kernel fills anonymous memory by itself */
     bool exit_mode; /* misses end KVM_RUN with EFAULT (else they become userfaultfd events) */
+    bool map_ahead; /* wanted, where KVM can: ahead.c */
 };
 
 /* ---- ept.c: life, memslots, addresses ---- */
@@ -181,5 +182,15 @@ int ept_bar(struct ept *ept, uint64_t page, bool on);
 /* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */
 int ept_event_fd(const struct ept *ept);
 int ept_wake(struct ept *ept, uint64_t page, uint64_t pages);
+
+/* ---- ahead.c ---- */
+/* Can KVM map pages before they are touched, and is it wanted? Cheap. */
+bool ept_maps_ahead(const struct ept *ept);
+/*
+ * ept_map_ahead - maps installed pages in the second stage, for every vCPU, as a read would. Only
+ * where ept_maps_ahead, in the thread of the vCPU vcpu_fd, outside KVM_RUN. Returns how many of
+ * them from the first on: fewer where one is missing or a signal came, which does no harm.
+ */
+uint64_t ept_map_ahead(struct ept *ept, int vcpu_fd, uint64_t page, uint64_t pages);
 
 #endif

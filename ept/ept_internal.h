@@ -24,6 +24,7 @@ struct ept {
     int uffd;          /* -1 where there is none */
     int statm_fd;      /* /proc/self/statm */
     ept_word_t *words; /* page table of states */
+    atomic_bool maps_ahead;
     pthread_mutex_t slot_lock;
     atomic_bool slot_backed[EPT_SLOTS_MAX];
 
@@ -37,5 +38,8 @@ int ept_tables_create(struct ept *ept);
 /* ---- frames.c ---- */
 int ept_frames_create(struct ept *ept);
 int ept_frames_register(struct ept *ept, gpa_t gpa, uint64_t bytes);
+
+/* ---- ahead.c ---- */
+void ept_ahead_create(struct ept *ept);
 
 #endif

@@ -44,11 +44,19 @@ struct streams {
     uint32_t turn;
 };
 
+/* What was around a page when its miss began (arrivals.c). */
+struct arrivals {
+    uint64_t page;
+    bool above, below; /* its neighbour there was not here */
+    bool filled;       /* it is a first touch */
+};
+
 struct fault_context {
     struct fault_engine *engine;
     uint32_t index;
     uint32_t lane; /* which lane its fetches use; uffd mode: by faulting thread */
     struct streams fills;
+    struct arrivals arrivals;
     struct looker *looker; /* peek.c; NULL until something was looked at */
     struct tally tally;
 };
@@ -224,6 +232,9 @@ void looker_destroy(struct fault_context *context);
 /* As fault_resolve; `rescue`: the page may not leave, though it could be read meanwhile. */
 int page_resolve(struct fault_context *context, uint64_t page, bool write, bool rescue,
                  struct patience *patience);
+
+/* ---- arrivals.c ---- */
+void arrivals_begin(struct fault_context *context, uint64_t page); /* a page within the span */
 
 /* ---- fetch.c, fill.c: one miss; 0, -EAGAIN (look again) or -errno; fill: 1 not ours ---- */
 int fault_fetch(struct fault_context *context, uint64_t page, bool write,

@@ -127,6 +127,14 @@ void fault_context_leave(struct fault_context *context);
  */
 int fault_resolve(struct fault_context *context, uint64_t page, bool write);
 
+/* ---- arrivals.c ---- */
+/*
+ * fault_arrivals - after fault_resolve returned 0: the page and those around it that came along,
+ * which no second stage maps yet, for all that can be told. Returns how many from *first on, 0:
+ * none, not even the page. A moment old: any of them may have left. The context's thread.
+ */
+uint64_t fault_arrivals(const struct fault_context *context, uint64_t *first);
+
 /* ---- pin.c ---- */
 
 /*

@@ -83,5 +83,7 @@ int page_resolve(struct fault_context *context, uint64_t page, bool write, bool 
 int fault_resolve(struct fault_context *context, uint64_t page, bool write)
 {
     struct patience patience = patience_begin(context->engine);
+    if (page < context->engine->span_pages)
+        arrivals_begin(context, page);
     return page_resolve(context, page, write, write, &patience);
 }

@@ -40,6 +40,9 @@ const struct option_spec cli_run_options[] = {
      cli_set_fault_mode},
     {"prefetch", 0, "NAME", "none, readahead, trend or auto: what to fetch ahead (default: auto)",
      cli_set_prefetch},
+    {"map-ahead", 0, "MODE",
+     "on or off: map what is fetched ahead before it is touched, where KVM can (default: on)",
+     cli_set_map_ahead},
     {"polling", 0, "MODE",
      "auto, on or off: system calls without leaving the guest (default: auto)", cli_set_polling},
     {"timeout", 0, "DURATION", "longest wait for the memory node (default: 5s)", cli_set_timeout},
@@ -103,6 +106,7 @@ int cli_run(int argc, char **argv)
             {
                 .transport = "auto",
                 .fault_mode = FAULT_MODE_EXIT,
+                .map_ahead = true,
                 .prefetcher = "auto",
                 .allocator = "own",
                 .threads_max = FV_VCPU_MAX,

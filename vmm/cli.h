@@ -44,6 +44,7 @@ int cli_set_memserver(void *cli, const char *value);
 int cli_set_transport(void *cli, const char *value);
 int cli_set_fault_mode(void *cli, const char *value);
 int cli_set_prefetch(void *cli, const char *value);
+int cli_set_map_ahead(void *cli, const char *value);
 int cli_set_polling(void *cli, const char *value);
 int cli_set_threads(void *cli, const char *value);
 int cli_set_workdir(void *cli, const char *value);

@@ -127,6 +127,7 @@ int cli_completion(int argc, char **argv)
           "        --transport) word='auto loopback ofi verbs' ;;\n"
           "        --fault-mode) word='exit uffd uffd-spin' ;;\n"
           "        --prefetch) word='none readahead trend auto' ;;\n"
+          "        --map-ahead) word='on off' ;;\n"
           "        --polling) word='auto on off' ;;\n"
           "        --net) word='none host' ;;\n"
           "        --allocator) word='own far far,whole-pages' ;;\n"
@@ -172,6 +173,7 @@ void cli_config_dump(const struct run_config *config)
     printf("transport=%s\n", config->transport);
     printf("fault_mode=%s\n", fault_mode_name(config->fault_mode));
     printf("prefetch=%s\n", config->prefetcher);
+    printf("map_ahead=%s\n", config->map_ahead ? "on" : "off");
     printf("polling=%s\n", polling[config->polling]);
     printf("timeout_ns=%llu\n", (unsigned long long)config->timeout_ns);
     printf("threads=%u\n", config->threads_max);

@@ -86,6 +86,18 @@ int cli_set_prefetch(void *cli, const char *value)
     return 0;
 }
 
+int cli_set_map_ahead(void *cli, const char *value)
+{
+    bool on = strcmp(value, "on") == 0;
+
+    if (!on && strcmp(value, "off") != 0) {
+        message_error("--map-ahead %s: not on or off", value);
+        return -EINVAL;
+    }
+    ((struct cli *)cli)->config.map_ahead = on;
+    return 0;
+}
+
 int cli_set_polling(void *cli, const char *value)
 {
     struct run_config *config = &((struct cli *)cli)->config;

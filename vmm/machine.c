@@ -91,6 +91,7 @@ static int memory_create(struct vm *vm)
         .vm_fd = vm->vm_fd,
         .paged = is_paged(vm),
         .exit_mode = vm->config->fault_mode == FAULT_MODE_EXIT,
+        .map_ahead = vm->config->map_ahead,
     };
     int error = ept_create(&vm->ept, &config);
     if (!error)

@@ -62,6 +62,12 @@ void vcpu_close(struct vcpu *vcpu);
 /* Registers for a fresh start in the guest kernel, ring 3. 0 or -errno. */
 int vcpu_reset(struct vcpu *vcpu, gpa_t rip, uint64_t argument);
 
+/* ---- kvm_counters.c ---- */
+void kvm_counters_open(struct vcpu *vcpu); /* if --stats is wanted; the vCPU's thread */
+void kvm_counters_close(struct vcpu *vcpu);
+/* One of KVM's counters of this vCPU; false where it has none of that name. Any thread. */
+bool kvm_counter_read(const struct vcpu *vcpu, const char *name, uint64_t *value);
+
 /* ---- vcpu.c: threads ---- */
 int vcpu_signals_init(void); /* the kick's handler */
 int vcpu_first_create(struct vm *vm);

@@ -29,6 +29,24 @@ static bool is_pageable(const struct vm *vm, gpa_t gpa)
            (gpa >= FV_USER_HIGH_BASE && gpa < ept_span(vm->ept));
 }
 
+/*
+ * What came with the page is mapped while we are out of the guest anyway: else each of those pages
+ * costs another way out and back, though only as far as KVM. A page alone is not worth a call.
+ */
+static void map_ahead(struct vcpu *vcpu)
+{
+    struct ept *ept = vcpu->vm->ept;
+    uint64_t first, pages;
+    if (!ept_maps_ahead(ept))
+        return;
+    pages = fault_arrivals(vcpu->fault, &first);
+    if (pages < 2)
+        return;
+    pages = ept_map_ahead(ept, vcpu->fd, first, pages);
+    atomic_fetch_add_explicit(&vcpu->ahead_calls, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&vcpu->ahead_pages, pages, memory_order_relaxed);
+}
+
 /* 1: something was resolved; 0: it is there; -errno. */
 static int page_resolve(struct vcpu *vcpu, gpa_t gpa, bool write)
 {
@@ -40,6 +58,8 @@ static int page_resolve(struct vcpu *vcpu, gpa_t gpa, bool write)
     if (ept_word_state(word) == EPT_LOCAL)
         return 0;
     int result = fault_resolve(vcpu->fault, page, write);
+    if (result == 0)
+        map_ahead(vcpu);
     /* Unmapped meanwhile: the guest's own page tables refuse the access with a proper fault. */
     if (result == -EFAULT)
         return 0;

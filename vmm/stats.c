@@ -8,7 +8,7 @@
 #include "rdma/rdma.h"
 #include "support.h"
 #include "vmm/hints.h"
-#include "vmm/vmm.h"
+#include "vmm/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -147,26 +147,47 @@ static uint64_t timeval_ns(struct timeval time)
     return (uint64_t)time.tv_sec * 1000000000ULL + (uint64_t)time.tv_usec * 1000ULL;
 }
 
-static json_t *vcpus_object(struct vm *vm)
-{
-    uint64_t exits = 0, calls = 0, traps = 0;
-    struct poller_counters poller;
-    unsigned count = atomic_load(&vm->vcpu_count);
-    json_t *object = json_object();
+/* What the vCPUs counted, and KVM for them, all together. */
+struct vcpu_sum {
+    unsigned count;
+    uint64_t exits, calls, traps, ahead_calls, ahead_pages, second_stage;
+    bool kvm_counts; /* KVM has the counter behind second_stage */
+};
 
-    for (unsigned i = 0; i < count; i++) {
+static void vcpus_add_up(const struct vm *vm, struct vcpu_sum *sum)
+{
+    *sum = (struct vcpu_sum){.count = atomic_load(&vm->vcpu_count), .kvm_counts = true};
+    for (unsigned i = 0; i < sum->count; i++) {
         const struct vcpu *vcpu = vm->vcpus[i];
+        uint64_t faults = 0;
 
         if (!vcpu)
             continue;
-        exits += atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
-        calls += atomic_load_explicit(&vcpu->calls, memory_order_relaxed);
-        traps += atomic_load_explicit(&vcpu->traps, memory_order_relaxed);
+        sum->exits += atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
+        sum->calls += atomic_load_explicit(&vcpu->calls, memory_order_relaxed);
+        sum->traps += atomic_load_explicit(&vcpu->traps, memory_order_relaxed);
+        sum->ahead_calls += atomic_load_explicit(&vcpu->ahead_calls, memory_order_relaxed);
+        sum->ahead_pages += atomic_load_explicit(&vcpu->ahead_pages, memory_order_relaxed);
+        sum->kvm_counts = sum->kvm_counts && kvm_counter_read(vcpu, "pf_taken", &faults);
+        sum->second_stage += faults;
     }
-    json_object_set_new(object, "peak", number(count));
-    json_object_set_new(object, "exits", number(exits));
-    json_object_set_new(object, "hypercalls", number(calls));
-    json_object_set_new(object, "traps", number(traps));
+}
+
+static json_t *vcpus_object(struct vm *vm)
+{
+    struct poller_counters poller;
+    struct vcpu_sum sum;
+    json_t *object = json_object();
+
+    vcpus_add_up(vm, &sum);
+    json_object_set_new(object, "peak", number(sum.count));
+    json_object_set_new(object, "exits", number(sum.exits));
+    json_object_set_new(object, "hypercalls", number(sum.calls));
+    json_object_set_new(object, "traps", number(sum.traps));
+    json_object_set_new(object, "second_stage_faults",
+                        sum.kvm_counts ? number(sum.second_stage) : json_null());
+    json_object_set_new(object, "mapped_ahead_calls", number(sum.ahead_calls));
+    json_object_set_new(object, "mapped_ahead_pages", number(sum.ahead_pages));
     poller_counters(vm, &poller);
     json_object_set_new(object, "posted_calls", number(poller.answered));
     json_object_set_new(object, "handed_back_calls", number(poller.handed_back));

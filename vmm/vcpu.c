@@ -115,7 +115,7 @@ static struct vcpu *vcpu_alloc(struct vm *vm)
         return NULL;
     vcpu->vm = vm;
     vcpu->index = atomic_load(&vm->vcpu_count);
-    vcpu->fd = -1;
+    vcpu->fd = vcpu->kvm_stats_fd = -1;
     pthread_cond_init(&vcpu->wake, NULL);
     return vcpu;
 }

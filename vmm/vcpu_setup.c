@@ -227,11 +227,13 @@ int vcpu_open(struct vcpu *vcpu)
     }
     xcr0_set(vcpu);
     tsc_align(vcpu);
+    kvm_counters_open(vcpu);
     return 0;
 }
 
 void vcpu_close(struct vcpu *vcpu)
 {
+    kvm_counters_close(vcpu);
     if (vcpu->run)
         munmap(vcpu->run, vcpu->vm->run_bytes);
     vcpu->run = NULL;

@@ -57,6 +57,7 @@ struct run_config {
     const char *memserver; /* NULL: embedded when needed */
     const char *transport; /* as rdma_config.transport */
     enum fault_mode fault_mode;
+    bool map_ahead;         /* into the second stage, where KVM can */
     const char *prefetcher; /* fault_prefetcher_known */
     uint32_t threads_max;   /* vCPUs */
     enum polling polling;   /* who carries out system calls: poller.c */
@@ -102,7 +103,8 @@ struct vcpu {
     struct vm *vm;
     uint32_t index;
     int fd;
-    pid_t tid; /* host thread = guest thread id */
+    int kvm_stats_fd; /* KVM's own counters; -1 unless --stats wants them and KVM has them */
+    pid_t tid;        /* host thread = guest thread id */
     pthread_t thread;
     struct kvm_run *run;
     struct fv_vcpu *page;        /* shared with the guest; host address */
@@ -123,9 +125,10 @@ struct vcpu {
     bool ready, gone;      /* the host thread is set up; has left */
     int start_error;       /* why it could not be set up */
     /* Written by the vCPU's own thread (relaxed load and store), read by stats.c. */
-    _Atomic uint64_t exits; /* returns from KVM_RUN, for whatever reason */
-    _Atomic uint64_t calls; /* hypercalls */
-    _Atomic uint64_t traps; /* exceptions reported by the vector stubs */
+    _Atomic uint64_t exits;                    /* returns from KVM_RUN, for whatever reason */
+    _Atomic uint64_t calls;                    /* hypercalls */
+    _Atomic uint64_t traps;                    /* exceptions reported by the vector stubs */
+    _Atomic uint64_t ahead_calls, ahead_pages; /* mapped before they were touched (miss.c) */
 };
 
 struct vm {

@@ -8,8 +8,8 @@
 #
 #   tests/lab/emulated.sh [--full] [unit|bench|system|system/FILE[:CASE] ...]    (default: the first three)
 #
-# LAB_TIMEOUT: seconds until the whole is given up. LAB_NICE: niceness of the machines. LAB_MACHINES:
-# how many. Logs go to $BUILD/lab.
+# LAB_TIMEOUT: seconds until the whole is given up. LAB_SUITE: the Debian suite whose kernel boots
+# (setup.sh). LAB_NICE: niceness of the machines. LAB_MACHINES: how many. Logs go to $BUILD/lab.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=machine.sh
 . "$(dirname "$0")/machine.sh"

@@ -6,9 +6,13 @@
 # tools. Kept in ${XDG_CACHE_HOME:-~/.cache}/farvisor/lab; removing that folder starts afresh.
 # Prints the folder. The kernel is the one linux-image-amd64 named when it was first fetched
 # (`tests/lab/setup.sh --fresh` asks again).
+#
+# LAB_SUITE=bookworm-backports: that suite's kernel instead, in a folder lab-SUITE of its own. Its
+# package lists are kept there too, so the host's apt neither has to know the suite nor learns of it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/farvisor/lab
+suite=${LAB_SUITE:-}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/farvisor/lab${suite:+-$suite}
 
 die() {
     echo "lab: $*" >&2
@@ -24,12 +28,32 @@ modules=(virtio_pci 9pnet_virtio 9p overlay virtio_net virtio_rng sch_netem crc3
 packages=(perftest libibumad3 libpci3 ibverbs-utils rdmacm-utils libibverbs1 librdmacm1
     ibverbs-providers libnl-3-200 libnl-route-3-200 iproute2 libbpf1 libmnl0 libcap2 libelf1)
 
-fetch() { # PACKAGE: its .deb below $cache/deb
+# Where the kernel comes from, as options of apt's: nothing, hence the host's own sources, or the
+# suite's. How to reach a mirror (/etc/apt/apt.conf.d) stays the host's affair.
+kernel_apt=()
+suite_apt() {
+    local mirror
+    [ -n "$suite" ] || return 0
+    kernel_apt=(-o "Dir::Etc::sourcelist=$cache/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$cache/apt/lists" -o "Dir::Cache=$cache/apt/cache"
+        -o APT::Sandbox::User=root) # another user could not write to a home folder
+    [ -s "$cache/release" ] && return
+    mirror=$(apt-get indextargets --format "\$(ORIGIN) \$(REPO_URI)" 'Created-By: Packages' |
+        sed -n 's/^Debian //p' | head -n 1)
+    mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+        "${mirror:-http://deb.debian.org/debian} $suite main" >"$cache/apt/sources.list"
+    echo "lab: asking for the kernel of $suite" >&2
+    apt-get "${kernel_apt[@]}" update -q --error-on=any >"$cache/apt.log" 2>&1 ||
+        die "apt knows no suite $suite: $(grep '^[EW]:' "$cache/apt.log" | head -n 1)"
+}
+
+fetch() { # PACKAGE [OPTION OF APT...]: its .deb below $cache/deb
     local found
     found=$(find "$cache/deb" -name "$1_*.deb" | head -n 1)
     if [ -z "$found" ]; then
         echo "lab: downloading $1" >&2
-        (cd "$cache/deb" && apt-get download -q "$1" >"$cache/apt.log" 2>&1) ||
+        (cd "$cache/deb" && apt-get "${@:2}" download -q "$1" >"$cache/apt.log" 2>&1) ||
             die "apt-get download $1 failed: $(tail -n 1 "$cache/apt.log") (apt-get update?)"
         found=$(find "$cache/deb" -name "$1_*.deb" | head -n 1)
     fi
@@ -39,9 +63,9 @@ fetch() { # PACKAGE: its .deb below $cache/deb
 # Resolved once and then kept: mirrors drop old kernels, results should not change by themselves.
 kernel_release() {
     if [ ! -s "$cache/release" ]; then
-        apt-cache depends linux-image-amd64 |
+        apt-cache "${kernel_apt[@]}" depends linux-image-amd64 |
             sed -n 's/^ *Depends: linux-image-\([0-9].*\)/\1/p' | head -n 1 >"$cache/release.new"
-        [ -s "$cache/release.new" ] || die 'apt knows no linux-image-amd64 (apt-get update?)'
+        [ -s "$cache/release.new" ] || die "${suite:-apt} has no linux-image-amd64 (apt-get update?)"
         mv "$cache/release.new" "$cache/release"
     fi
     cat "$cache/release"
@@ -50,7 +74,7 @@ kernel_release() {
 unpack_kernel() {
     local deb
     [ -s "$cache/vmlinuz" ] && return
-    deb=$(fetch "linux-image-$release")
+    deb=$(fetch "linux-image-$release" "${kernel_apt[@]}")
     rm -rf "$cache/kernel"
     dpkg -x "$deb" "$cache/kernel"
     busybox depmod -b "$cache/kernel" "$release"
@@ -77,6 +101,15 @@ unpack_tools() {
     touch "$cache/tools/.complete"
 }
 
+# A kernel has each of them as a module or built in; else it is not known by this name any more.
+check_modules() {
+    local directory=$cache/kernel/lib/modules/$release name
+    for name in "${modules[@]}"; do
+        grep -qE "/${name//[-_]/[-_]}\.ko[.:a-z]*( |\$)" "$directory/modules.dep" "$directory/modules.builtin" ||
+            die "Linux $release has no module $name"
+    done
+}
+
 # Files of the wanted modules and of what they depend on, dependencies first.
 module_files() {
     awk -v wanted="${modules[*]}" '
@@ -96,6 +129,7 @@ module_files() {
 build_initrd() {
     local root path plain applet
     [ "$cache/initrd" -nt "$here/init.sh" ] && [ "$cache/initrd" -nt "$0" ] && return
+    check_modules
     root=$(mktemp -d)
     # shellcheck disable=SC2064 # the name as it is now
     trap "rm -rf '$root'" EXIT
@@ -128,6 +162,7 @@ if [ "${1:-}" = --fresh ]; then
 fi
 exec 9>"$cache/lock"
 flock 9 # two first runs at a time would unpack over each other
+suite_apt
 release=$(kernel_release)
 unpack_kernel
 unpack_tools

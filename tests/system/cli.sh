@@ -61,6 +61,7 @@ test_option_values_are_refused() {
     done
     usage "--fault-mode both: unknown mode \(exit, uffd or uffd-spin\)$" run --fault-mode both true
     usage "--prefetch best: unknown prefetcher \(none, readahead, trend or auto\)$" run --prefetch best true
+    usage "--map-ahead maybe: not on or off$" run --map-ahead maybe true
     usage "--polling maybe: unknown mode \(auto, on or off\)$" run --polling maybe true
     usage "--transport tcp: unknown transport" run --transport tcp true
     usage "--transport ofi2: unknown transport" run --transport ofi2 true
@@ -229,7 +230,7 @@ test_completion_knows_every_option() {
 
 test_dump_config_shows_what_the_options_mean() {
     expect_status 0 env -i PATH=/bin HOME=/h SECRET=1 LC_ALL=C "$FARVISOR" run -m 64M --local 50% \
-        --memserver h:1 --transport loopback,delay=1us --fault-mode uffd --prefetch trend --polling off --timeout 2s --threads 3 \
+        --memserver h:1 --transport loopback,delay=1us --fault-mode uffd --prefetch trend --map-ahead off --polling off --timeout 2s --threads 3 \
         --env A=1 --env A=2 --env PATH=/x --dir /usr:/u:rw -d /etc --workdir /w --stats s --trace t \
         --progress --dump-config -- prog --local
     cat >expected <<'EXPECTED'
@@ -239,6 +240,7 @@ memserver=h:1
 transport=loopback,delay=1us
 fault_mode=uffd
 prefetch=trend
+map_ahead=off
 polling=off
 timeout_ns=2000000000
 threads=3

@@ -27,7 +27,8 @@ static void vm_setup(void)
     ck_assert_int_ge(kvm, 0);
     vm = ioctl(kvm, KVM_CREATE_VM, 0);
     ck_assert_int_ge(vm, 0);
-    struct ept_config config = {.kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true};
+    struct ept_config config = {
+        .kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true, .map_ahead = true};
     ck_assert_int_eq(ept_create(&ept, &config), 0);
     ck_assert_int_eq(ept_back(ept, BASE, 16 << 20), 0);
 }
@@ -139,6 +140,52 @@ START_TEST(missing_pages_fail_system_calls)
 }
 END_TEST
 
+/* Needs a kernel that can; elsewhere it must say that it cannot. */
+START_TEST(mapping_ahead_ends_at_a_missing_page)
+{
+    uint64_t page = BASE >> EPT_PAGE_SHIFT;
+    bool can = ioctl(vm, KVM_CHECK_EXTENSION, 236) > 0; /* KVM_CAP_PRE_FAULT_MEMORY */
+    int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+    ck_assert_int_ge(vcpu, 0);
+    ck_assert(ept_maps_ahead(ept) == can);
+    if (can) {
+        ck_assert_int_eq(ept_protect(ept, BASE, 16 * EPT_PAGE_BYTES, EPT_READ | EPT_WRITE), 0);
+        ept_accessed_clear(ept, page + 1);
+        ck_assert_int_eq(ept_install_zero(ept, page, 4), 0);
+        ck_assert_int_eq(ept_install_zero(ept, page + 5, 2), 0);
+        ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page, 8), 4);
+        ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page + 5, 2), 2);
+        ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page + 1, 2), 2); /* mapped already */
+        ck_assert(!ept_dirty(ept, page) && !ept_accessed(ept, page + 1));
+        /* Nothing was filled where nothing was: it can still be installed. */
+        ck_assert_uint_eq(ept_resident_bytes(ept), 6 * EPT_PAGE_BYTES);
+        ck_assert_int_eq(ept_install_zero(ept, page + 4, 1), 0);
+    }
+    close(vcpu);
+}
+END_TEST
+
+START_TEST(mapping_ahead_knows_of_eviction)
+{
+    uint64_t page = BASE >> EPT_PAGE_SHIFT;
+    int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0), zero = open("/dev/zero", O_RDONLY);
+    if (ept_maps_ahead(ept)) {
+        ck_assert_int_eq(ept_install_zero(ept, page, 4), 0);
+        ck_assert_int_eq(ept_write_protect(ept, page, 4, true), 0);
+        ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page, 4), 4); /* as a read would */
+        ck_assert_int_eq(read(zero, ept_hva(ept, BASE), 8), -1); /* protected as before */
+        ck_assert_int_eq(ept_drop(ept, page, 4), 0);
+        ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page, 4), 0);
+        ck_assert_uint_eq(ept_resident_bytes(ept), 0);
+        ck_assert_int_eq(ept_install_zero(ept, page, 4), 0);
+        ck_assert_int_eq(ept_unmap(ept, page, 4), 0);
+        ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page, 4), 4); /* here, only not mapped */
+    }
+    close(zero);
+    close(vcpu);
+}
+END_TEST
+
 START_TEST(backing_beyond_the_span_is_refused)
 {
     ck_assert_int_eq(ept_back(ept, ept_span(ept), 4096), -ENOMEM);
@@ -245,6 +292,8 @@ int main(void)
     tcase_add_test(tests, protection_stops_stores);
     tcase_add_test(tests, drop_forgets_protection);
     tcase_add_test(tests, missing_pages_fail_system_calls);
+    tcase_add_test(tests, mapping_ahead_ends_at_a_missing_page);
+    tcase_add_test(tests, mapping_ahead_knows_of_eviction);
     tcase_add_test(tests, backing_beyond_the_span_is_refused);
     suite_add_tcase(suite, tests);
     tests = tcase_create("memory");
