@@ -39,7 +39,7 @@ static void play(const struct replay_input *input)
         struct replay_result result;
         if (replay_run(input, &config, &result))
             return; /* no memory */
-        PROMISE(result.touches == replay_touches(input));
+        PROMISE(result.touches == replay_touches(input, config.range));
         PROMISE(result.first + result.misses + result.late <= result.touches);
         PROMISE(result.used + result.wasted == result.prefetched);
         PROMISE(result.refaults <= result.misses);
