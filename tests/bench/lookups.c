@@ -15,6 +15,7 @@
 #define LEAF_KEYS 255u
 #define FANOUT    256u
 #define AHEAD_MAX 256u
+#define PRIME     2654435761u
 
 struct leaf {
     uint64_t count;
@@ -56,7 +57,7 @@ static uint64_t tree_leaf(uint64_t key)
 
 static uint64_t table_bucket(uint64_t key)
 {
-    return mix(key) % leaf_count;
+    return key / 2 * PRIME % leaf_count;
 }
 
 static void tree_build(void)
@@ -78,14 +79,16 @@ static void tree_build(void)
     }
 }
 
+/* Bucket by bucket: were the keys put in one after the other, building would be all that is seen.
+ */
 static void table_build(uint64_t keys)
 {
-    for (uint64_t key = 0; key < keys * 2; key += 2) {
-        struct leaf *bucket = &leaves[table_bucket(key)];
-        if (bucket->count == LEAF_KEYS)
-            continue;
-        bucket->keys[bucket->count] = key;
-        bucket->values[bucket->count++] = mix(key);
+    for (uint64_t i = 0; i < leaf_count; i++) {
+        struct leaf *bucket = &leaves[table_bucket(i * 2)];
+        for (uint64_t key = i * 2; key < keys * 2; key += leaf_count * 2) {
+            bucket->keys[bucket->count] = key;
+            bucket->values[bucket->count++] = mix(key);
+        }
     }
 }
 

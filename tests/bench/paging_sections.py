@@ -129,7 +129,7 @@ def scan_once(lab, local_mib, passes):
 
 def scan_cases(mib, quick):
     local_mib = max(2 * RECORDED_LOCAL_MIB, mib // 2)
-    passes = 2 if quick else 4
+    passes = (1 if mib < 64 else 2) if quick else 4
     return [
         case_of(
             "hot set",

@@ -35,7 +35,8 @@ static void play(const struct replay_input *input)
         struct replay_config config = {.policy = (enum replay_policy)(i % REPLAY_POLICIES),
                                        .prefetcher = prefetchers[i % 4 ^ i / 4],
                                        .local_pages = REPLAY_LOCAL_MIN_PAGES,
-                                       .latency_ns = 10000};
+                                       .latency_ns = 10000,
+                                       .range = {.pages = i % 3 ? 0 : 0x60000}};
         struct replay_result result;
         if (replay_run(input, &config, &result))
             return; /* no memory */
