@@ -294,22 +294,27 @@ def end_to_end(section):
 
 # Run in a machine of their own where the host has no KVM: KVM_TESTS=apart leaves them out.
 NEEDS_KVM = [test_one_cell_from_end_to_end]
+# Minutes each where KVM is emulated: only by name, or all with --full.
+LONG = []
 for _section in section_report.SECTIONS:
     _name = f"test_section_{_section.name.replace('-', '_')}_from_end_to_end"
-    NEEDS_KVM.append(globals().setdefault(_name, end_to_end(_section)))
+    LONG.append(globals().setdefault(_name, end_to_end(_section)))
 
 
 def main():
-    if sys.argv[1:] == ["--list-kvm"]:
-        names = [name for name, test in globals().items() if test in NEEDS_KVM]
+    full = "--full" in sys.argv[1:]
+    named = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if "--list-kvm" in sys.argv[1:]:
+        wanted = NEEDS_KVM + (LONG if full else [])
+        names = [name for name, test in globals().items() if test in wanted]
         return print("\n".join(name.removeprefix("test_") for name in names))
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
     apart = os.environ.get("KVM_TESTS") == "apart"
     tests = {**globals(), **vars(selftest_sections)}
     for name, test in tests.items():
-        if not name.startswith("test_") or (sys.argv[1:] and name[5:] not in sys.argv[1:]):
+        if not name.startswith("test_") or (named and name[5:] not in named):
             continue
-        if apart and test in NEEDS_KVM:
+        if apart and test in NEEDS_KVM + LONG or test in LONG and not (named or full):
             continue
         words, outcome = "", "ok"
         try:

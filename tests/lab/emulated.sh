@@ -58,7 +58,7 @@ done
 for what in "${wanted[@]}"; do
     case $what in
     unit) unit_jobs ;;
-    bench) bash "$repo/tests/bench/run.sh" --list-kvm | sed 's/^/bench /' ;;
+    bench) bash "$repo/tests/bench/run.sh" $options --list-kvm | sed 's/^/bench /' ;;
     bench/*) echo "bench ${what#bench/}" ;;
     system) all_system_jobs ;;
     system/*:*)
