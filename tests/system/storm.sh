@@ -61,10 +61,10 @@ prefetching() {
     ahead=$(stat_of stats paging prefetched_pages)
     case $1 in
     none) [ "$ahead" = 0 ] || fail "$ahead pages were fetched unasked" ;;
-    *) [ "$ahead" -gt 500 ] || fail "only $ahead pages were fetched ahead" ;;
+    *) [ "$ahead" -gt 100 ] || fail "only $ahead pages were fetched ahead" ;;
     esac
     fetched=$((ahead + $(stat_of stats paging demand_fetched_pages)))
-    [ "$fetched" -gt 1000 ] || fail "only $fetched pages were fetched"
+    [ "$fetched" -gt 500 ] || fail "only $fetched pages were fetched"
     evicted=$(stat_of stats paging evicted_pages)
     [ "$evicted" -gt 4096 ] || fail "only $evicted pages were evicted"
 }
