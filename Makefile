@@ -198,12 +198,13 @@ docs: ## make the generated documents anew (docs/syscalls.md)
 	$(Q)awk -f docs/gen-syscalls.awk vmm/io_table.def guest-os/syscalls.def > docs/syscalls.md
 
 .PHONY: bench bench-quick bench-run
-bench: deps ## measure everything, for more than an hour: docs/benchmarks/full (BENCH_OPTIONS=--help)
+bench: deps ## measure everything, for hours: docs/benchmarks/full (SECTIONS=, RESUME=1, BENCH_OPTIONS=--help)
 	$(SUBMAKE) bench-run
 bench-quick: deps ## measure a little in less than five minutes: docs/benchmarks/quick
 	$(SUBMAKE) bench-run BENCH_OPTIONS="--quick $(BENCH_OPTIONS)"
 bench-run: all $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
-	@$(TEST_ENV) tests/bench/bench.py $(BENCH_OPTIONS)
+	@$(TEST_ENV) tests/bench/bench.py $(if $(SECTIONS),--sections $(SECTIONS)) $(if $(RESUME),--resume) \
+	    $(BENCH_OPTIONS)
 
 .PHONY: fuzz fuzz-run
 fuzz: deps ## explore every fuzz target for FUZZ_SECONDS each (default 60)

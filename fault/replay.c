@@ -143,11 +143,17 @@ static void wait_until(struct sim *sim, struct sim_thread *thread, uint64_t ns)
     thread->now_ns = ns;
 }
 
+/* Where a touch of this page is counted. */
+static struct replay_result *counts_of(struct sim *sim, uint32_t page)
+{
+    return replay_in_range(sim->input, page, sim->config.range) ? &sim->result : &sim->elsewhere;
+}
+
 static void touch_late(struct sim *sim, const struct replay_event *event, unsigned thread)
 {
     wait_until(sim, &sim->threads[thread], sim_lands_at(sim, event->page));
     sim_land(sim, sim->threads[thread].now_ns);
-    sim->result.late++;
+    counts_of(sim, event->page)->late++;
     page_used(sim, event->page);
     if (event->thread < TRACE_THREADS)
         sim_prefetch(sim, thread, event->page, PREFETCH_LATE, event->write);
@@ -157,8 +163,9 @@ static void touch_miss(struct sim *sim, const struct replay_event *event, unsign
 {
     struct sim_thread *at = &sim->threads[thread];
     uint64_t distance = sim->result.evicted - sim->left_at[event->page];
-    sim->result.misses++;
-    sim->result.refaults += distance < sim->config.local_pages;
+    struct replay_result *counts = counts_of(sim, event->page);
+    counts->misses++;
+    counts->refaults += distance < sim->config.local_pages;
     frame_take(sim);
     sim->words[event->page] = (sim->words[event->page] & ~EPT_STATE_MASK) | EPT_FETCHING;
     if (event->thread < TRACE_THREADS)
@@ -174,7 +181,7 @@ static void event_touch(struct sim *sim, const struct replay_event *event)
     if (sim->in_flight)
         sim_land(sim, sim->threads[thread].now_ns);
     sim->next[event->page] = sim->input->next[event->access];
-    sim->result.touches++;
+    counts_of(sim, event->page)->touches++;
     switch (ept_word_state(sim->words[event->page])) {
     case EPT_LOCAL:
         touch_hit(sim, event);
@@ -186,7 +193,7 @@ static void event_touch(struct sim *sim, const struct replay_event *event)
         touch_miss(sim, event, thread);
         break;
     default:
-        sim->result.first++;
+        counts_of(sim, event->page)->first++;
         frame_take(sim);
         sim_arrive(sim, event->page, true);
     }

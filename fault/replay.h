@@ -15,15 +15,22 @@ enum replay_policy { REPLAY_CLOCK, REPLAY_FIFO, REPLAY_LRU, REPLAY_BELADY, REPLA
 
 #define REPLAY_LOCAL_MIN_PAGES 256u
 
+/* Pages of the program's address space. All are played; touches of others are not counted. */
+struct replay_range {
+    uint64_t first_page;
+    uint64_t pages; /* 0: every page counts */
+};
+
 struct replay_config {
     enum replay_policy policy;
     const struct prefetcher *prefetcher;
     uint64_t local_pages; /* >= REPLAY_LOCAL_MIN_PAGES */
     uint64_t latency_ns;  /* of a read, demanded or not; any number may fly at a time */
+    struct replay_range range;
 };
 
 struct replay_result {
-    uint64_t touches;    /* known from the trace */
+    uint64_t touches;    /* known from the trace; these five: in the range only */
     uint64_t first;      /* ... of pages without contents: no policy helps */
     uint64_t misses;     /* ... of pages that had left: demand fetches */
     uint64_t late;       /* ... of pages that were on their way */
@@ -41,7 +48,7 @@ struct replay_input; /* a trace made ready; read-only, shared by any number of r
 int replay_input_create(struct replay_input **out, const struct trace *trace, const char **wrong);
 void replay_input_destroy(struct replay_input *input);       /* accepts NULL */
 uint64_t replay_footprint(const struct replay_input *input); /* distinct pages with contents */
-uint64_t replay_touches(const struct replay_input *input);
+uint64_t replay_touches(const struct replay_input *input, struct replay_range range);
 
 /* One simulation. 0 or -ENOMEM. Cost: under 1 us a touch. */
 int replay_run(const struct replay_input *input, const struct replay_config *config,

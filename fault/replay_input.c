@@ -237,7 +237,11 @@ uint64_t replay_footprint(const struct replay_input *input)
     return input->footprint;
 }
 
-uint64_t replay_touches(const struct replay_input *input)
+uint64_t replay_touches(const struct replay_input *input, struct replay_range range)
 {
-    return input->touches;
+    uint64_t touches = 0;
+    for (size_t i = 0; i < input->count; i++)
+        touches += input->events[i].kind == EVENT_TOUCH &&
+                   replay_in_range(input, input->events[i].page, range);
+    return touches;
 }

@@ -51,6 +51,12 @@ static inline uint64_t replay_page_number(const struct replay_input *input, uint
     return input->numbers[page >> BLOCK_SHIFT] << BLOCK_SHIFT | (page & (BLOCK_PAGES - 1));
 }
 
+static inline bool replay_in_range(const struct replay_input *input, uint32_t page,
+                                   struct replay_range range)
+{
+    return !range.pages || replay_page_number(input, page) - range.first_page < range.pages;
+}
+
 /* ---- replay.c: the simulation ---- */
 
 /* A page's flags */
@@ -107,6 +113,7 @@ struct sim {
     uint32_t accuracy; /* in 1/65536 */
     struct sim_thread threads[TRACE_THREADS];
     struct replay_result result;
+    struct replay_result elsewhere; /* touches out of the range */
 };
 
 static inline uint64_t sim_free(const struct sim *sim)

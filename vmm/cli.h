@@ -101,6 +101,7 @@ struct replay_question {
     struct replay_size sizes[REPLAY_LIST_MAX];
     unsigned policy_count, prefetcher_count, size_count;
     uint64_t latency_ns;
+    struct replay_range range;
     const char *csv_path; /* NULL: none */
 };
 /* Simulates all of it and prints. 0 or -errno after one message. */

@@ -21,6 +21,7 @@ struct replay_options {
     struct replay_question question;
     const char *sizes[REPLAY_LIST_MAX]; /* words of size_list */
     char *size_list;
+    const char *range; /* as given, or NULL */
 };
 
 /* Cuts a list at its commas, in place, and hands each word to `add`. */
@@ -115,6 +116,36 @@ static int set_latency(void *options, const char *value)
     return 0;
 }
 
+/* "0x7f0012340000" or a decimal number, up to `end`. */
+static bool address_read(const char *text, const char *end, uint64_t *address)
+{
+    bool hex = text[0] == '0' && text[1] == 'x';
+    const char *digits = hex ? text + 2 : text;
+    if (digits == end ||
+        strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789") != (size_t)(end - digits))
+        return false;
+    errno = 0;
+    *address = strtoull(digits, NULL, hex ? 16 : 10);
+    return errno == 0;
+}
+
+static int set_range(void *options, const char *value)
+{
+    struct replay_options *to = options;
+    const char *colon = strchr(value, ':');
+    uint64_t start, end;
+    if (!colon || !address_read(value, colon, &start) ||
+        !address_read(colon + 1, value + strlen(value), &end) || start >= end) {
+        message_error("--range %s: not START:END, two addresses (0x7f0000000000:0x7f0000400000)",
+                      value);
+        return -EINVAL;
+    }
+    to->range = value;
+    to->question.range.first_page = start / PAGE_BYTES;
+    to->question.range.pages = (end - 1) / PAGE_BYTES - start / PAGE_BYTES + 1;
+    return 0;
+}
+
 static int set_csv(void *options, const char *value)
 {
     ((struct replay_options *)options)->question.csv_path = value;
@@ -135,6 +166,7 @@ const struct option_spec cli_replay_options[] = {
     {"local", 'l', "LIST", "sizes, or N% of the trace's footprint (default: 10%,25%,50%,75%,90%)",
      set_local},
     {"latency", 0, "DURATION", "how long a read takes (default: 10us)", set_latency},
+    {"range", 0, "START:END", "count only touches of these addresses (default: all)", set_range},
     {"csv", 0, "FILE", "write every figure as comma-separated values", set_csv},
     {"help", 'h', NULL, "this text", set_help},
     {NULL, 0, NULL, NULL, NULL},
@@ -261,6 +293,10 @@ static int replay_file(struct replay_options *options, const char *path)
         message_error("%s: not usable: %s", path, wrong);
     if (!error)
         error = sizes_resolve(options, replay_footprint(input));
+    if (!error && options->range && !replay_touches(input, options->question.range)) {
+        message_error("--range %s: no touch of the trace is there", options->range);
+        error = -EINVAL;
+    }
     if (!error) {
         warn_bias(path, &trace, &options->question);
         error = replay_report(&options->question, input, &trace.header);

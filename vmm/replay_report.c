@@ -87,12 +87,22 @@ static int tables_print(const struct replay_question *question, const struct rep
     int error = 0;
     for (unsigned i = 0; i < question->prefetcher_count && !error; i++) {
         struct replay_config config = {.prefetcher = question->prefetchers[i],
-                                       .latency_ns = question->latency_ns};
+                                       .latency_ns = question->latency_ns,
+                                       .range = question->range};
         table_head(question, config.prefetcher->name);
         for (unsigned j = 0; j < question->size_count && !error; j++)
             error = row_print(question, input, &config, &question->sizes[j], csv);
     }
     return error;
+}
+
+static void range_print(struct replay_range range, const struct replay_input *input)
+{
+    char bytes[32];
+    printf("counted: the %llu touches of %s from 0x%llx\n",
+           (unsigned long long)replay_touches(input, range),
+           format_bytes(range.pages * PAGE_BYTES, bytes, sizeof(bytes)),
+           (unsigned long long)range.first_page * PAGE_BYTES);
 }
 
 static int csv_end(FILE *csv, const char *path)
@@ -120,10 +130,12 @@ int replay_report(const struct replay_question *question, const struct replay_in
         fputs(csv_heading, csv);
     }
     printf("%s: %llu touches of %s, recorded with %s here, prefetch %s, %s, %s\n", header->program,
-           (unsigned long long)replay_touches(input),
+           (unsigned long long)replay_touches(input, (struct replay_range){0}),
            format_bytes(replay_footprint(input) * PAGE_BYTES, footprint, sizeof(footprint)),
            format_bytes(header->local_pages * PAGE_BYTES, recorded, sizeof(recorded)),
            header->prefetcher, header->fault_mode, header->transport);
+    if (question->range.pages)
+        range_print(question->range, input);
     int error = tables_print(question, input, csv);
     if (csv) {
         int failed = csv_end(csv, question->csv_path);

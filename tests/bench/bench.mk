@@ -11,9 +11,9 @@ bench_libs = -lm $(if $(filter snappy,$(1)),-lsnappy) $(if $(filter taxi,$(1)),-
 $(BENCH_DIR)/graph: $(wildcard tests/bench/graph*.c) $(BENCH_HEADERS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) $(filter %.c,$^) -o $@
-$(BENCH_DIR)/lookups: tests/bench/lookups.c $(GUIDE_STATIC)
+$(BENCH_DIR)/lookups: tests/bench/lookups.c $(GUIDE_STATIC) $(BENCH_HEADERS)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(GUEST_CFLAGS) -Iguides-api $^ -o $@
+	$(Q)$(CC) $(GUEST_CFLAGS) -Iguides-api $(filter-out %.h,$^) -o $@
 $(BENCH_DIR)/%: tests/bench/%.c $(BENCH_HEADERS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) $< -o $@ $(call bench_libs,$*)

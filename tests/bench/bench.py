@@ -1,14 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measures farvisor against a native process and against swap to zram, and writes a report.
+"""Measures farvisor against a native process and against swap to zram, and writes a report: whole
+workloads, then sections that each look at one promise.
 
 Runs in rounds: within a round every system runs every workload once, side by side, so that a noisy
 moment of the host hits all of them. A cell that fails or takes too long is reported and does not
-stop the rest. Needs what `make bench` builds; zram and its memory cgroup need root and are removed
+stop the rest. Every run is noted when it ends; --resume goes on where a bench stopped. Needs what `make bench` builds; zram and its memory cgroup need root and are removed
 at the end, however it comes."""
 import argparse
 import contextlib
-import csv
 import datetime
 import json
 import os
@@ -24,7 +24,9 @@ import figures
 import machine
 import plots
 import report as reports
+import section_report
 import systems as known
+import trials
 import workloads as catalogue
 from measure import COLUMNS, Cell, Runner
 from summary import key_of
@@ -38,6 +40,7 @@ QUICK = {
     "limit": 10,
     "budget": 240,
     "mib": catalogue.QUICK_MIB,
+    "sections": "workloads",
 }
 # The default prefetcher is auto: exit is the same.
 FULL = {
@@ -47,7 +50,11 @@ FULL = {
     "limit": 120,
     "budget": 0,
     "mib": catalogue.FULL_MIB,
+    "sections": ",".join(("workloads", *section_report.NAMES)),
 }
+# What is not known of runs whose about.json is lost.
+UNKNOWN = {name: "not noted" for name in ("command", "date", "host", "version", "swap")}
+UNKNOWN.update(form="form not noted", skipped={})
 
 
 def words(text):
@@ -60,6 +67,14 @@ def parse_arguments(argv):
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes and few cells, in less than 5 minutes")
+    add(
+        "--sections",
+        type=words,
+        metavar="NAME,...",
+        help=f"of workloads,{','.join(section_report.NAMES)} (default: all; quick: workloads)",
+    )
+    add("--cases", type=words, default=[], metavar="NAME,...", help="of the sections")
+    add("--variants", type=words, default=[], metavar="NAME,...", help="runs of the sections")
     add(
         "--only",
         type=words,
@@ -85,17 +100,27 @@ def parse_arguments(argv):
         metavar="SECONDS",
         help="no further round where it would not fit into this time (0: none)",
     )
-    add("--output", type=pathlib.Path, metavar="DIR", help="default: docs/benchmarks/quick or full")
-    add("--add", action="store_true", help="add rounds to the runs.csv that is there")
-    add("--report-only", action="store_true", help="write the report of the runs.csv that is there")
-    add("--list", action="store_true", help="name workloads and systems, and stop")
+    add(
+        "--output",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="default: docs/benchmarks/quick or full, with the names of --sections",
+    )
+    add("--add", action="store_true", help="add rounds of workloads to the runs.csv that is there")
+    add("--resume", action="store_true", help="make the runs that are missing in the output")
+    add("--report-only", action="store_true", help="write the report of the CSV files there are")
+    add("--list", action="store_true", help="name workloads, systems and sections, and stop")
     options = parser.parse_args(argv)
+    part = "".join(f"-{name}" for name in options.sections or ())
     for name, value in (QUICK if options.quick else FULL).items():
         if getattr(options, name) is None:
-            setattr(options, name, words(value) if name == "systems" else value)
+            setattr(options, name, words(value) if name in ("systems", "sections") else value)
+    unknown = set(options.sections) - {"workloads", *section_report.NAMES}
+    if unknown:
+        parser.error(f"--sections: unknown: {', '.join(sorted(unknown))}")
     options.shares = [float(share) for share in words(options.local)]
     options.form = "quick form" if options.quick else "full form"
-    options.output = options.output or REPO / "docs/benchmarks" / options.form.split()[0]
+    options.output = options.output or REPO / "docs/benchmarks" / (options.form.split()[0] + part)
     return options
 
 
@@ -120,6 +145,8 @@ class Bench:
 
     def __init__(self, options, runner, rows):
         self.options, self.runner, self.rows = options, runner, rows
+        self.path = options.output / "runs.csv"
+        self.done = {(key_of(row), int(row["round"])) for row in rows}
         self.started = time.monotonic()
         # Cells that took too long: once is enough. Cells whose exits were told apart: likewise.
         self.dead = {key_of(row) for row in rows if row["status"].startswith("over")}
@@ -160,6 +187,7 @@ class Bench:
                 self.runner.exits_of_run(cell) if cell.workload.phases else row["exits"]
             )
         self.judge(cell, row)
+        trials.append(self.path, COLUMNS, [row], heading=not self.path.exists())
         self.rows.append(row)
 
     def run_round(self, turn, plan):
@@ -168,11 +196,13 @@ class Bench:
             native, others = cells[:1], cells[1:]
             at = turn % max(1, len(others))
             for cell in native + others[at:] + others[:at]:
-                if cell.key() not in self.dead:
+                if cell.key() not in self.dead and (cell.key(), turn) not in self.done:
                     self.run_cell(cell, turn, exit_us)
 
     def run(self, plan):
-        budget, before = self.options.budget, max((int(r["round"]) for r in self.rows), default=0)
+        budget, before = self.options.budget, 0
+        if self.options.add:
+            before = max((int(row["round"]) for row in self.rows), default=0)
         for turn in range(1, self.options.runs + 1):
             began = time.monotonic()
             self.run_round(before + turn, plan)
@@ -183,29 +213,30 @@ class Bench:
                 self.say(f"no further round: it would not fit into {budget:g} s")
                 break
 
+    def run_sections(self, no_swap):
+        options, failed = self.options, 0
+        path = options.output / "sections.csv"
+        log = trials.Log(path, trials.load(path))
+        lab = trials.Lab(self.runner, options.mib, options.quick, no_swap)
+        for section in section_report.SECTIONS:
+            if section.name in options.sections:
+                self.say(f"section {section.name}")
+                failed += trials.run_section(
+                    lab, section, options.runs, log, self.say, options.cases, options.variants
+                )
+        self.wrong += failed
 
-def read_rows(path):
-    with open(path, newline="") as source:
-        return list(csv.DictReader(source))
 
-
-def write_rows(path, rows):
-    with open(path, "w", newline="") as output:
-        writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_report(rows, options, about):
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_rows(options.output / "runs.csv", rows)
-    listed = catalogue.catalogue(options.mib, options.quick)
-    (options.output / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    made = reports.Report(rows, listed, about)
+def write_report(options, about):
+    """From the CSV files alone; `about` is kept beside them."""
+    rows = [dict.fromkeys(COLUMNS, "") | row for row in trials.load(options.output / "runs.csv")]
+    mib = int(rows[0]["size_mib"] or options.mib) if rows else options.mib
+    listed = catalogue.catalogue(mib, options.quick)
+    made = reports.Report(rows, listed, about, trials.load(options.output / "sections.csv"))
     (options.output / "README.md").write_text(made.markdown())
     figures.write_summary(options.output / "summary.csv", made)
     try:
-        problem = plots.draw(made, options.output)
+        problem = plots.draw(made, options.output) if rows else ""
     except subprocess.SubprocessError as error:
         problem = f"plots: {error}"
     print(f"bench: report in {options.output}{'; ' + problem if problem else ''}", file=sys.stderr)
@@ -228,9 +259,16 @@ def describe(options, argv, farvisor, skipped, swap_words):
 
 def measure(options, argv, build, farvisor, memserver, rows):
     chosen, skipped = known.choose(options.systems, farvisor)
-    selected = catalogue.select(catalogue.catalogue(options.mib, options.quick), options.only)
-    wants_zram = any(system.kind == "zram" for system in chosen)
-    wants_server = any(
+    selected = []
+    if "workloads" in options.sections:
+        selected = catalogue.select(catalogue.catalogue(options.mib, options.quick), options.only)
+    sections = [one for one in section_report.SECTIONS if one.name in options.sections]
+    needs = {need for section in sections for need in section.needs}
+    if options.variants and "zram" not in options.variants:
+        needs.discard("zram")
+    wants_zram = bool(selected) and any(system.kind == "zram" for system in chosen)
+    wants_zram = wants_zram or "zram" in needs
+    wants_server = "server" in needs or any(
         not cell.transport.startswith("loopback") and cell.transport
         for workload in selected
         for cell in cells_of(workload, chosen, options)
@@ -240,9 +278,13 @@ def measure(options, argv, build, farvisor, memserver, rows):
         runner = Runner(build, farvisor, pathlib.Path(work), options.limit)
         runner.swap, reason = stack.enter_context(machine.swap(wants_zram))
         runner.server = stack.enter_context(machine.memory_server(memserver, wants_server))
+        no_swap = "" if runner.swap else reason or "not wanted"
         if wants_zram and not runner.swap:
             chosen = [system for system in chosen if system.kind != "zram"]
             skipped["zram"] = reason
+        words_of_swap = runner.swap.kind if runner.swap else f"none: {no_swap}"
+        about = describe(options, argv, farvisor, skipped, words_of_swap)
+        (options.output / "about.json").write_text(json.dumps(about, indent=1) + "\n")
         bench = Bench(options, runner, rows)
         plan = []
         for workload in selected:
@@ -254,18 +296,13 @@ def measure(options, argv, build, farvisor, memserver, rows):
                 bench.wrong += 1
                 bench.say(f"left out: {error}")
         try:
-            bench.run(plan)
+            if plan:
+                bench.run(plan)
+            bench.run_sections(no_swap)
         except KeyboardInterrupt:
             bench.wrong += 1
             bench.say("interrupted: the report has what there is")
-        about = describe(
-            options,
-            argv,
-            farvisor,
-            skipped,
-            runner.swap.kind if runner.swap else reason or "not measured",
-        )
-        write_report(bench.rows, options, about)
+        write_report(options, about)
         bench.say("done" if not bench.wrong else f"{bench.wrong} failed")
         return bench.wrong
 
@@ -284,11 +321,19 @@ def main(argv):
             print(f"{workload.group:9} {workload.name:18} {workload.words}")
         for system in known.KNOWN:
             print(f"system    {system.name:18} {system.words}")
+        for section in section_report.SECTIONS:
+            print(f"section   {section.name:18} {section.title}")
         return 0
-    rows = read_rows(options.output / "runs.csv") if options.add or options.report_only else []
     if options.report_only:
-        write_report(rows, options, json.loads((options.output / "about.json").read_text()))
+        about = options.output / "about.json"
+        write_report(
+            options, {**UNKNOWN, **(json.loads(about.read_text()) if about.exists() else {})}
+        )
         return 0
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name in () if options.add or options.resume else ("runs.csv", "sections.csv"):
+        (options.output / name).unlink(missing_ok=True)
+    rows = trials.load(options.output / "runs.csv")
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
     return 1 if measure(options, argv, build, farvisor, memserver, rows) else 0

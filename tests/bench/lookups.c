@@ -6,19 +6,16 @@
  *
  * usage: lookups MIB hash|btree LOOKUPS AHEAD
  */
+#include "bench.h"
+
 #include <farvisor/guide.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 
-#define PAGE      4096u
+#define PAGE      BENCH_PAGE
 #define LEAF_KEYS 255u
 #define FANOUT    256u
 #define AHEAD_MAX 256u
+#define PRIME     2654435761u
 
 struct leaf {
     uint64_t count;
@@ -60,7 +57,7 @@ static uint64_t tree_leaf(uint64_t key)
 
 static uint64_t table_bucket(uint64_t key)
 {
-    return mix(key) % leaf_count;
+    return key / 2 * PRIME % leaf_count;
 }
 
 static void tree_build(void)
@@ -82,14 +79,16 @@ static void tree_build(void)
     }
 }
 
+/* Bucket by bucket: were the keys put in one after the other, building would be all that is seen.
+ */
 static void table_build(uint64_t keys)
 {
-    for (uint64_t key = 0; key < keys * 2; key += 2) {
-        struct leaf *bucket = &leaves[table_bucket(key)];
-        if (bucket->count == LEAF_KEYS)
-            continue;
-        bucket->keys[bucket->count] = key;
-        bucket->values[bucket->count++] = mix(key);
+    for (uint64_t i = 0; i < leaf_count; i++) {
+        struct leaf *bucket = &leaves[table_bucket(i * 2)];
+        for (uint64_t key = i * 2; key < keys * 2; key += leaf_count * 2) {
+            bucket->keys[bucket->count] = key;
+            bucket->values[bucket->count++] = mix(key);
+        }
     }
 }
 
@@ -101,39 +100,33 @@ static uint64_t leaf_find(const struct leaf *leaf, uint64_t key)
     return 0;
 }
 
-static double now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc != 5) {
+        fprintf(stderr, "usage: lookups MIB hash|btree LOOKUPS AHEAD\n");
         return 2;
+    }
     bool tree = strcmp(argv[2], "btree") == 0;
     uint64_t lookups = strtoull(argv[3], NULL, 10), ahead = strtoull(argv[4], NULL, 10), sum = 0;
     uint64_t (*place)(uint64_t) = tree ? tree_leaf : table_bucket;
     leaf_count = (strtoull(argv[1], NULL, 10) << 20) / PAGE;
-    leaves =
-        mmap(NULL, leaf_count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (leaves == MAP_FAILED || leaf_count == 0 || ahead > AHEAD_MAX)
+    if (leaf_count == 0 || ahead > AHEAD_MAX)
         return 2;
+    leaves = bench_allocate(leaf_count * PAGE);
     uint64_t keys = leaf_count * LEAF_KEYS / (tree ? 1 : 2);
     if (tree)
         tree_build();
     else
         table_build(keys);
-    double start = now_us();
+    double start = bench_now_s();
     for (uint64_t i = 0; i < lookups; i++) {
         if (ahead)
             guide_prefetch(&leaves[place(mix(i + ahead) % keys * 2)], PAGE);
         uint64_t key = mix(i) % keys * 2;
         sum += leaf_find(&leaves[place(key)], key);
     }
-    double us = (now_us() - start) / (double)lookups;
-    printf("{\"structure\": \"%s\", \"ahead\": %llu, \"us_a_lookup\": %.3f, \"sum\": %llu}\n",
-           argv[2], (unsigned long long)ahead, us, (unsigned long long)sum);
+    double us = (bench_now_s() - start) * 1e6 / (double)lookups;
+    printf("us_a_lookup %.3f\n", us);
+    bench_checksum(sum);
     return 0;
 }

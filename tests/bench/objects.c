@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Objects of one size behind a table of pointers, as a cache or key-value store holds them. Phases:
- * fill; del, of 70 % at random; get, of the others at random. Everything read is checked. live.sh
- * has what travels in each.
+ * fill; del, of 70 % at random; get, of the others at random. Everything read is checked. The
+ * section `live` has what travels in each.
  *
  * usage: objects MIB BYTES
  */

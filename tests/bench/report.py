@@ -3,17 +3,22 @@
 import json
 
 from markdown import plain, share_words, slug, table, transport_words, with_range
+from section_report import sections_lines
 from summary import FAST_EXIT_US, Summary, median_coverage, median_rank, number
 from systems import KNOWN
+from targets import Values, count_line, read_targets, target_table
 
 WORDS = {system.name: system.words for system in KNOWN}
 
 
 class Report:
-    """Everything that the text needs; `about` is what the harness knows of the run."""
+    """Everything that the text needs: the rows of runs.csv and of sections.csv, and `about`, what the
+    harness knows of the run."""
 
-    def __init__(self, rows, workloads, about):
+    def __init__(self, rows, workloads, about, section_rows=()):
         self.rows = rows
+        self.section_rows = section_rows
+        self.values, self.targets = Values(rows, section_rows), read_targets()
         self.summary = Summary(rows)
         self.workloads = [w for w in workloads if any(r["workload"] == w.name for r in rows)]
         self.about = about
@@ -39,6 +44,7 @@ class Report:
 
     def head(self):
         runs = [len(cell) for cell in self.summary.cells.values()]
+        runs += [len(found) for key, found in self.values.by_round.items() if key[0] != "workloads"]
         few = min(runs, default=0)
         lines = [f"# farvisor benchmark, {self.about['form']}", ""]
         lines += [
@@ -64,6 +70,9 @@ class Report:
                 f"times in {sum(map(bool, rescues))} runs although swap was free; the "
                 "harness made it try again (`machine.py`, OomRescue)."
             )
+        lines.append(
+            f"- {count_line(self.values, self.targets)} (A table at the end of each part.)"
+        )
         costs = self.exit_costs()
         if costs:
             lines.append(
@@ -72,11 +81,11 @@ class Report:
                 "that does nothing else (`exit_cost.c`)."
             )
         lines += [
-            "- `runs.csv` has every run, `summary.csv` every figure; the method is in "
-            "[the README](../README.md).",
+            "- `runs.csv` and `sections.csv` have every run, `summary.csv` every figure of the "
+            "workloads; the method is in [the README](../README.md).",
             "",
         ]
-        return lines + self.bars()
+        return lines
 
     def exit_costs(self):
         found = (number(row, "exit_us") for row in self.rows)
@@ -379,7 +388,13 @@ class Report:
         return ["## Left out or failed", ""] + (lines or ["Nothing."]) + [""]
 
     def markdown(self):
-        lines = self.head() + self.working_sets()
+        lines = self.head()
+        lines += self.workload_lines() if self.rows else []
+        lines += sections_lines(self.section_rows, self.values, self.targets) + self.left_out()
+        return "\n".join(lines).rstrip() + "\n"
+
+    def workload_lines(self):
+        lines = self.bars() + self.working_sets()
         for transport in self.transports:
             if any(r["group"] == "micro" and r["transport"] == transport for r in self.rows):
                 lines += self.touches(transport)
@@ -387,5 +402,5 @@ class Report:
         for transport in self.transports:
             if any(r["group"] == "macro" and r["transport"] == transport for r in self.rows):
                 lines += self.glance(transport) + self.programs(transport)
-        lines += self.paging() + self.overhead() + self.left_out()
-        return "\n".join(lines).rstrip() + "\n"
+        lines += self.paging() + self.overhead() + ["## Targets of the workloads", ""]
+        return lines + target_table("workloads", self.values, self.targets)

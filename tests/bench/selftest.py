@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The suite's own tests; run.sh starts it. A test is a function named test_*; see the end."""
-import csv
 import math
 import os
 import pathlib
@@ -11,17 +10,18 @@ import sys
 import tempfile
 import time
 
-import bench
 import figures
 import plots
 import report as reports
+import section_report
+import selftest_sections
 import summary
 import systems
+import trials
 import workloads
+from selftest_lib import HERE, Skip, canned, expect, run
+from targets import read_targets
 
-HERE = pathlib.Path(__file__).resolve().parent
-BUILD = HERE.parent.parent / os.environ.get("BUILD", "build")
-PROGRAMS = BUILD / "tests/bench"
 HELP = """      --fault-mode MODE       exit or uffd: who solves a miss (default: exit)
       --prefetch NAME         none, readahead or auto: which pages
                               are fetched with a miss; also trend
@@ -49,28 +49,13 @@ RESULTS = (
     (("touch", "4", "stride", "read", "0"), "e61dfe8d0d5080f8"),
     (("touch", "4", "random", "read", "0"), "2f533b1d0c8fd77a"),
     (("touch", "4", "seq", "write", "0", "4"), "d762b12e7e9c0662"),
+    (("objects", "1", "128"), "0a06549462a5a48d"),
+    (("lookups", "1", "btree", "1000", "0"), "3a971f4f0168efd2"),
+    (("lookups", "1", "btree", "1000", "8"), "3a971f4f0168efd2"),
+    (("lookups", "1", "hash", "1000", "0"), "eb4d2048ba021722"),
+    (("scan", "2", "2"), "9377843d55a7334c"),
+    (("scan", "2", "3"), "d7a9b839c777ab79"),
 )
-
-
-class Skip(Exception):
-    """What a test needs is not here."""
-
-
-def expect(what, found, wanted):
-    if found != wanted:
-        raise AssertionError(f"{what}: {found!r}, not {wanted!r}")
-
-
-def run(*argv, **options):
-    program = PROGRAMS / argv[0]
-    return subprocess.run(
-        [program, *argv[1:]], capture_output=True, text=True, timeout=60, check=True, **options
-    ).stdout
-
-
-def canned():
-    with open(HERE / "data/runs.csv", newline="") as source:
-        return [dict.fromkeys(bench.COLUMNS, "") | row for row in csv.DictReader(source)]
 
 
 def canned_report(folder):
@@ -249,7 +234,7 @@ def test_one_cell_from_end_to_end():
             check=False,
         )
         expect("status", (done.returncode, done.stderr if done.returncode else ""), (0, ""))
-        rows = bench.read_rows(pathlib.Path(folder) / "runs.csv")
+        rows = trials.load(pathlib.Path(folder) / "runs.csv")
         expect(
             "rows",
             [(row["system"], row["status"]) for row in rows],
@@ -260,17 +245,76 @@ def test_one_cell_from_end_to_end():
             raise AssertionError("exits were not counted")
 
 
+def run_bench(folder, name, *more):
+    """One round of a section at the smallest size that misses."""
+    mib = "2" if name == "redis" else "32"
+    command = [
+        sys.executable,
+        "-B",
+        HERE / "bench.py",
+        "--quick",
+        "--sections",
+        name,
+        "--runs",
+        "1",
+    ]
+    command += ["--mib", mib, "--limit", "600", "--output", folder, *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2400, check=False)
+    expect("status", (done.returncode, done.stderr if done.returncode else ""), (0, ""))
+    return trials.load(pathlib.Path(folder) / "sections.csv")
+
+
+def section_from_end_to_end(section):
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        raise Skip("no /dev/kvm")
+    if section.name == "redis" and not shutil.which("redis-check-rdb"):
+        raise Skip("redis-server is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = run_bench(folder, section.name)
+        for row in rows:
+            if row["status"] != "ok" and (row["run"], row["status"][:8]) != ("zram", "left out"):
+                raise AssertionError(f"{row['case']} {row['run']}: {row['status']}")
+        wanted = {(case.name, run) for case in section.cases(32, True) for run in case.runs}
+        expect("runs", {(row["case"], row["run"]) for row in rows}, wanted)
+        left_out = any(row["status"] != "ok" for row in rows)
+        text = (pathlib.Path(folder) / "README.md").read_text()
+        lines = [line for line in text.splitlines() if line.count("|") == 6 and "at " in line]
+        targets = [t for t in read_targets() if t.section == section.name]
+        expect("targets", len(lines), len(targets))
+        for line, target in zip(lines, targets):
+            zram = "zram" in (target.variant, *target.over)
+            if "not measured" in line and not (zram and left_out):
+                raise AssertionError(line)
+        expect("rows after --resume", run_bench(folder, section.name, "--resume"), rows)
+
+
+def end_to_end(section):
+    return lambda: section_from_end_to_end(section)
+
+
 # Run in a machine of their own where the host has no KVM: KVM_TESTS=apart leaves them out.
 NEEDS_KVM = [test_one_cell_from_end_to_end]
+# Minutes each where KVM is emulated: only by name, or all with --full.
+LONG = []
+for _section in section_report.SECTIONS:
+    _name = f"test_section_{_section.name.replace('-', '_')}_from_end_to_end"
+    LONG.append(globals().setdefault(_name, end_to_end(_section)))
 
 
 def main():
+    full = "--full" in sys.argv[1:]
+    named = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if "--list-kvm" in sys.argv[1:]:
+        wanted = NEEDS_KVM + (LONG if full else [])
+        names = [name for name, test in globals().items() if test in wanted]
+        return print("\n".join(name.removeprefix("test_") for name in names))
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
     apart = os.environ.get("KVM_TESTS") == "apart"
-    for name, test in list(globals().items()):
-        if not name.startswith("test_") or (sys.argv[1:] and name[5:] not in sys.argv[1:]):
+    tests = {**globals(), **vars(selftest_sections)}
+    for name, test in tests.items():
+        if not name.startswith("test_") or (named and name[5:] not in named):
             continue
-        if apart and test in NEEDS_KVM:
+        if apart and test in NEEDS_KVM + LONG or test in LONG and not (named or full):
             continue
         words, outcome = "", "ok"
         try:

@@ -34,10 +34,23 @@ def scale_of(mib):
     return max(10, (mib * 4096).bit_length() - 1)
 
 
+def touches(mib, pattern, operation, threads, count):
+    """Page touches, `count` in all; 0: one for every page."""
+    suffix, words = (f"-{threads}t", f", {threads} threads") if threads > 1 else ("", "")
+    return Workload(
+        f"{pattern}-{operation}{suffix}",
+        "micro",
+        f"{pattern} {operation}{words}",
+        ("touch", str(mib), pattern, operation, str(count), str(threads)),
+        metric="ns_per_page",
+        threads=threads,
+        extras=("mb_per_s", "miss_p50_us", "miss_p99_us", "miss_p999_us", "thread_spread"),
+    )
+
+
 def micro(mib, quick):
     """Page touches: patterns, directions, threads. Random ones are fewer, each costs more."""
-    touches = {"random": mib * (128 if quick else 256)}
-    found = []
+    counts = {"random": mib * (128 if quick else 256)}
     forms = [
         ("seq", "read", 1),
         ("seq", "write", 1),
@@ -52,22 +65,10 @@ def micro(mib, quick):
         for pattern in ("seq", "random")
         for threads in ((4,) if quick else (2, 4))
     ]
-    for pattern, operation, threads in forms:
-        name = f"{pattern}-{operation}" + (f"-{threads}t" if threads > 1 else "")
-        words = f"{pattern} {operation}" + (f", {threads} threads" if threads > 1 else "")
-        argv = ("touch", str(mib), pattern, operation, str(touches.get(pattern, 0)), str(threads))
-        found.append(
-            Workload(
-                name,
-                "micro",
-                words,
-                argv,
-                metric="ns_per_page",
-                threads=threads,
-                extras=("mb_per_s", "miss_p50_us", "miss_p99_us", "miss_p999_us", "thread_spread"),
-            )
-        )
-    return found
+    return [
+        touches(mib, pattern, operation, threads, counts.get(pattern, 0))
+        for pattern, operation, threads in forms
+    ]
 
 
 def macro(mib, quick):

@@ -35,11 +35,12 @@ static void play(const struct replay_input *input)
         struct replay_config config = {.policy = (enum replay_policy)(i % REPLAY_POLICIES),
                                        .prefetcher = prefetchers[i % 4 ^ i / 4],
                                        .local_pages = REPLAY_LOCAL_MIN_PAGES,
-                                       .latency_ns = 10000};
+                                       .latency_ns = 10000,
+                                       .range = {.pages = i % 3 ? 0 : 0x60000}};
         struct replay_result result;
         if (replay_run(input, &config, &result))
             return; /* no memory */
-        PROMISE(result.touches == replay_touches(input));
+        PROMISE(result.touches == replay_touches(input, config.range));
         PROMISE(result.first + result.misses + result.late <= result.touches);
         PROMISE(result.used + result.wasted == result.prefetched);
         PROMISE(result.refaults <= result.misses);

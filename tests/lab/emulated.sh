@@ -6,7 +6,7 @@
 # hardware by a factor of ten or so; what is tested is the same. Ends with "N passed, N failed,
 # N skipped".
 #
-#   tests/lab/emulated.sh [--full] [unit|bench|system|system/FILE[:CASE] ...]    (default: the first three)
+#   tests/lab/emulated.sh [--full] [unit|bench[/TEST]|system[/FILE[:CASE]] ...]    (default: the first three)
 #
 # LAB_TIMEOUT: seconds until the whole is given up. LAB_SUITE: the Debian suite whose kernel boots
 # (setup.sh). LAB_NICE: niceness of the machines. LAB_MACHINES: how many. Logs go to $BUILD/lab.
@@ -18,7 +18,7 @@ set -uo pipefail
 limit=${LAB_TIMEOUT:-4200}
 count=${LAB_MACHINES:-$(nproc)}
 
-# A job is "unit PROGRAM", "bench" or "system FILE CASE": what tester.sh runs in one go.
+# A job is "unit PROGRAM", "bench TEST" or "system FILE CASE": what tester.sh runs in one go.
 unit_jobs() {
     local source
     (cd "$repo" && grep -lE "$NEEDS_KVM" tests/unit/*/check_*.c) |
@@ -58,7 +58,8 @@ done
 for what in "${wanted[@]}"; do
     case $what in
     unit) unit_jobs ;;
-    bench) echo bench ;;
+    bench) bash "$repo/tests/bench/run.sh" $options --list-kvm | sed 's/^/bench /' ;;
+    bench/*) echo "bench ${what#bench/}" ;;
     system) all_system_jobs ;;
     system/*:*)
         what=${what#system/}

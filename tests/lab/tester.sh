@@ -14,7 +14,7 @@ export BUILD
 run_job() {
     case $1 in
     unit) tests/unit/run.sh "${2##*/unit/}" ;;
-    bench) tests/bench/run.sh one_cell_from_end_to_end ;;
+    bench) tests/bench/run.sh "$2" ;;
     system) bash "tests/system/$2" "${@:4}" "$3" ;;
     esac
 }

@@ -75,6 +75,10 @@ test_option_values_are_refused() {
     usage "--policy : not a list of" replay --policy lru, x
     usage "--prefetch best: unknown prefetcher" replay --prefetch none,best x
     usage "--latency 11s: not a duration up to 10s" replay --latency 11s x
+    local range
+    for range in '' : 5 5: :5 6:5 5:5 0x10:0xg 0x:0x5 -1:5 ' 1:5' 1:2:3 0x10000000000000000:5 1:99999999999999999999; do
+        usage "--range $range: not START:END, two addresses" replay --range "$range" x
+    done
     usage "--local: more than 32 words$" replay --local "$(seq -s, 40)" x
 }
 
@@ -132,10 +136,29 @@ test_replay_refuses_what_is_no_trace() {
     expect_stderr '--local 1.5M: not a list of sizes \(64M,1G\) or shares \(50%\)$'
     expect_status 125 "$FARVISOR" replay --local 101% "$corpus/mixed"
     expect_stderr '--local 101%: not a share from 1% to 100%$'
+    expect_status 125 "$FARVISOR" replay --local 16M --range 0x1000:8192 "$corpus/mixed"
+    expect_stderr '--range 0x1000:8192: no touch of the trace is there$'
     expect_status 125 "$FARVISOR" replay --local 16M --csv /no/such/file "$corpus/mixed"
     expect_stderr '--csv /no/such/file: cannot write: No such file or directory$'
     expect_status 125 "$FARVISOR" replay --local 16M --csv /dev/full "$corpus/mixed"
     expect_stderr '--csv /dev/full: cannot write: No space left on device$'
+}
+
+# Two parts of the address space have all the touches and all the misses between them.
+test_replay_counts_a_range() {
+    local trace=$REPO/tests/fuzz/corpus/trace/sequences range middle
+    middle=$(python3 -c '
+import struct, sys
+data = open(sys.argv[1], "rb").read()[512:]
+pages = [word & (1 << 40) - 1 for word, _ in struct.iter_unpack("<QQ", data) if word >> 48 & 15 in (1, 2)]
+print(sorted(pages)[len(pages) // 2] << 12)' "$trace") || fail 'no middle'
+    for range in 0:0xffffffffffff "0:$middle" "$middle:0xffffffffffff"; do
+        expect_status 0 "$FARVISOR" replay --local 16M --csv csv --range "$range" "$trace"
+        grep -q '^counted: the [0-9]* touches of ' out || fail "$(cat out)"
+        awk -F, 'NR == 2 {print $4, $5, $6}' csv >>parts
+    done
+    awk 'NR == 1 {t = $1; f = $2; m = $3} NR > 1 {t -= $1; f -= $2; m -= $3; if (!$1) exit 1}
+        END {if (t || f || m) exit 1}' parts || fail "parts do not add up: $(cat parts)"
 }
 
 test_replay_warns_of_a_biased_trace() {

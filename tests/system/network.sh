@@ -259,9 +259,10 @@ redis() {
 # With its guide: every element and every byte is the right one, and pages were named.
 test_redis_server_with_its_guide() {
     requires redis-check-rdb redis-cli
-    BUILD=$BUILD timeout 55 "$REPO/tests/bench/redis_guide.py" lrange get64k getmix --farvisor "$FARVISOR" \
-        --mib 16 --local 10 --rounds 2 --requests 40 --configs guide >out 2>err || fail "$(tail -n 3 err)"
-    awk '/^\| guide/ { if ($(NF - 1) > 0) named++ } END { exit named != 3 }' FS=' *[|] *' out || fail "$(cat out)"
+    timeout $((55 * TIME_FACTOR)) "$REPO/tests/bench/bench.py" --sections redis --cases lrange,get64k,getmix \
+        --variants guide --mib 2 --runs 2 --output report >out 2>err || fail "$(tail -n 3 err)"
+    awk -F, '/,hinted_pages,/ && $NF > 0 { named++ } /,requests_per_s,/ { rounds++ }
+        END { exit named != 3 || rounds != 6 }' report/sections.csv || fail "$(cat report/sections.csv)"
 }
 test_redis_server_with_all_memory_here() {
     redis 512M

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The storm over every transport and fault mode: 8 threads, 8 times the local memory, random delays.
-# A quarter of a minute each, --full: 10 minutes each.
+# A quarter of a minute each, --full: 10 minutes each (STORM_SECONDS). And with every prefetcher in half
+# of that local memory, so that the reclaimer never rests: 10 seconds each, --full: 2 minutes
+# (STORM_PREFETCH_SECONDS).
 # The sizes and limits below depend on it, so it is looked at before the runner does.
 [[ " $* " != *" --full "* ]] || export FULL=1
 CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 900 || echo 75)
@@ -11,15 +13,24 @@ CASE_TIMEOUT=$([ "${FULL:-}" ] && echo 900 || echo 75)
 
 STORM_SECONDS=${STORM_SECONDS:-$([ "$FULL" ] && echo 600 || echo 15)}
 
-# storm MODE OPTION...
-storm() {
+STORM_PREFETCH_SECONDS=${STORM_PREFETCH_SECONDS:-$([ "$FULL" ] && echo 120 || echo 10)}
+STORM_LOCAL_MIB=32
+
+# storm_run MODE OPTION...: no mismatch, and no more here than allowed.
+storm_run() {
     local mode=$1 peak
     shift
-    expect_status 0 far --memory 320M --local 32M --fault-mode "$mode" --stats stats "$@" -- \
+    expect_status 0 far --memory 320M --local "${STORM_LOCAL_MIB}M" --fault-mode "$mode" --stats stats "$@" -- \
         "$GUESTS/storm" --threads 8 --bytes 256 --seconds "$STORM_SECONDS" --seed "$RANDOM"
     grep -q ' mismatches=0$' out || fail "$(cat out)"
     peak=$(($(stat_of stats paging resident_peak_pages) * 4096))
-    [ "$peak" -le $((32 << 20)) ] || fail "$peak bytes were resident, 32 MiB allowed"
+    [ "$peak" -le $((STORM_LOCAL_MIB << 20)) ] ||
+        fail "$peak bytes were resident, $STORM_LOCAL_MIB MiB allowed"
+}
+
+# storm MODE OPTION...
+storm() {
+    storm_run "$@"
     # Pages of the whole region were out there and came back.
     [ "$(stat_of stats paging demand_fetched_pages)" -gt 1000 ] || fail 'hardly anything was fetched'
 }
@@ -41,5 +52,26 @@ test_ofi_uffd() {
 test_loopback_direct() {
     STORM_SECONDS=$([ "${SANITIZE:-}" ] && echo 15 || echo 5) storm exit --transport loopback
 }
+
+# prefetching NAME: the storm with this prefetcher while frames are always short.
+prefetching() {
+    local ahead fetched evicted
+    STORM_LOCAL_MIB=16 STORM_SECONDS=$STORM_PREFETCH_SECONDS \
+        storm_run exit --transport loopback,delay=20us,jitter=60us --prefetch "$1"
+    ahead=$(stat_of stats paging prefetched_pages)
+    case $1 in
+    none) [ "$ahead" = 0 ] || fail "$ahead pages were fetched unasked" ;;
+    *) [ "$ahead" -gt 100 ] || fail "only $ahead pages were fetched ahead" ;;
+    esac
+    fetched=$((ahead + $(stat_of stats paging demand_fetched_pages)))
+    [ "$fetched" -gt 500 ] || fail "only $fetched pages were fetched"
+    evicted=$(stat_of stats paging evicted_pages)
+    [ "$evicted" -gt 4096 ] || fail "only $evicted pages were evicted"
+}
+
+test_prefetch_none() { prefetching none; }
+test_prefetch_readahead() { prefetching readahead; }
+test_prefetch_trend() { prefetching trend; }
+test_prefetch_auto() { prefetching auto; }
 
 system_main "$@"

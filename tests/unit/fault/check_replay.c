@@ -49,20 +49,28 @@ static void reset(void)
     state = 5;
 }
 
-static struct replay_result run(enum replay_policy policy, const char *prefetcher)
+static struct replay_result run_range(enum replay_policy policy, const char *prefetcher,
+                                      struct replay_range range)
 {
     struct replay_config config = {.policy = policy,
                                    .prefetcher = prefetch_find(prefetcher),
                                    .local_pages = LOCAL,
-                                   .latency_ns = 10000};
+                                   .latency_ns = 10000,
+                                   .range = range};
     struct replay_input *input;
     struct replay_result result;
     const char *wrong;
     ck_assert_int_eq(replay_input_create(&input, &trace, &wrong), 0);
     ck_assert_int_eq(replay_run(input, &config, &result), 0);
+    ck_assert_uint_eq(result.touches, replay_touches(input, range));
     replay_input_destroy(input);
     ck_assert_uint_eq(result.prefetched, result.used + result.wasted);
     return result;
+}
+
+static struct replay_result run(enum replay_policy policy, const char *prefetcher)
+{
+    return run_range(policy, prefetcher, (struct replay_range){0});
 }
 
 /* ---- plain ones ---- */
@@ -173,6 +181,40 @@ START_TEST(a_hot_set_survives_a_scan)
 }
 END_TEST
 
+START_TEST(a_range_counts_its_own_touches_and_changes_nothing)
+{
+    reset();
+    uint64_t hot = 0;
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t page = i % 3 ? next_random(PAGES) : 100 + next_random(50);
+        hot += page >= 100 && page < 150;
+        touch(page);
+    }
+    struct replay_range parts[] = {{BASE, 100}, {BASE + 100, 50}, {BASE + 150, PAGES - 150}};
+    for (unsigned policy = 0; policy < REPLAY_POLICIES; policy++) {
+        struct replay_result whole = run((enum replay_policy)policy, "readahead"), sum = {0};
+        for (unsigned i = 0; i < 3; i++) {
+            struct replay_result part =
+                run_range((enum replay_policy)policy, "readahead", parts[i]);
+            ck_assert_uint_eq(part.evicted, whole.evicted);
+            ck_assert_uint_eq(part.prefetched, whole.prefetched);
+            ck_assert_uint_eq(part.stall_ns, whole.stall_ns);
+            ck_assert(i != 1 || (part.touches == hot && part.first <= 50));
+            sum.touches += part.touches;
+            sum.first += part.first;
+            sum.misses += part.misses;
+            sum.late += part.late;
+            sum.refaults += part.refaults;
+        }
+        ck_assert_uint_eq(sum.touches, whole.touches);
+        ck_assert_uint_eq(sum.first, whole.first);
+        ck_assert_uint_eq(sum.misses, whole.misses);
+        ck_assert_uint_eq(sum.late, whole.late);
+        ck_assert_uint_eq(sum.refaults, whole.refaults);
+    }
+}
+END_TEST
+
 START_TEST(prefetchers_are_the_engines_own)
 {
     reset();
@@ -223,6 +265,7 @@ int main(void)
     tcase_add_test(tcase, belady_is_beaten_by_none);
     tcase_add_test(tcase, a_loop_defeats_lru_but_not_belady);
     tcase_add_test(tcase, a_hot_set_survives_a_scan);
+    tcase_add_test(tcase, a_range_counts_its_own_touches_and_changes_nothing);
     tcase_add_test(tcase, prefetchers_are_the_engines_own);
     tcase_add_test(tcase, discarded_pages_come_back_as_new);
     tcase_add_test(tcase, the_same_trace_gives_the_same_figures);
