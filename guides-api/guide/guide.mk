@@ -35,11 +35,13 @@ $(GUIDE_SHARED): $(GUIDE_OBJECTS) guides-api/guide/exports.map
 $(GUIDE_LINKS): $(GUIDE_SHARED)
 	$(Q)ln -sf $(<F) $@
 
-# Guides for programs of other people, one file each.
-$(B)/guides/%.so: guides-api/redis/%.c guides-api/farvisor/guide.h $(GUIDE_LINKS)
+# Guides for programs of other people, a folder each.
+REDIS_SOURCES := $(sort $(wildcard guides-api/redis/*.c))
+$(GUIDE_REDIS): $(REDIS_SOURCES) $(wildcard guides-api/redis/*.h) guides-api/farvisor/guide.h \
+    $(GUIDE_LINKS)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(GUIDE_CPPFLAGS) $(GUIDE_CFLAGS) -shared $< -L$(B) -lfarguide -o $@
+	$(Q)$(CC) $(GUIDE_CPPFLAGS) $(GUIDE_CFLAGS) -shared $(REDIS_SOURCES) -L$(B) -lfarguide -o $@
 
 $(GUIDE_STATIC): $(GUIDE_OBJECTS)
 	$(call say,AR,$@)
