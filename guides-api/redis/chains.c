@@ -13,7 +13,7 @@
  * and now and then the other way is tried. FARVISOR_REDIS_WALK=touch or read in the program's
  * environment settles it.
  */
-#include "guide.h"
+#include "internal.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,9 +3,10 @@
  * Naming pages. Many small objects share a page, so a page is named once a hook. How far away
  * something is shows in the time a touch takes: no question has to be asked for it.
  */
-#include "guide.h"
+#include "internal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <x86intrin.h>
 
 #define PAGE_BYTES 4096u
@@ -19,12 +20,14 @@ static struct {
     uint32_t hook[NAMED];
     uint32_t now;
     uint32_t left; /* pages that may still be named */
+    bool full;     /* the ring did not empty while this hook waited: it waits no more */
 } named;
 
 void pages_begin(uint32_t pages)
 {
     named.now++;
     named.left = pages;
+    named.full = false;
 }
 
 uint32_t pages_left(void)
@@ -41,6 +44,20 @@ static bool named_already(uintptr_t page)
     named.page[place] = page;
     named.hook[place] = named.now;
     return false;
+}
+
+/* Waits a moment for room; advice for which there is none is dropped. */
+static void post(const void *start, uint64_t bytes)
+{
+    if (guide_prefetch(start, bytes) != -EAGAIN || named.full)
+        return;
+    for (unsigned looks = 0; looks < ROOM_LOOKS; looks++) {
+        __builtin_ia32_pause();
+        if (guide_prefetch(start, bytes) != -EAGAIN)
+            return;
+    }
+    (void)sched_yield(); /* the hint thread may be waiting for this processor */
+    named.full = guide_prefetch(start, bytes) == -EAGAIN;
 }
 
 bool pages_name(const void *start, uint64_t bytes)
@@ -61,11 +78,7 @@ bool pages_name(const void *start, uint64_t bytes)
     named.left -= (uint32_t)pages;
     for (uintptr_t page = first + 1; page < first + pages && page < first + NAMED; page++)
         (void)named_already(page);
-    for (unsigned looks = 0; looks < ROOM_LOOKS; looks++) {
-        if (guide_prefetch((const void *)(first * PAGE_BYTES), pages * PAGE_BYTES) != -EAGAIN)
-            break;
-        __builtin_ia32_pause();
-    }
+    post((const void *)(first * PAGE_BYTES), pages * PAGE_BYTES);
     return true;
 }
 
@@ -102,13 +115,12 @@ void block_name(const struct object *object)
 {
     const uint8_t *block = object->value;
     uint32_t head[2];
-    if (!sane(block))
+    if (!sane(block) ||
+        (object->encoding != ENCODING_LISTPACK && object->encoding != ENCODING_INTSET))
         return;
     __builtin_memcpy(head, block, sizeof(head));
-    if (object->encoding == ENCODING_LISTPACK)
+    if (object->encoding == ENCODING_LISTPACK) /* its length in bytes */
         pages_name(block, head[0]);
-    else if (object->encoding == ENCODING_INTSET && head[0] <= 8) /* width, count */
+    else if (head[0] <= 8) /* bytes of a number, and how many there are */
         pages_name(block, sizeof(head) + (uint64_t)head[0] * head[1]);
-    else if (object->encoding == ENCODING_RAW)
-        text_name_rest(block);
 }

@@ -17,7 +17,7 @@
  * Of the buffer only offsets are kept, and they are used for nothing but to find out where to go
  * on.
  */
-#include "guide.h"
+#include "internal.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -30,7 +30,8 @@
 #define LOOKUP_PAGES  4096u
 #define CHAIN_MAX     16u /* entries in one bucket that are looked at */
 #define TABLE_BYTES   (64u << 10)
-#define CONTAINER_MAX 64u /* bytes of what an object that is not a string leads to */
+#define TEXTS         256u /* places of a hash of texts that were named; a collision costs a hint */
+#define CONTAINER_MAX 64u  /* bytes of what an object that is not a string leads to */
 
 static struct {
     const struct client *client;
@@ -49,6 +50,8 @@ struct lookup {
     const struct entry *entry[2];
     const struct object *object;
 };
+
+static const void *named_text[TEXTS]; /* to be compared, not followed */
 
 static uint64_t (*hash_of)(const void *text, size_t bytes); /* dictGenHashFunction: pure */
 static const void *database_type;                           /* dbDictType */
@@ -142,6 +145,19 @@ static void stage_values(struct lookup *lookup, unsigned count)
     }
 }
 
+static const void **text_place(const void *text)
+{
+    return &named_text[((uintptr_t)text >> 4 ^ (uintptr_t)text >> 12) % TEXTS];
+}
+
+bool pipeline_named(const void *text)
+{
+    const void **place = text_place(text);
+    bool named = *place == text;
+    *place = NULL;
+    return named;
+}
+
 /* What the hook of a command that walks `object` begins with. */
 static void container_name(const struct object *object)
 {
@@ -167,10 +183,12 @@ static void stage_texts(struct lookup *lookup, unsigned count)
         const struct object *object = lookup[i].object;
         if (!object || lookup[i].reads != READS_ALL || !sane(object->value))
             continue;
-        if (object->type != TYPE_STRING)
+        if (object->type != TYPE_STRING) {
             container_name(object);
-        else if (object->encoding == ENCODING_RAW)
+        } else if (object->encoding == ENCODING_RAW) {
             text_name_rest(object->value);
+            *text_place(object->value) = object->value;
+        }
     }
 }
 

@@ -19,7 +19,7 @@
  * a wrong value could lead astray; a bad pointer nevertheless switches the guide off with one
  * warning.
  */
-#include "guide.h"
+#include "internal.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -78,7 +78,7 @@ static bool is(const struct object *object, unsigned type, unsigned encoding)
 
 static void guided_bulk(void *client, struct object *object)
 {
-    if (is(object, TYPE_STRING, ENCODING_RAW) && active()) {
+    if (is(object, TYPE_STRING, ENCODING_RAW) && active() && !pipeline_named(object->value)) {
         uint64_t bytes = text_bytes(object->value);
         if (bytes >= PAGE_BYTES)
             pages_name(object->value, bytes);

@@ -4,7 +4,7 @@
  * bounded before it is used, and nothing beyond the given length is read. What does not look right
  * is not parsed; the program will say what is wrong with it.
  */
-#include "guide.h"
+#include "internal.h"
 
 #include <strings.h>
 

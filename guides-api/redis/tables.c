@@ -4,7 +4,7 @@
  * lie, an entry where key and value do. So entries are named a batch ahead, touched when they have
  * had time to come, and then what they lead to is named.
  */
-#include "guide.h"
+#include "internal.h"
 
 #define BATCH       128u
 #define BATCH_HEADS 96u /* the rest is for entries behind others in their bucket */

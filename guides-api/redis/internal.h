@@ -35,7 +35,7 @@ uint64_t text_name_rest(const uint8_t *text);
 void links_name(const struct links *links, const void *link, uint64_t bytes);
 /* Touches it; whether it was far decides what is named from now on. */
 void links_touch(struct links *links, const void *link);
-/* A listpack or intset, or an sds: one block, its length at its start. */
+/* A listpack or intset: one block, its length at its start. Others are left alone. */
 void block_name(const struct object *object);
 
 /* ---- tables.c: hash tables ---- */
@@ -85,5 +85,7 @@ size_t request_parse(const uint8_t *text, size_t bytes, struct request *request)
 int pipeline_open(void);
 /* The query buffer has something new, or (`fresh` false) a command of it is about to run. */
 void pipeline_look(const struct client *client, bool fresh);
+/* Was this text named for a request that was looked ahead for? Asked once. */
+bool pipeline_named(const void *text);
 
 #endif
