@@ -36,12 +36,11 @@ $(GUIDE_LINKS): $(GUIDE_SHARED)
 	$(Q)ln -sf $(<F) $@
 
 # Guides for programs of other people, a folder each.
-REDIS_SOURCES := $(sort $(wildcard guides-api/redis/*.c))
-$(GUIDE_REDIS): $(REDIS_SOURCES) $(wildcard guides-api/redis/*.h) guides-api/farvisor/guide.h \
-    $(GUIDE_LINKS)
+REDIS_OBJECTS := $(patsubst %,$(B)/guide/%.o,$(sort $(wildcard guides-api/redis/*.c)))
+$(GUIDE_REDIS): $(REDIS_OBJECTS) $(GUIDE_LINKS)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(GUIDE_CPPFLAGS) $(GUIDE_CFLAGS) -shared $(REDIS_SOURCES) -L$(B) -lfarguide -o $@
+	$(Q)$(CC) -shared $(REDIS_OBJECTS) -L$(B) -lfarguide -o $@
 
 $(GUIDE_STATIC): $(GUIDE_OBJECTS)
 	$(call say,AR,$@)
@@ -53,7 +52,10 @@ $(B)/libfarguide.pc: guides-api/guide/libfarguide.pc.in guide-always
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$(sed -n 's/.*FV_VERSION \"\(.*\)\"/\1/p' \
 	    guides-api/support.h)|" $< > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
--include $(GUIDE_OBJECTS:%=%.d)
+-include $(GUIDE_OBJECTS:%=%.d) $(REDIS_OBJECTS:%=%.d)
+
+# What a guide finds and names, with the library's functions in the test.
+$(B)/tests/unit/guide/check_redis: $(REDIS_OBJECTS)
 
 # The library is tested as it is, without the sanitizers of the tests around it.
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/guide/check_*.c)): $(B)/%: $(B)/obj/%.c.o $(GUIDE_STATIC)

@@ -44,20 +44,31 @@ static void batch_name_long(const struct batch *batch, unsigned what)
         text_name_rest(what & NAME_VALUES ? batch->entry[i]->value : batch->entry[i]->key);
 }
 
-/* false: no more pages may be named. */
+/* What one entry leads to. false: no more pages may be named. */
+static bool entry_name(const struct entry *entry, unsigned what)
+{
+    bool more = true;
+    links_touch(&links, entry);
+    if (what & NAME_KEYS)
+        more = text_name(entry->key);
+    if (what & NAME_VALUES)
+        more = text_name(entry->value);
+    if (what & NAME_SCORES)
+        more = pages_name(entry->value, sizeof(double));
+    return more;
+}
+
+/* Entries that are behind others go to the end of the batch, or at once if it is full. */
 static bool batch_name(struct batch *batch, unsigned what)
 {
     bool more = true;
     for (unsigned i = 0; i < batch->count && more; i++) {
         const struct entry *entry = batch->entry[i];
-        links_touch(&links, entry);
-        batch_add(batch, entry->next);
-        if (what & NAME_KEYS)
-            more = text_name(entry->key);
-        if (what & NAME_VALUES)
-            more = text_name(entry->value);
-        if (what & NAME_SCORES)
-            more = pages_name(entry->value, sizeof(double));
+        do {
+            more = entry_name(entry, what);
+            entry = entry->next;
+        } while (more && batch->count == BATCH && sane_link(entry));
+        batch_add(batch, entry);
     }
     if (batch->count && more && !(what & NAME_SCORES))
         batch_name_long(batch, what);
