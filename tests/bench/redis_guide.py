@@ -16,8 +16,12 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../system"))
+import redis_answers
 
 CONFIGS = {
     "none": ["--prefetch", "none"],
@@ -26,46 +30,6 @@ CONFIGS = {
     "auto": [],
     "guide": ["--guide"],
 }
-
-
-class Client:
-    """One connection that speaks RESP2."""
-
-    def __init__(self, port):
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self.socket = socket.create_connection(("127.0.0.1", port), 60)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb", 1 << 20)
-
-    def send(self, *words):
-        parts = [b"*%d\r\n" % len(words)]
-        for word in words:
-            word = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
-        self.socket.sendall(b"".join(parts))
-
-    def reply(self):
-        line = self.file.readline()
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"$":
-            size = int(rest)
-            return None if size < 0 else self.file.read(size + 2)[:-2]
-        if kind == b"*":
-            return [self.reply() for _ in range(int(rest))]
-        if kind in (b"+", b":"):
-            return rest
-        raise RuntimeError(line)
-
-    def ask(self, *words):
-        self.send(*words)
-        return self.reply()
 
 
 def value_of(seed, size):
@@ -129,10 +93,32 @@ class Get:
         return took
 
 
+class Answers:
+    """The data and requests of the system test, as much of them as asked for."""
+
+    BYTES_A_KEY = {"hgetall": 170000, "smembers": 150000, "zrange": 200000, "pipeline": 35000}
+
+    def __init__(self, mib, name):
+        self.name, self.keys, self.workload = name, (mib << 20) // self.BYTES_A_KEY[name], None
+
+    def fill(self, client):
+        kind = redis_answers.WORKLOADS["get" if self.name == "pipeline" else self.name]
+        self.workload = kind(client, random.Random(5))
+        self.workload.KEYS = self.keys
+        self.workload.load()
+
+    def request(self, client, rng):
+        requests, expected = self.workload.request(rng)
+        began = time.perf_counter()
+        client.check(requests, expected)
+        return (time.perf_counter() - began) / len(requests)
+
+
 WORKLOADS = {
     "lrange": Lrange,
     "get64k": lambda mib: Get(mib, False),
     "getmix": lambda mib: Get(mib, True),
+    **{name: lambda mib, name=name: Answers(mib, name) for name in Answers.BYTES_A_KEY},
 }
 
 
@@ -145,7 +131,8 @@ def free_port():
 def server_start(options, folder, name, config):
     """Starts one; returns (process, client)."""
     port, stats = free_port(), os.path.join(folder, name + ".json")
-    config = [*config, options.guide] if config == ["--guide"] else config
+    if config == ["--guide"]:  # it waits in the program's place: not a reason to switch it off
+        config = ["--guide-time", "100%", "--guide", options.guide]
     command = [options.farvisor, "run", "--memory", "%dM" % (options.mib * 4), "--local"]
     command += ["%dM" % max(options.local or options.mib // 8, 8), "--stats", stats]
     command += ["--transport", options.transport, "--net", "host", "--publish", str(port)]
@@ -153,7 +140,7 @@ def server_start(options, folder, name, config):
     command += ["--port", str(port), "--save", "", "--daemonize", "no", "--bind", "127.0.0.1"]
     log = open(os.path.join(folder, name + ".log"), "w", encoding="utf-8")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-    return process, Client(port)
+    return process, redis_answers.Client(port)
 
 
 def measure(options, workload, folder):

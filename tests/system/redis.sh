@@ -45,7 +45,7 @@ far_enough() {
 # A quarter of the data is here, and whatever is asked the answers are those of a model.
 mixed() {
     redis_here
-    LOCAL=12M redis_answers stats mixed 3000 "${FOR_GUIDE[@]}" "$@"
+    LOCAL=10M redis_answers stats mixed 3000 "${FOR_GUIDE[@]}" "$@"
     far_enough stats
     [ "$(stat_of stats hints started_pages)" -gt 500 ] ||
         fail "$(stat_of stats hints started_pages) pages came on hints"
@@ -53,27 +53,43 @@ mixed() {
 test_answers_are_right() { mixed; }
 test_answers_are_right_with_nodes_read_from_afar() { mixed --env FARVISOR_REDIS_WALK=read; }
 
-# fewer_fetches WORKLOAD REQUESTS: the guide saves demand fetches.
+# fewer_fetches WORKLOAD REQUESTS: the guide saves demand fetches. LOCAL is a quarter of the data or so.
 fewer_fetches() {
     local without with
     redis_here
-    LOCAL=12M redis_answers without "$@" --transport loopback,delay=300us
+    redis_answers without "$@" --transport loopback,delay=300us
     far_enough without
-    LOCAL=12M redis_answers with "$@" --transport loopback,delay=300us "${FOR_GUIDE[@]}"
+    redis_answers with "$@" --transport loopback,delay=300us "${FOR_GUIDE[@]}"
     without=$(stat_of without paging demand_fetched_pages)
     with=$(stat_of with paging demand_fetched_pages)
     [ "$(stat_of with hints started_pages)" -gt 500 ] || fail "$(stat_of with hints started_pages) pages came on hints"
     [ "$with" -lt "$without" ] || fail "$with demand fetches with the guide, $without without"
 }
-test_pipelined_gets_wait_for_fewer_pages() { fewer_fetches get 640; }
-test_hgetall_waits_for_fewer_pages() { fewer_fetches hgetall 100; }
-test_smembers_waits_for_fewer_pages() { fewer_fetches smembers 100; }
-test_zrange_waits_for_fewer_pages() { fewer_fetches zrange 100; }
-test_lrange_waits_for_fewer_pages() { fewer_fetches lrange 100; }
+test_pipelined_gets_wait_for_fewer_pages() { LOCAL=10M fewer_fetches get 640; }
+test_hgetall_waits_for_fewer_pages() { LOCAL=8M fewer_fetches hgetall 100; }
+test_smembers_waits_for_fewer_pages() { LOCAL=8M fewer_fetches smembers 100; }
+test_zrange_waits_for_fewer_pages() { LOCAL=8M fewer_fetches zrange 100; }
+test_lrange_waits_for_fewer_pages() { LOCAL=8M fewer_fetches lrange 100; }
+
+# What it takes to find the nodes of a list: their own bytes, or whole pages that are touched in turn.
+test_nodes_read_from_afar_are_few_bytes() {
+    local touched read
+    redis_here
+    LOCAL=8M redis_answers touch nodes 60 "${FOR_GUIDE[@]}" --env FARVISOR_REDIS_WALK=touch
+    LOCAL=8M redis_answers read nodes 60 "${FOR_GUIDE[@]}" --env FARVISOR_REDIS_WALK=read
+    touched=$(($(stat_of touch paging demand_fetched_pages) * 4096))
+    read=$(stat_of read hints read_bytes)
+    [ "$read" -gt 100000 ] || fail "$read bytes of nodes were read"
+    [ $((read * 8)) -le "$touched" ] || fail "$read bytes of nodes were read, $touched fetched where they are touched"
+}
 
 test_another_program_is_left_alone() {
     expect_status 0 far --guide "$GUIDE" -- /bin/true
     expect_stderr '^redis guide: this is not redis-server 7.0: nothing is looked ahead$'
+}
+test_another_version_is_left_alone() {
+    expect_status 0 far --guide "$BUILD/tests/guides/newer.so" --guide "$GUIDE" -- /bin/true
+    expect_stderr '^redis guide: this is redis-server 7.2.4, not 7.0: nothing is looked ahead$'
 }
 
 system_main "$@"

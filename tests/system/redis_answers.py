@@ -60,6 +60,9 @@ class Client:
             return rest
         raise SystemExit("redis_answers: the server said %r" % line)
 
+    def send(self, *words):
+        self.socket.sendall(self.encoded(words))
+
     def pipeline(self, requests):
         self.socket.sendall(b"".join(self.encoded(words) for words in requests))
         return [self.reply() for _ in requests]
@@ -108,20 +111,20 @@ class Mixed:
         return b"member:%d" % self.rng.randrange(limit)
 
     def write_string(self):
-        key = b"s:%d" % self.rng.randrange(self.KEYS * 40)
+        key = b"s:%d" % self.rng.randrange(self.KEYS * 100)
         self.strings[key] = value(self.rng, self.rng.randrange(4096, 65536))
         return ("SET", key, self.strings[key]), b"OK"
 
     def drop_string(self):
-        key = b"s:%d" % self.rng.randrange(self.KEYS * 40)
+        key = b"s:%d" % self.rng.randrange(self.KEYS * 100)
         return ("DEL", key), int(self.strings.pop(key, None) is not None)
 
     def read_string(self):
-        key = b"s:%d" % self.rng.randrange(self.KEYS * 40)
+        key = b"s:%d" % self.rng.randrange(self.KEYS * 100)
         return ("GET", key), self.strings.get(key)
 
     def read_strings(self):
-        keys = [b"s:%d" % self.rng.randrange(self.KEYS * 40) for _ in range(8)]
+        keys = [b"s:%d" % self.rng.randrange(self.KEYS * 100) for _ in range(8)]
         return ("MGET", *keys), [self.strings.get(key) for key in keys]
 
     def write_list(self):
@@ -280,7 +283,7 @@ class Mixed:
         self.scan("ZSCAN", b"z:%d" % number, set(self.scores.get(b"z:%d" % number, ())), add_score)
 
     def run(self, requests):
-        while len(self.strings) < self.KEYS * 30:
+        while len(self.strings) < self.KEYS * 70:
             self.batch(["write_string"], 16)
         for _ in range(24):
             self.batch(self.WRITES[1:], 64)
@@ -294,31 +297,8 @@ class Mixed:
                 self.scans()
 
 
-def scattered(client, keys, steps, request):
-    """Adds to all keys in turn, so that what belongs to one key lies apart."""
-    for step in range(steps):
-        for first in range(0, keys, 32):
-            client.pipeline([request(key, step) for key in range(first, min(first + 32, keys))])
-
-
-class Strings:
-    """GETs in pipelines of 32."""
-
-    def __init__(self, client, rng):
-        self.client, self.rng, self.data = client, rng, {}
-
-    def run(self, requests):
-        for key in range(1100):
-            self.data[key] = value(self.rng, self.rng.randrange(4096, 65536))
-            self.client.ask("SET", "s:%d" % key, self.data[key])
-        for _ in range(0, requests, 32):
-            keys = [self.rng.randrange(len(self.data)) for _ in range(32)]
-            requested = [("GET", "s:%d" % key) for key in keys]
-            self.client.check(requested, [self.data[key] for key in keys])
-
-
-class Hashes:
-    """HGETALL of hashes in hash tables."""
+class Reads:
+    """One kind of data, all of it loaded and then read by one kind of request."""
 
     KEYS, STEPS, FIELDS = 150, 40, 20
 
@@ -329,37 +309,77 @@ class Hashes:
         place = (key * 7919 + number * 104729) % (len(BLOCK) - 200)
         return b"field:%d" % number, BLOCK[place : place + 120]
 
-    def fill(self, key, step):
-        fields = [self.field(key, step * self.FIELDS + i) for i in range(self.FIELDS)]
-        return ("HSET", "h:%d" % key, *[word for field in fields for word in field])
-
-    def run(self, requests):
-        scattered(self.client, self.KEYS, self.STEPS, self.fill)
-        for _ in range(requests):
-            key = self.rng.randrange(self.KEYS)
-            want = dict(self.field(key, i) for i in range(self.STEPS * self.FIELDS))
-            self.client.check([("HGETALL", "h:%d" % key)], [same_pairs(want)])
-
-
-class Sets(Hashes):
-    """SMEMBERS of sets in hash tables."""
-
     def member(self, key, number):
         return b"%d:%d:" % (key, number) + self.field(key, number)[1]
 
+    def step_numbers(self, step):
+        return range(step * self.FIELDS, (step + 1) * self.FIELDS)
+
     def fill(self, key, step):
-        members = [self.member(key, step * self.FIELDS + i) for i in range(self.FIELDS)]
-        return ("SADD", "n:%d" % key, *members)
+        """The request that adds one step's elements to a key."""
+        raise NotImplementedError
+
+    def load(self):
+        """Adds to all keys in turn, so that what belongs to one key lies apart."""
+        for step in range(self.STEPS):
+            for first in range(0, self.KEYS, 32):
+                keys = range(first, min(first + 32, self.KEYS))
+                self.client.pipeline([self.fill(key, step) for key in keys])
+
+    def request(self, rng):
+        """Requests that are sent together, and what they should answer."""
+        raise NotImplementedError
 
     def run(self, requests):
-        scattered(self.client, self.KEYS, self.STEPS, self.fill)
-        for _ in range(requests):
-            key = self.rng.randrange(self.KEYS)
-            want = {self.member(key, i) for i in range(self.STEPS * self.FIELDS)}
-            self.client.check([("SMEMBERS", "n:%d" % key)], [same_set(want)])
+        self.load()
+        while self.client.answers < requests:
+            self.client.check(*self.request(self.rng))
 
 
-class Scores(Sets):
+class Strings(Reads):
+    """GETs in pipelines of 32."""
+
+    KEYS = 1100
+
+    def load(self):
+        self.data = [
+            value(self.rng, self.rng.randrange(4096, 65536)) for _ in range(min(self.KEYS, 4096))
+        ]
+        for key in range(self.KEYS):
+            self.client.ask("SET", "s:%d" % key, self.data[key % len(self.data)])
+
+    def request(self, rng):
+        keys = [rng.randrange(self.KEYS) for _ in range(32)]
+        wanted = [self.data[key % len(self.data)] for key in keys]
+        return [("GET", "s:%d" % key) for key in keys], wanted
+
+
+class Hashes(Reads):
+    """HGETALL of hashes in hash tables."""
+
+    def fill(self, key, step):
+        fields = [self.field(key, number) for number in self.step_numbers(step)]
+        return ("HSET", "h:%d" % key, *[word for field in fields for word in field])
+
+    def request(self, rng):
+        key = rng.randrange(self.KEYS)
+        want = dict(self.field(key, number) for number in range(self.STEPS * self.FIELDS))
+        return [("HGETALL", "h:%d" % key)], [same_pairs(want)]
+
+
+class Sets(Reads):
+    """SMEMBERS of sets in hash tables."""
+
+    def fill(self, key, step):
+        return ("SADD", "n:%d" % key, *[self.member(key, i) for i in self.step_numbers(step)])
+
+    def request(self, rng):
+        key = rng.randrange(self.KEYS)
+        want = {self.member(key, number) for number in range(self.STEPS * self.FIELDS)}
+        return [("SMEMBERS", "n:%d" % key)], [same_set(want)]
+
+
+class Scores(Reads):
     """ZRANGE of sorted sets in skiplists, added to in no order."""
 
     @staticmethod
@@ -368,36 +388,43 @@ class Scores(Sets):
 
     def fill(self, key, step):
         words = []
-        for i in range(step * self.FIELDS, (step + 1) * self.FIELDS):
-            words += [self.score(i), self.member(key, i)]
+        for number in self.step_numbers(step):
+            words += [self.score(number), self.member(key, number)]
         return ("ZADD", "z:%d" % key, *words)
 
-    def run(self, requests):
-        scattered(self.client, self.KEYS, self.STEPS, self.fill)
+    def request(self, rng):
         count = self.STEPS * self.FIELDS
-        order = sorted(range(count), key=self.score)
-        for _ in range(requests):
-            key, start = self.rng.randrange(self.KEYS), self.rng.randrange(count // 2)
-            want = [self.member(key, i) for i in order[start : start + 300]]
-            self.client.check([("ZRANGE", "z:%d" % key, start, start + 299)], [want])
+        key, start = rng.randrange(self.KEYS), rng.randrange(count // 2)
+        order = sorted(range(count), key=self.score)[start : start + 300]
+        want = [self.member(key, number) for number in order]
+        return [("ZRANGE", "z:%d" % key, start, start + 299)], [want]
 
 
-class Lists(Sets):
+class Lists(Reads):
     """LRANGE of lists whose nodes lie apart."""
 
+    KEYS, TIMES = 60, 4
+
+    def element(self, key, number):
+        return self.member(key, number) * self.TIMES
+
     def fill(self, key, step):
-        elements = [self.member(key, step * self.FIELDS + i) * 4 for i in range(self.FIELDS)]
-        return ("RPUSH", "l:%d" % key, *elements)
+        return ("RPUSH", "l:%d" % key, *[self.element(key, i) for i in self.step_numbers(step)])
 
-    KEYS, STEPS = 60, 40
+    def request(self, rng):
+        key, start = rng.randrange(self.KEYS), rng.randrange(self.STEPS * self.FIELDS // 2)
+        want = [self.element(key, number) for number in range(start, start + 300)]
+        return [("LRANGE", "l:%d" % key, start, start + 299)], [want]
 
-    def run(self, requests):
-        scattered(self.client, self.KEYS, self.STEPS, self.fill)
-        count = self.STEPS * self.FIELDS
-        for _ in range(requests):
-            key, start = self.rng.randrange(self.KEYS), self.rng.randrange(count // 2)
-            want = [self.member(key, i) * 4 for i in range(start, start + 300)]
-            self.client.check([("LRANGE", "l:%d" % key, start, start + 299)], [want])
+
+class Nodes(Lists):
+    """The same with one element in a node, so that nodes are a large part of the data."""
+
+    KEYS, TIMES = 150, 1
+
+    def load(self):
+        self.client.ask("CONFIG", "SET", "list-max-listpack-size", 1)
+        super().load()
 
 
 WORKLOADS = {
@@ -407,6 +434,7 @@ WORKLOADS = {
     "smembers": Sets,
     "zrange": Scores,
     "lrange": Lists,
+    "nodes": Nodes,
 }
 
 
@@ -415,7 +443,7 @@ def main():
     seed = int(sys.argv[4]) if len(sys.argv) > 4 else 1
     client = Client(port)
     WORKLOADS[name](client, random.Random(seed)).run(requests)
-    client.socket.sendall(Client.encoded(("SHUTDOWN", "NOSAVE")))
+    client.send("SHUTDOWN", "NOSAVE")
     print("redis_answers: %d answers were right" % client.answers)
 
 
