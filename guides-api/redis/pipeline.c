@@ -124,8 +124,10 @@ static void stage_objects(struct lookup *lookup, unsigned count)
             for (unsigned j = 0; j < CHAIN_MAX && sane_link(entry); j++, entry = entry->next) {
                 if (!key_is(entry->key, &lookup[i]))
                     continue;
-                if (sane_link(entry->value))
+                if (sane_link(entry->value)) {
                     lookup[i].object = entry->value;
+                    links_name(&links, entry->value, sizeof(struct object));
+                }
                 break;
             }
         }

@@ -343,6 +343,137 @@ START_TEST(block_is_named_as_far_as_it_reaches)
 }
 END_TEST
 
+/* ---- pipelines ---- */
+
+const void *dbDictType[7];
+uint64_t dictGenHashFunction(const void *text, size_t bytes);
+
+/* Few hashes, so that buckets hold several entries. */
+uint64_t dictGenHashFunction(const void *text, size_t bytes)
+{
+    const uint8_t *end = (const uint8_t *)text + bytes;
+    return bytes < 2 ? 0 : (uint64_t)end[-1] + end[-2] * 10u;
+}
+
+#define KEYS 200u
+
+static struct {
+    struct client client;
+    struct database database;
+    struct object *object[KEYS];
+    uint8_t *query;
+    size_t query_bytes;
+} server;
+
+static void server_make(void)
+{
+    struct dict *dict = dict_make(8, -1);
+    dict->type = dbDictType;
+    for (unsigned i = 0; i < KEYS; i++) {
+        char key[16];
+        size_t bytes = (size_t)snprintf(key, sizeof(key), "key:%03u", i);
+        struct entry *entry = take_page();
+        struct object *object = take_page();
+        uint8_t *text = text_make(bytes);
+        uint64_t bucket = dictGenHashFunction(key, bytes) & 255;
+        memcpy(text, key, bytes);
+        *object = (struct object){.type = TYPE_STRING, .value = text_make(2 * PAGE)};
+        *entry = (struct entry){.key = text, .value = object, .next = dict->table[0][bucket]};
+        *(const struct entry **)(uintptr_t)&dict->table[0][bucket] = entry;
+        server.object[i] = object;
+    }
+    server.query = text_make(16384);
+    server.query_bytes = 0;
+    server.database.keys = dict;
+    server.client.database = &server.database;
+    server.client.query = server.query;
+    ck_assert_int_eq(pipeline_open(), 0);
+}
+
+/* The server received one more request. */
+static void receive(const char *command, unsigned key)
+{
+    char *at = (char *)server.query + server.query_bytes;
+    server.query_bytes += (size_t)sprintf(at, "*2\r\n$%zu\r\n%s\r\n$7\r\nkey:%03u\r\n",
+                                          strlen(command), command, key);
+    uint64_t bytes = server.query_bytes;
+    memcpy(server.query - TEXT_HEADER_MAX, &bytes, sizeof(bytes));
+}
+
+/* Its last page: only the length in its header leads there. */
+static bool value_named(unsigned key)
+{
+    return is_named((const uint8_t *)server.object[key]->value + 2 * PAGE - 1);
+}
+
+START_TEST(values_of_a_pipeline_are_named)
+{
+    server_make();
+    receive("GET", 7);
+    receive("get", 107);
+    receive("SET", 9);
+    receive("PING", 10);
+    receive("GET", 117); /* not whole yet */
+    server.query_bytes -= 3;
+    uint64_t bytes = server.query_bytes;
+    memcpy(server.query - TEXT_HEADER_MAX, &bytes, sizeof(bytes));
+    pipeline_look(&server.client, true);
+    for (unsigned i = 0; i < KEYS; i++)
+        ck_assert_int_eq(value_named(i), i == 7 || i == 107);
+    ck_assert(is_named(server.object[9]) && is_named(server.object[9]->value));
+    ck_assert(pipeline_named(server.object[7]->value));
+    ck_assert(!pipeline_named(server.object[7]->value)); /* asked once */
+    ck_assert_uint_eq(elsewhere, 0);
+}
+END_TEST
+
+START_TEST(single_request_is_left_to_the_program)
+{
+    server_make();
+    receive("GET", 7);
+    pipeline_look(&server.client, true);
+    ck_assert_uint_eq(hints, 0);
+}
+END_TEST
+
+START_TEST(window_moves_with_the_requests)
+{
+    server_make();
+    for (unsigned i = 0; i < KEYS; i++)
+        receive("GET", i);
+    size_t request_bytes = server.query_bytes / KEYS;
+    pipeline_look(&server.client, true);
+    ck_assert(value_named(0) && value_named(63) && !value_named(64));
+    for (unsigned i = 1; i <= KEYS; i++) { /* the next one runs, as call() sees it */
+        server.client.query_at = i * request_bytes;
+        pipeline_look(&server.client, false);
+        unsigned ahead = 0;
+        while (i + ahead < KEYS && value_named(i + ahead))
+            ahead++;
+        ck_assert_uint_ge(ahead, i + 31 < KEYS ? 31 : KEYS - i);
+        ck_assert_uint_le(ahead, 64);
+    }
+    ck_assert(value_named(KEYS - 1));
+}
+END_TEST
+
+START_TEST(other_structures_are_not_looked_into)
+{
+    server_make();
+    receive("GET", 1);
+    receive("GET", 2);
+    ((struct dict *)(uintptr_t)server.database.keys)->type = server.query;
+    pipeline_look(&server.client, true);
+    server.database.keys = (const struct dict *)3;
+    pipeline_look(&server.client, true);
+    server.client.database = NULL;
+    pipeline_look(&server.client, true);
+    server.client.query = NULL;
+    pipeline_look(&server.client, false);
+    ck_assert_uint_eq(hints, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("redis guide");
@@ -360,6 +491,10 @@ int main(void)
     tcase_add_loop_test(tests, range_of_a_sorted_set_is_named, 0, 2);
     tcase_add_test(tests, long_elements_are_named_to_their_end);
     tcase_add_test(tests, block_is_named_as_far_as_it_reaches);
+    tcase_add_test(tests, values_of_a_pipeline_are_named);
+    tcase_add_test(tests, single_request_is_left_to_the_program);
+    tcase_add_test(tests, window_moves_with_the_requests);
+    tcase_add_test(tests, other_structures_are_not_looked_into);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
