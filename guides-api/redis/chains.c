@@ -22,7 +22,7 @@
 #define BATCH       64u   /* one hint, and what the memory node follows in one round trip */
 #define READ_LEAST  8u    /* fewer nodes are not worth a question */
 #define NEAR_TICKS  1000u /* a node, some 0.4 us: they are here, no way is better */
-#define RETRY       32u   /* every so many batches the way that is slower gets a try */
+#define RETRY       16u   /* every so many batches the way that is slower gets a try */
 #define NODES_MAX   4096u /* a longer walk outlives what was prefetched for it */
 #define NODE_MAX    sizeof(struct list_node)
 #define FIRST_NODES 8u /* where nobody knows how many: twice as many each time */
@@ -56,19 +56,25 @@ void chains_open(void)
         forced = WALK_READ;
 }
 
-static void average(uint64_t *ticks, uint64_t sample)
+/* Which way the next nodes are read; *trial: the one that was slower, to see whether it still is.
+ */
+static bool reading_pays(struct kind *kind, unsigned nodes, bool *trial)
 {
-    *ticks = *ticks ? *ticks - *ticks / 8 + sample / 8 : sample;
-}
-
-static bool reading_pays(struct kind *kind, unsigned nodes)
-{
+    *trial = false;
     if (forced)
         return forced == WALK_READ;
     if (nodes < READ_LEAST || kind->touch_ticks < NEAR_TICKS)
         return false;
     bool reads = kind->read_ticks == 0 || kind->read_ticks < kind->touch_ticks;
-    return ++kind->batches % RETRY ? reads : !reads;
+    *trial = ++kind->batches % RETRY == 0;
+    return *trial ? !reads : reads;
+}
+
+/* A trial counts as if it were the first: what was known of that way is old. */
+static void time_took(struct kind *kind, bool reads, bool trial, uint64_t node_ticks)
+{
+    uint64_t *ticks = reads ? &kind->read_ticks : &kind->touch_ticks;
+    *ticks = *ticks == 0 || trial ? node_ticks + 1 : *ticks - *ticks / 8 + node_ticks / 8;
 }
 
 static const uint8_t *next_of(const struct chain *chain, unsigned node)
@@ -110,11 +116,11 @@ static unsigned batch_next(struct chain *chain, uint64_t wanted)
     nodes = wanted < nodes ? (unsigned)wanted : nodes;
     if (nodes == 0 || !sane_link(chain->at))
         return 0;
-    bool reads = reading_pays(kind, nodes);
+    bool trial, reads = reading_pays(kind, nodes, &trial);
     uint64_t before = __rdtsc();
     unsigned got = reads ? batch_read(chain, nodes) : batch_touch(chain, nodes);
     if (got)
-        average(reads ? &kind->read_ticks : &kind->touch_ticks, (__rdtsc() - before) / got);
+        time_took(kind, reads, trial, (__rdtsc() - before) / got);
     chain->left = got < nodes ? 0 : chain->left - got;
     return got;
 }

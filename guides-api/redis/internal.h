@@ -18,6 +18,7 @@
  */
 struct links {
     uint32_t credit; /* so many more are named */
+    bool far;        /* one was, since links_begin */
 };
 #define LINKS_CREDIT 256u
 
@@ -31,6 +32,8 @@ bool pages_name(const void *start, uint64_t bytes);
 bool text_name(const uint8_t *text);
 /* Touches the header and names what text_name left out. Returns the text's length. */
 uint64_t text_name_rest(const uint8_t *text);
+/* A walk begins: if anything was far in the one before, this one starts with all the credit. */
+void links_begin(struct links *links);
 /* A link that links_touch comes to soon. */
 void links_name(const struct links *links, const void *link, uint64_t bytes);
 /* Touches it; whether it was far decides what is named from now on. */

@@ -103,7 +103,8 @@ struct client {
 _Static_assert(offsetof(struct client, query_at) == 0x38, "client of Redis 7.0");
 _Static_assert(offsetof(struct client, argc) == 0x48, "client of Redis 7.0");
 
-#define TEXT_HEADER_MAX 17u        /* bytes before an sds's text */
+#define TEXT_HEADER_MAX 17u        /* bytes before an sds's text ... */
+#define TEXT_HEADER     5u         /* ... of one that is shorter than 64 KiB */
 #define TEXT_MAX_BYTES  (8u << 20) /* more than that is left to the prefetcher */
 #define TABLE_EXP_MAX   40
 

@@ -84,7 +84,7 @@ bool pages_name(const void *start, uint64_t bytes)
 
 bool text_name(const uint8_t *text)
 {
-    return sane(text) && pages_name(text - TEXT_HEADER_MAX, TEXT_HEADER_MAX + TEXT_GUESS);
+    return sane(text) && pages_name(text - TEXT_HEADER, TEXT_HEADER + TEXT_GUESS);
 }
 
 uint64_t text_name_rest(const uint8_t *text)
@@ -93,6 +93,13 @@ uint64_t text_name_rest(const uint8_t *text)
     if (bytes > TEXT_GUESS && bytes <= TEXT_MAX_BYTES)
         pages_name(text, bytes);
     return bytes;
+}
+
+void links_begin(struct links *links)
+{
+    if (links->far)
+        links->credit = LINKS_CREDIT;
+    links->far = false;
 }
 
 void links_name(const struct links *links, const void *link, uint64_t bytes)
@@ -105,10 +112,12 @@ void links_touch(struct links *links, const void *link)
 {
     uint64_t before = __rdtsc();
     (void)*(const volatile uint8_t *)link;
-    if (__rdtsc() - before > SLOW_TICKS)
+    if (__rdtsc() - before > SLOW_TICKS) {
         links->credit = LINKS_CREDIT;
-    else if (links->credit)
+        links->far = true;
+    } else if (links->credit) {
         links->credit--;
+    }
 }
 
 void block_name(const struct object *object)

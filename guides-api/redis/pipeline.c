@@ -55,7 +55,7 @@ static const void *named_text[TEXTS]; /* to be compared, not followed */
 
 static uint64_t (*hash_of)(const void *text, size_t bytes); /* dictGenHashFunction: pure */
 static const void *database_type;                           /* dbDictType */
-static struct links links = {LINKS_CREDIT};
+static struct links links = {.credit = LINKS_CREDIT};
 
 int pipeline_open(void)
 {
@@ -198,6 +198,7 @@ static void keys_look_up(const struct dict *dict, struct lookup *lookup, unsigne
 {
     for (unsigned i = 0; i < count; i++)
         lookup[i].hash = hash_of(lookup[i].text, lookup[i].bytes);
+    links_begin(&links);
     stage_buckets(dict, lookup, count);
     stage_entries(dict, lookup, count);
     stage_heads(lookup, count);

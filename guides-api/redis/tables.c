@@ -16,7 +16,7 @@ struct batch {
     unsigned count;
 };
 
-static struct links links = {LINKS_CREDIT};
+static struct links links = {.credit = LINKS_CREDIT};
 
 static void batch_add(struct batch *batch, const struct entry *entry)
 {
@@ -97,6 +97,7 @@ void dict_name(const struct dict *dict, unsigned what)
     uint64_t bucket = 0;
     if (!sane_link(dict) || !dict_sane(dict))
         return;
+    links_begin(&links);
     for (unsigned i = 0; i < dict_tables(dict); i++)
         table_name(dict, i);
     batch_fill(now, dict, &table, &bucket);
@@ -152,6 +153,7 @@ void dict_name_scan(const struct dict *dict, uint64_t cursor, uint64_t count, un
     bool more = true;
     if (!sane_link(dict) || !dict_sane(dict) || table_size(dict, 0) == 0)
         return;
+    links_begin(&links);
     for (uint64_t visits = count * 10, found = 0; more && found < count && visits > 0;) {
         batch.count = 0;
         while (batch.count < BATCH_HEADS && found + batch.count < count && visits-- > 0) {

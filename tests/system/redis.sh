@@ -70,13 +70,14 @@ test_hgetall_waits_for_fewer_pages() { LOCAL=8M fewer_fetches hgetall 100; }
 test_smembers_waits_for_fewer_pages() { LOCAL=8M fewer_fetches smembers 100; }
 test_zrange_waits_for_fewer_pages() { LOCAL=8M fewer_fetches zrange 100; }
 test_lrange_waits_for_fewer_pages() { LOCAL=8M fewer_fetches lrange 100; }
+test_lrange_of_many_nodes_waits_for_fewer_pages() { LOCAL=8M fewer_fetches nodes 100; }
 
-# What it takes to find the nodes of a list: their own bytes, or whole pages that are touched in turn.
+# What it takes to find the nodes of a skiplist: their own bytes, or whole pages that are touched in turn.
 test_nodes_read_from_afar_are_few_bytes() {
     local touched read
     redis_here
-    LOCAL=8M redis_answers touch nodes 60 "${FOR_GUIDE[@]}" --env FARVISOR_REDIS_WALK=touch
-    LOCAL=8M redis_answers read nodes 60 "${FOR_GUIDE[@]}" --env FARVISOR_REDIS_WALK=read
+    LOCAL=8M redis_answers touch zrange 100 "${FOR_GUIDE[@]}" --env FARVISOR_REDIS_WALK=touch
+    LOCAL=8M redis_answers read zrange 100 "${FOR_GUIDE[@]}" --env FARVISOR_REDIS_WALK=read
     touched=$(($(stat_of touch paging demand_fetched_pages) * 4096))
     read=$(stat_of read hints read_bytes)
     [ "$read" -gt 100000 ] || fail "$read bytes of nodes were read"

@@ -403,7 +403,7 @@ class Scores(Reads):
 class Lists(Reads):
     """LRANGE of lists whose nodes lie apart."""
 
-    KEYS, TIMES = 60, 4
+    KEYS, TIMES, RANGE = 60, 4, 300
 
     def element(self, key, number):
         return self.member(key, number) * self.TIMES
@@ -413,14 +413,14 @@ class Lists(Reads):
 
     def request(self, rng):
         key, start = rng.randrange(self.KEYS), rng.randrange(self.STEPS * self.FIELDS // 2)
-        want = [self.element(key, number) for number in range(start, start + 300)]
-        return [("LRANGE", "l:%d" % key, start, start + 299)], [want]
+        want = [self.element(key, number) for number in range(start, start + self.RANGE)]
+        return [("LRANGE", "l:%d" % key, start, start + self.RANGE - 1)], [want]
 
 
 class Nodes(Lists):
-    """The same with one element in a node, so that nodes are a large part of the data."""
+    """Lists that grew together, one element in a node: nodes are a large part, and lie far apart."""
 
-    KEYS, TIMES = 150, 1
+    KEYS, STEPS, FIELDS, TIMES, RANGE = 150, 200, 2, 2, 200
 
     def load(self):
         self.client.ask("CONFIG", "SET", "list-max-listpack-size", 1)
