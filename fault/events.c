@@ -40,14 +40,16 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
     int error = fault_resolve(context, page, write);
     const struct fault_source *source = &engine->config.source;
     /* The sleeper must wake even if somebody else installed the page: it then touches it again. */
-    if (error >= 0 || error == -EFAULT)
+    if (error >= 0 || error == -EFAULT) {
         ept_wake(engine->ept, page, 1);
-    /* The vCPU looks for itself then, and says what it found. */
-    else if ((error == -EIO || error == -ENOMEM || error == -EBUSY) && source->unfillable &&
-             !fault_engine_error(engine))
-        source->unfillable(source->owner, page, (int)event->arg.pagefault.feat.ptid);
-    else
+        return;
+    }
+    bool told_by_vcpu = error == -EIO || error == -ENOMEM || error == -EBUSY;
+    if (!told_by_vcpu || !source->unfillable || fault_engine_error(engine))
         fault_fail(engine, error);
+    /* The vCPU looks for itself then, and says what it found; or finds that all is over. */
+    if (source->unfillable)
+        source->unfillable(source->owner, page, (int)event->arg.pagefault.feat.ptid);
 }
 
 static void *handler_main(void *argument)

@@ -157,7 +157,7 @@ test_twenty_guests_one_hostile() {
     at_exit "end_process $!"
     for i in $(seq 1 19); do
         far --quiet --memory 64M --local 8M --transport ofi --memserver "$MEMSERVER_ADDR" \
-            --fault-mode "$([ $((i % 2)) = 0 ] && echo exit || echo uffd)" -- \
+            --timeout $((5 * TIME_FACTOR))s --fault-mode "$([ $((i % 2)) = 0 ] && echo exit || echo uffd)" -- \
             sort -n --parallel=2 -S 24M input >"out.$i" 2>"err.$i" &
         pids+=($!)
     done
