@@ -20,6 +20,24 @@
 
 /* ---- io_fds.c: guest descriptors ---- */
 
+/* What looking ahead (io_ahead.c) knows of a file, be it a socket or an epoll set. */
+struct io_sight {
+    /* Whose grant this socket has, or whose grants came from this set; NULL: none. */
+    _Atomic(struct io_ahead *) ahead;
+    atomic_bool shared; /* there are other ways to it than this file: dup, a second set */
+    /* Of a socket. */
+    atomic_bool own;       /* a TCP connection that the program made or accepted */
+    atomic_bool odd;       /* options under which a look is not as good as a read; inherited */
+    atomic_int late_error; /* errno that a look consumed: the next transfer tells it */
+    unsigned index;        /* of its grant */
+    uint64_t watch_set;    /* id of the set that watches it; 0: none */
+    uint64_t watch_data;
+    uint8_t skip, penalty; /* events without a look: still, the next time */
+    /* Of a set. */
+    _Atomic(struct io_watch *) watches;
+    uint64_t set_id;
+};
+
 /*
  * One guest descriptor in use. Each has a host descriptor of its own (dup is a host dup), so epoll
  * registrations and file positions behave as on Linux. Reference counted: a blocked call keeps the
@@ -36,6 +54,8 @@ struct io_file {
     bool stream;          /* a socket without message boundaries */
     atomic_bool patient;  /* a socket that waits for more than a byte: SO_RCVLOWAT */
     bool read_only;       /* comes from a read-only grant: no new open to write either */
+    bool made_here;       /* a socket of the program's own, not one it was started with */
+    struct io_sight sight;
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
 };
@@ -50,6 +70,7 @@ struct io_fds {
     struct io_slot *slots;
     unsigned capacity;
     unsigned lowest; /* no free slot below */
+    struct io_aheads *aheads; /* NULL: nothing is looked at ahead */
 };
 
 int io_fds_create(struct io_fds *fds);
@@ -60,10 +81,15 @@ void io_fds_destroy(struct io_fds *fds);
  */
 struct io_file *io_file_create(int host_fd, const char *path);
 /* A file on a host dup of `file`'s descriptor; *out with one reference. 0 or -errno. */
-int io_file_dup(const struct io_file *file, struct io_file **out);
+int io_file_dup(struct io_file *file, struct io_file **out);
 void io_file_put(struct io_file *file);
-/* The file behind a descriptor with a new reference, or NULL. */
+/*
+ * The file behind a descriptor with a new reference, or NULL. What was shown of it ahead is over,
+ * and not begun anew while the reference is held: the caller sees what the program has left of it.
+ */
 struct io_file *io_fds_get(struct io_fds *fds, int fd);
+/* The same for those who use the file in no way that could tell. */
+struct io_file *io_fds_look(struct io_fds *fds, int fd);
 /*
  * Puts `file` (its reference is consumed, on failure too) on the lowest free descriptor >= from.
  * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
@@ -185,6 +211,35 @@ struct io_futexes {
     struct io_futex_requeue *requeue; /* requeues on their way */
 };
 
+/* ---- io_ahead.c: what sockets hold, shown to the guest kernel ---- */
+struct epoll_event;
+struct io_aheads {
+    /* Everything of io_ahead.c; its holder waits for no peer. Then the table's lock, not before. */
+    pthread_mutex_t lock;
+    struct io_fds *fds;
+    _Atomic(struct io_ahead *) list[FV_VCPU_MAX]; /* a vCPU's, once it profits */
+    uint64_t sets;                                /* ids given */
+    bool ended;
+    _Atomic uint64_t shown, used; /* grants made; those of which something was read */
+};
+void io_aheads_create(struct io_aheads *all, struct io_fds *fds);
+void io_aheads_destroy(struct io_aheads *all);
+/* vCPU `index` can be shown things there. 0 or -ENOMEM. Lock held, or nobody else is there. */
+int io_ahead_open(struct io_aheads *all, uint32_t index, struct fv_ahead *shared, uint32_t *count);
+/* `file` is in a set now, or not any more. The caller holds references of both. */
+void io_ahead_watch(struct io_aheads *all, struct io_file *set, struct io_file *file, int fd,
+                    int operation, const struct epoll_event *event);
+/* These events were told to the program on vcpu. The caller holds a reference of the set. */
+void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *set,
+                    const struct epoll_event *events, unsigned count);
+/* Ends what was shown of a socket, or because of a set. */
+void io_ahead_revoke(struct io_aheads *all, struct io_file *file);
+/* The error that a look met, once, as -errno; or 0. Before a transfer. */
+static inline int io_ahead_error(struct io_file *file)
+{
+    return atomic_load(&file->sight.late_error) ? -atomic_exchange(&file->sight.late_error, 0) : 0;
+}
+
 /* ---- the whole ---- */
 struct hostio {
     struct vm *vm;
@@ -192,6 +247,7 @@ struct hostio {
     struct io_fds fds;
     struct io_mounts mounts;
     struct io_futexes futexes;
+    struct io_aheads aheads;
     pthread_mutex_t lock; /* cwd, limits, the making of /proc */
     char *cwd;            /* normal-form guest path */
     char *program;        /* guest path of the program */
@@ -233,6 +289,7 @@ static inline void io_commit(const struct io_call *call)
  * other part if the call was handed back.
  */
 struct io_file *io_call_file(const struct io_call *call);
+struct io_file *io_call_look(const struct io_call *call); /* by io_fds_look */
 void io_call_put(const struct io_call *call, struct io_file *file);
 /* What may wait in the host where it cannot be told not to: not on the poller. -EINTR. */
 static inline long io_hand_back(const struct io_call *call)
@@ -267,6 +324,8 @@ static inline int64_t io_restart_nohand(int64_t result)
 uint64_t io_nofile(struct hostio *io);
 /* New guest descriptor for a host descriptor, which is taken over. fd or -errno. */
 int io_install(struct hostio *io, int host_fd, const char *path, bool cloexec);
+/* ... for a socket, which may be looked at ahead. `from`: it was accepted there, or NULL. */
+int io_install_socket(struct hostio *io, int host_fd, const struct io_file *from, bool cloexec);
 int io_install_file(struct hostio *io, struct io_file *file, bool cloexec);
 /* The calling program's path argument. 0 or -errno. */
 int io_path_arg(const struct io_call *call, unsigned index, char path[PATH_MAX]);

@@ -149,7 +149,7 @@ static uint64_t timeval_ns(struct timeval time)
 
 static json_t *vcpus_object(struct vm *vm)
 {
-    uint64_t exits = 0, calls = 0, traps = 0;
+    uint64_t exits = 0, calls = 0, traps = 0, shown, used;
     struct poller_counters poller;
     unsigned count = atomic_load(&vm->vcpu_count);
     json_t *object = json_object();
@@ -171,6 +171,9 @@ static json_t *vcpus_object(struct vm *vm)
     json_object_set_new(object, "posted_calls", number(poller.answered));
     json_object_set_new(object, "handed_back_calls", number(poller.handed_back));
     json_object_set_new(object, "poller_wakes", number(poller.wakes));
+    hostio_sight_counters(vm->io, &shown, &used);
+    json_object_set_new(object, "reads_ahead", number(shown));
+    json_object_set_new(object, "reads_ahead_used", number(used));
     return object;
 }
 

@@ -256,6 +256,26 @@ redis() {
     wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
 }
 
+# Fifty clients that each wait for their answer: the server reads most of what they say without
+# leaving the guest. A request costs two calls otherwise, read and write, posted or by exits.
+test_redis_reads_without_a_call() {
+    local port requests=20000 calls used
+    requires redis-check-rdb redis-benchmark redis-cli
+    cp "$(command -v redis-check-rdb)" redis-server
+    port=$(free_port)
+    start_guest --memory 512M --local 512M --net host --publish "$HERE:$port" --stats stats -- \
+        ./redis-server --port "$port" --save '' --daemonize no --bind $HERE
+    wait_until 20 listening "$port" || fail "did not start: $(tail -n 3 guest.out guest.err)"
+    redis-benchmark -p "$port" -t get,set -n $((requests / 2)) -c 50 -r 1000 -q >bench.out 2>&1 || fail "$(tail -n 2 bench.out)"
+    redis-cli -p "$port" shutdown nosave
+    wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
+    used=$(stat_of stats vcpus reads_ahead_used)
+    calls=$(($(stat_of stats vcpus posted_calls) + $(stat_of stats vcpus hypercalls)))
+    echo "# $requests requests: $calls calls, $used reads in the guest, $(stat_of stats vcpus reads_ahead) shown, $(stat_of stats vcpus handed_back_calls) handed back" >&2
+    [ "$used" -gt $((requests * 8 / 10)) ] || fail "only $used of $requests requests were read in the guest"
+    [ "$calls" -lt $((requests * 3 / 2)) ] || fail "$calls calls for $requests requests"
+}
+
 # With its guide: every element and every byte is the right one, and pages were named.
 test_redis_server_with_its_guide() {
     requires redis-check-rdb redis-cli
