@@ -220,6 +220,39 @@ test_echo_server_with_many_clients() {
     done
 }
 
+# event_clients PORT HOW...: what the clients of event_server saw.
+event_clients() {
+    timeout $((60 * ${TIME_FACTOR:-1})) "$REPO/tests/system/data/event_clients.py" "$@" 6 2>clients.err
+}
+
+# Reads that the guest kernel answers by itself are those that the host would have answered: against
+# slow, vanishing and half-closing peers, with other threads and looks between, as natively.
+test_event_server_is_as_natively() {
+    local mode memory polling port connections how used=0
+    while read -r memory polling connections mode; do
+        read -ra how <<<"$mode"
+        port=$(free_port)
+        "$GUESTS/event_server" "$port" "$connections" "${how[@]}" >native.out 2>&1 &
+        at_exit "end_process $!"
+        wait_until 15 grep -q ready native.out || fail "natively: $(cat native.out)"
+        event_clients "$port" "${how[@]}" >native || fail "natively: $(tail -n 2 clients.err native.out)"
+        port=$(free_port)
+        start_guest --memory 256M --local "$memory" --polling "$polling" --stats stats --net host --publish "$port" \
+            -- "$GUESTS/event_server" "$port" "$connections" "${how[@]}"
+        wait_until 15 grep -q ready guest.out || fail "did not start: $(cat guest.err)"
+        event_clients "$port" "${how[@]}" >guest || fail "$mode: $(tail -n 2 clients.err guest.err)"
+        wait "$GUEST_PID" || fail "server, $mode, $memory, polling $polling: $(cat guest.err)"
+        diff native guest >difference || fail "$mode, $memory, polling $polling: $(cat difference)"
+        used=$((used + $(stat_of stats vcpus reads_ahead_used)))
+    done <<END
+256M auto 28 level nowait
+16M off 28 edge nowait
+256M on 28 edge nowait
+16M auto 24 level wait
+END
+    [ "$used" -gt 50 ] || fail "only $used reads were answered in the guest"
+}
+
 test_ipv6_loopback() {
     grep -qs ' lo$' /proc/net/if_inet6 || skip 'no IPv6 on this host'
     local port
