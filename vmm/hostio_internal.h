@@ -9,6 +9,7 @@
 #ifndef FARVISOR_HOSTIO_INTERNAL_H
 #define FARVISOR_HOSTIO_INTERNAL_H
 
+#include "vmm/io_ahead.h"
 #include "vmm/vmm.h"
 
 #include <errno.h>
@@ -20,24 +21,6 @@
 
 /* ---- io_fds.c: guest descriptors ---- */
 
-/* What looking ahead (io_ahead.c) knows of a file, be it a socket or an epoll set. */
-struct io_sight {
-    /* Whose grant this socket has, or whose grants came from this set; NULL: none. */
-    _Atomic(struct io_ahead *) ahead;
-    atomic_bool shared; /* there are other ways to it than this file: dup, a second set */
-    /* Of a socket. */
-    atomic_bool own;       /* a TCP connection that the program made or accepted */
-    atomic_bool odd;       /* options under which a look is not as good as a read; inherited */
-    atomic_int late_error; /* errno that a look consumed: the next transfer tells it */
-    unsigned index;        /* of its grant */
-    uint64_t watch_set;    /* id of the set that watches it; 0: none */
-    uint64_t watch_data;
-    uint8_t skip, penalty; /* events without a look: still, the next time */
-    /* Of a set. */
-    _Atomic(struct io_watch *) watches;
-    uint64_t set_id;
-};
-
 /*
  * One guest descriptor in use. Each has a host descriptor of its own (dup is a host dup), so epoll
  * registrations and file positions behave as on Linux. Reference counted: a blocked call keeps the
@@ -45,16 +28,16 @@ struct io_sight {
  */
 struct io_file {
     atomic_uint references;
-    int fd;               /* host descriptor, owned */
-    mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
-    bool whole;           /* transfers go on until complete: regular files, memory devices */
-    bool slow;            /* a file that waits even to be written: elsewhere, or synchronous */
-    bool frozen;          /* not the program's to change: no fchmod and the like */
-    sa_family_t family;   /* of a socket */
-    bool stream;          /* a socket without message boundaries */
-    atomic_bool patient;  /* a socket that waits for more than a byte: SO_RCVLOWAT */
-    bool read_only;       /* comes from a read-only grant: no new open to write either */
-    bool made_here;       /* a socket of the program's own, not one it was started with */
+    int fd;              /* host descriptor, owned */
+    mode_t type;         /* S_IFMT bits; 0 for eventfd, epoll and their kind */
+    bool whole;          /* transfers go on until complete: regular files, memory devices */
+    bool slow;           /* a file that waits even to be written: elsewhere, or synchronous */
+    bool frozen;         /* not the program's to change: no fchmod and the like */
+    sa_family_t family;  /* of a socket */
+    bool stream;         /* a socket without message boundaries */
+    atomic_bool patient; /* a socket that waits for more than a byte: SO_RCVLOWAT */
+    bool read_only;      /* comes from a read-only grant: no new open to write either */
+    bool made_here;      /* a socket of the program's own, not one it was started with */
     struct io_sight sight;
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
@@ -69,7 +52,7 @@ struct io_fds {
     pthread_mutex_t lock;
     struct io_slot *slots;
     unsigned capacity;
-    unsigned lowest; /* no free slot below */
+    unsigned lowest;          /* no free slot below */
     struct io_aheads *aheads; /* NULL: nothing is looked at ahead */
 };
 
@@ -211,29 +194,7 @@ struct io_futexes {
     struct io_futex_requeue *requeue; /* requeues on their way */
 };
 
-/* ---- io_ahead.c: what sockets hold, shown to the guest kernel ---- */
-struct epoll_event;
-struct io_aheads {
-    /* Everything of io_ahead.c; its holder waits for no peer. Then the table's lock, not before. */
-    pthread_mutex_t lock;
-    struct io_fds *fds;
-    _Atomic(struct io_ahead *) list[FV_VCPU_MAX]; /* a vCPU's, once it profits */
-    uint64_t sets;                                /* ids given */
-    bool ended;
-    _Atomic uint64_t shown, used; /* grants made; those of which something was read */
-};
-void io_aheads_create(struct io_aheads *all, struct io_fds *fds);
-void io_aheads_destroy(struct io_aheads *all);
-/* vCPU `index` can be shown things there. 0 or -ENOMEM. Lock held, or nobody else is there. */
-int io_ahead_open(struct io_aheads *all, uint32_t index, struct fv_ahead *shared, uint32_t *count);
-/* `file` is in a set now, or not any more. The caller holds references of both. */
-void io_ahead_watch(struct io_aheads *all, struct io_file *set, struct io_file *file, int fd,
-                    int operation, const struct epoll_event *event);
-/* These events were told to the program on vcpu. The caller holds a reference of the set. */
-void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *set,
-                    const struct epoll_event *events, unsigned count);
-/* Ends what was shown of a socket, or because of a set. */
-void io_ahead_revoke(struct io_aheads *all, struct io_file *file);
+/* ---- io_ahead.c ---- */
 /* The error that a look met, once, as -errno; or 0. Before a transfer. */
 static inline int io_ahead_error(struct io_file *file)
 {

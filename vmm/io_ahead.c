@@ -28,7 +28,8 @@
 #define WATCHES      1024u
 #define EVENTS_QUIET (EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI)
 
-/* Events of a set with this data word are about that descriptor: a guess, others may have it too. */
+/* Events of a set with this data word are about that descriptor: a guess, others may have it too.
+ */
 struct io_watch {
     uint64_t data;
     int fd;
@@ -230,8 +231,8 @@ static bool begin(struct io_ahead *ahead, struct io_file *file)
 /* Is it worth a look? */
 static bool is_eligible(struct io_file *file, const struct io_file *set, uint64_t data)
 {
-    if (!atomic_load(&file->sight.own) || atomic_load(&file->sight.odd) || atomic_load(&file->patient) ||
-        atomic_load(&file->sight.ahead))
+    if (!atomic_load(&file->sight.own) || atomic_load(&file->sight.odd) ||
+        atomic_load(&file->patient) || atomic_load(&file->sight.ahead))
         return false;
     return file->sight.watch_set == set->sight.set_id && file->sight.watch_data == data;
 }
@@ -246,8 +247,8 @@ static void grant_publish(struct io_ahead *ahead, struct io_file *file, int fd, 
     ahead->data_bytes += (uint32_t)((bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
     atomic_fetch_add(&ahead->live, 1);
     __atomic_store_n(&ahead->shared->grant[index],
-                     ((uint64_t)fd + 1) << FV_AHEAD_FD_SHIFT |
-                         (uint64_t)bytes << FV_AHEAD_BYTES_SHIFT,
+                     ((uint64_t)fd + 1) << FV_AHEAD_FD_SHIFT | (uint64_t)bytes
+                                                                   << FV_AHEAD_BYTES_SHIFT,
                      __ATOMIC_RELEASE);
 }
 

@@ -119,7 +119,8 @@ int io_file_dup(struct io_file *file, struct io_file **out)
     *out = io_file_create(host_fd, file->path);
     if (!*out)
         return -ENOMEM;
-    /* Either can be used without the other's knowledge. The caller's reference keeps grants away. */
+    /* Either can be used without the other's knowledge. The caller's reference keeps grants away.
+     */
     atomic_store(&file->sight.shared, true);
     atomic_store(&(*out)->sight.shared, true);
     (*out)->frozen = file->frozen;

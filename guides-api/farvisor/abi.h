@@ -32,10 +32,10 @@
 #define FV_VCPU_BASE   0x3fc2000000 /* one area a vCPU: struct fv_vcpu, then its kernel stack */
 #define FV_VCPU_STRIDE 0x0000010000 /* 64 KiB */
 #define FV_VCPU_MAX    1024
-#define FV_AHEAD_BASE   0x3fd0000000 /* one area a vCPU: struct fv_ahead, mapped when it is of use */
+#define FV_AHEAD_BASE  0x3fd0000000 /* one area a vCPU: struct fv_ahead, mapped once of use */
 #define FV_AHEAD_STRIDE 0x0000010000 /* 64 KiB */
 #define FV_TABLES_BASE  0x3fe0000000 /* guest page tables: physical only, mapped nowhere */
-#define FV_TABLES_SIZE 0x0020000000
+#define FV_TABLES_SIZE  0x0020000000
 
 /* Programs live below the kernel region and, where the host can address it, above 256 GiB. */
 #define FV_USER_MIN       0x0000010000 /* as vm.mmap_min_addr */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An event-driven server: `event_server PORT CONNECTIONS [edge|level] [wait|nowait]`. The first byte
- * of a connection says what it is to do with the rest:
+ * An event-driven server: `event_server PORT CONNECTIONS [edge|level] [wait|nowait]`. The first
+ * byte of a connection says what it is to do with the rest:
  *
  *   e  echo, until the peer has sent its last
  *   h  read ten bytes, whatever more is there, and close

@@ -222,7 +222,7 @@ test_echo_server_with_many_clients() {
 
 # event_clients PORT HOW...: what the clients of event_server saw.
 event_clients() {
-    timeout $((60 * ${TIME_FACTOR:-1})) "$REPO/tests/system/data/event_clients.py" "$@" 6 2>clients.err
+    timeout $((60 * ${TIME_FACTOR:-1})) python3 "$REPO/tests/system/data/event_clients.py" "$@" 6 2>clients.err
 }
 
 # Reads that the guest kernel answers by itself are those that the host would have answered: against

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Clients of the guest program event_server: `event_clients.py PORT edge|level wait|nowait TURNS`.
 

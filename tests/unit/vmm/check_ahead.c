@@ -434,7 +434,8 @@ static void read_turn(struct tally *tally, uint32_t *random)
     if (wait_as(&reader, set) <= 0)
         usleep(50);
     for (unsigned i = 0; i < PEERS; i++) {
-        size_t most = 1 + (next_random(random) >> 8) % sizeof(bytes), n = take(served[i], bytes, most);
+        size_t most = 1 + (next_random(random) >> 8) % sizeof(bytes),
+               n = take(served[i], bytes, most);
         ssize_t asked = 0;
 
         if (!n && next_random(random) >> 31)
