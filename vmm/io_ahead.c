@@ -216,6 +216,8 @@ static struct io_ahead *ahead_get(struct io_aheads *all, struct vcpu *vcpu)
  * Marks a file of which only the caller has a reference, besides the table of descriptors. Whoever
  * gets another one looks at the mark after it has it (io_fds_get), and we look at the references
  * after the mark is there: either we see that one, or it sees the mark and waits for the lock.
+ * Closing takes a reference, makes the file `shared`, and only then gives references up: so a
+ * grant's file is in the table, and two references are ours and the table's.
  */
 static bool begin(struct io_ahead *ahead, struct io_file *file)
 {

@@ -23,7 +23,7 @@ struct vcpu;
 struct io_sight {
     /* Whose grant this socket has, or whose grants came from this set; NULL: none. */
     _Atomic(struct io_ahead *) ahead;
-    atomic_bool shared; /* there are other ways to it than this file: dup, a second set */
+    atomic_bool shared; /* can be used without a look at this: dup, a second set, closed */
     /* Of a socket. */
     atomic_bool own;       /* a TCP connection that the program made or accepted */
     atomic_bool odd;       /* options under which a look is not as good as a read; inherited */

@@ -216,7 +216,8 @@ int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limi
 
 /*
  * Takes the file out of a descriptor; NULL: there was none. What was shown of it is over before the
- * number can mean another file, and does not begin anew because of our reference.
+ * number can mean another file, and does not begin anew because of our reference; nor when that is
+ * gone, though whoever is in a call with it may have the only two left: it is marked.
  */
 static struct io_file *fds_swap(struct io_fds *fds, int fd, const struct io_slot *slot)
 {
@@ -232,6 +233,8 @@ static struct io_file *fds_swap(struct io_fds *fds, int fd, const struct io_slot
                 fds->lowest = (unsigned)fd;
         }
         pthread_mutex_unlock(&fds->lock);
+        if (old && same)
+            atomic_store(&old->sight.shared, true);
         if (old)
             io_file_put(old); /* of two references: the table's remains, ours now */
         if (same)

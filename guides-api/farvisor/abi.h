@@ -22,17 +22,17 @@
 #define FV_PAGE_SIZE 0x1000
 #define FV_KERNEL_BASE                                                                             \
     0x3fc0000000 /* the guest image is linked here; starts with struct fv_image */
-#define FV_KERNEL_SIZE 0x0040000000
-#define FV_IMAGE_MAX   0x0001000000 /* 16 MiB for image, bss and kernel heap */
-#define FV_FDT_BASE    0x3fc1000000 /* flattened device tree, read-only for the guest */
-#define FV_FDT_MAX     0x0000400000 /* 4 MiB: arguments and environment travel in it */
-#define FV_SHARED_BASE 0x3fc1800000 /* struct fv_shared, one page */
-#define FV_SYSTEM_BASE 0x3fc1900000 /* GDT, IDT, TSSs, trap stacks: ring 0 only, the VMM's */
-#define FV_SYSTEM_SIZE 0x0000700000
-#define FV_VCPU_BASE   0x3fc2000000 /* one area a vCPU: struct fv_vcpu, then its kernel stack */
-#define FV_VCPU_STRIDE 0x0000010000 /* 64 KiB */
-#define FV_VCPU_MAX    1024
-#define FV_AHEAD_BASE  0x3fd0000000 /* one area a vCPU: struct fv_ahead, mapped once of use */
+#define FV_KERNEL_SIZE  0x0040000000
+#define FV_IMAGE_MAX    0x0001000000 /* 16 MiB for image, bss and kernel heap */
+#define FV_FDT_BASE     0x3fc1000000 /* flattened device tree, read-only for the guest */
+#define FV_FDT_MAX      0x0000400000 /* 4 MiB: arguments and environment travel in it */
+#define FV_SHARED_BASE  0x3fc1800000 /* struct fv_shared, one page */
+#define FV_SYSTEM_BASE  0x3fc1900000 /* GDT, IDT, TSSs, trap stacks: ring 0 only, the VMM's */
+#define FV_SYSTEM_SIZE  0x0000700000
+#define FV_VCPU_BASE    0x3fc2000000 /* one area a vCPU: struct fv_vcpu, then its kernel stack */
+#define FV_VCPU_STRIDE  0x0000010000 /* 64 KiB */
+#define FV_VCPU_MAX     1024
+#define FV_AHEAD_BASE   0x3fd0000000 /* one area a vCPU: struct fv_ahead, mapped once of use */
 #define FV_AHEAD_STRIDE 0x0000010000 /* 64 KiB */
 #define FV_TABLES_BASE  0x3fe0000000 /* guest page tables: physical only, mapped nowhere */
 #define FV_TABLES_SIZE  0x0020000000

@@ -481,6 +481,76 @@ START_TEST(no_byte_is_read_twice_or_lost)
 }
 END_TEST
 
+START_TEST(what_somebody_else_closes_meanwhile_is_not_shown)
+{
+    struct io_file *file = io_fds_get(&io->fds, served[0]), *in = io_fds_get(&io->fds, set);
+    struct io_file *again = io_fds_get(&io->fds, set); /* of two threads that wait */
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 1000u + (unsigned)served[1]};
+
+    say(0, "hello");
+    say(1, "hello");
+    ck_assert_int_eq(io_fds_close(&io->fds, served[0]), 0);
+    ck_assert_int_eq(io_fds_close(&io->fds, set), 0);
+    ck_assert_uint_eq(atomic_load(&in->references), 2);
+    io_ahead_grant(aheads(), &reader, in, &event, 1);
+    ck_assert_uint_eq(count, 0);
+    ck_assert_ptr_null(atomic_load(&in->sight.ahead));
+    io_file_put(file);
+    io_file_put(again);
+    io_file_put(in);
+}
+END_TEST
+
+static int lasting; /* a set that stays */
+
+/* Connections come and go, under numbers that are used again at once. */
+static void *come_and_go(void *argument)
+{
+    unsigned *turns = argument;
+
+    while (!atomic_load(&stop)) {
+        int client, fd = connection(&client);
+
+        watch_in(lasting, fd);
+        for (unsigned i = 0; i < 3; i++) {
+            if (send(client, "hello", 5, MSG_NOSIGNAL) == 5)
+                usleep(30);
+        }
+        ck_assert_int_eq(io_fds_close(&io->fds, fd), 0);
+        close(client);
+        ++*turns;
+    }
+    return NULL;
+}
+
+START_TEST(numbers_that_are_used_again_mix_nothing_up)
+{
+    pthread_t threads[2];
+    unsigned turns[2] = {0}, taken = 0;
+    char bytes[16];
+
+    lasting = io_install(io, epoll_create1(EPOLL_CLOEXEC), NULL, false);
+    atomic_store(&stop, false);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, come_and_go, &turns[i]), 0);
+    for (unsigned i = 0; i < 20000 || (taken < 20 && i < 500000); i++) {
+        (void)wait_as(&reader, lasting);
+        for (int fd = 0; fd < 32; fd++) {
+            size_t n = take(fd, bytes, 4);
+
+            for (size_t k = 0; k < n; k++)
+                ck_assert_ptr_nonnull(memchr("helo", bytes[k], 4));
+            taken += n > 0;
+        }
+    }
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_gt(taken, 0);
+    ck_assert_uint_gt(turns[0], 0);
+}
+END_TEST
+
 static void *scribble(void *argument)
 {
     uint32_t random = 5;
@@ -536,6 +606,8 @@ int main(void)
     tcase_add_test(tests, who_does_not_read_what_is_shown_is_shown_less);
     tcase_add_test(tests, an_error_that_a_look_met_is_told_once);
     tcase_add_test(tests, no_byte_is_read_twice_or_lost);
+    tcase_add_test(tests, what_somebody_else_closes_meanwhile_is_not_shown);
+    tcase_add_test(tests, numbers_that_are_used_again_mix_nothing_up);
     tcase_add_test(tests, a_hostile_guest_hurts_only_itself);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
