@@ -304,7 +304,6 @@ test_redis_reads_without_a_call() {
     wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
     used=$(stat_of stats vcpus reads_ahead_used)
     calls=$(($(stat_of stats vcpus posted_calls) + $(stat_of stats vcpus hypercalls)))
-    echo "# $requests requests: $calls calls, $used reads in the guest, $(stat_of stats vcpus reads_ahead) shown, $(stat_of stats vcpus handed_back_calls) handed back" >&2
     [ "$used" -gt $((requests * 8 / 10)) ] || fail "only $used of $requests requests were read in the guest"
     [ "$calls" -lt $((requests * 3 / 2)) ] || fail "$calls calls for $requests requests"
 }
