@@ -139,6 +139,7 @@ void call_dispatch(struct vcpu *vcpu)
     }
     if (fv_call_postable(call.number))
         poller_note_exit(vcpu);
+    hostio_settle(vcpu);
     int64_t result;
     if (call.number > FV_CALL_LINUX_MAX)
         result = call_own(vcpu, call.number, call.args);

@@ -67,6 +67,14 @@ struct io_file *io_call_file(const struct io_call *call)
     return file ? file : io_fds_get(&call->io->fds, io_arg_int(call, 0));
 }
 
+struct io_file *io_call_look(const struct io_call *call)
+{
+    struct io_file *file = call->part->file;
+
+    call->part->file = NULL;
+    return file ? file : io_fds_look(&call->io->fds, io_arg_int(call, 0));
+}
+
 void io_call_put(const struct io_call *call, struct io_file *file)
 {
     if (call->vcpu->at_once && call->vcpu->handed_back)
@@ -102,6 +110,20 @@ int io_install(struct hostio *io, int host_fd, const char *path, bool cloexec)
     struct io_file *file = io_file_create(host_fd, path);
 
     return file ? io_install_file(io, file, cloexec) : -ENOMEM;
+}
+
+int io_install_socket(struct hostio *io, int host_fd, const struct io_file *from, bool cloexec)
+{
+    struct io_file *file = io_file_create(host_fd, NULL);
+
+    if (!file)
+        return -ENOMEM;
+    file->made_here = true;
+    if (from) {
+        atomic_store(&file->sight.own, file->stream && io_is_inet(file));
+        atomic_store(&file->sight.odd, atomic_load(&from->sight.odd));
+    }
+    return io_install_file(io, file, cloexec);
 }
 
 int io_path_arg(const struct io_call *call, unsigned index, char path[PATH_MAX])
@@ -203,6 +225,7 @@ int hostio_create(struct hostio **out, struct vm *vm)
     io->cwd = strdup("/");
     if (!io->cwd || io_fds_create(&io->fds))
         goto free_io;
+    io_aheads_create(&io->aheads, &io->fds);
     error = adopt_stdio(io);
     if (error)
         goto destroy_fds;
@@ -219,6 +242,7 @@ destroy_mounts:
     io_mounts_destroy(&io->mounts);
 destroy_fds:
     io_fds_destroy(&io->fds);
+    io_aheads_destroy(&io->aheads);
 free_io:
     free(io->cwd);
     free(io);
@@ -229,7 +253,9 @@ void hostio_destroy(struct hostio *io)
 {
     if (!io)
         return;
+    hostio_end_sight(io);
     io_fds_destroy(&io->fds);
+    io_aheads_destroy(&io->aheads);
     io_mounts_destroy(&io->mounts);
     free(io->cwd);
     free(io->program);

@@ -9,6 +9,7 @@
 #ifndef FARVISOR_HOSTIO_INTERNAL_H
 #define FARVISOR_HOSTIO_INTERNAL_H
 
+#include "vmm/io_ahead.h"
 #include "vmm/vmm.h"
 
 #include <errno.h>
@@ -27,15 +28,17 @@
  */
 struct io_file {
     atomic_uint references;
-    int fd;               /* host descriptor, owned */
-    mode_t type;          /* S_IFMT bits; 0 for eventfd, epoll and their kind */
-    bool whole;           /* transfers go on until complete: regular files, memory devices */
-    bool slow;            /* a file that waits even to be written: elsewhere, or synchronous */
-    bool frozen;          /* not the program's to change: no fchmod and the like */
-    sa_family_t family;   /* of a socket */
-    bool stream;          /* a socket without message boundaries */
-    atomic_bool patient;  /* a socket that waits for more than a byte: SO_RCVLOWAT */
-    bool read_only;       /* comes from a read-only grant: no new open to write either */
+    int fd;              /* host descriptor, owned */
+    mode_t type;         /* S_IFMT bits; 0 for eventfd, epoll and their kind */
+    bool whole;          /* transfers go on until complete: regular files, memory devices */
+    bool slow;           /* a file that waits even to be written: elsewhere, or synchronous */
+    bool frozen;         /* not the program's to change: no fchmod and the like */
+    sa_family_t family;  /* of a socket */
+    bool stream;         /* a socket without message boundaries */
+    atomic_bool patient; /* a socket that waits for more than a byte: SO_RCVLOWAT */
+    bool read_only;      /* comes from a read-only grant: no new open to write either */
+    bool made_here;      /* a socket of the program's own, not one it was started with */
+    struct io_sight sight;
     char *path;           /* guest path when opened by name, else NULL */
     pthread_mutex_t seek; /* one transfer at the file position at a time */
 };
@@ -49,7 +52,8 @@ struct io_fds {
     pthread_mutex_t lock;
     struct io_slot *slots;
     unsigned capacity;
-    unsigned lowest; /* no free slot below */
+    unsigned lowest;          /* no free slot below */
+    struct io_aheads *aheads; /* NULL: nothing is looked at ahead */
 };
 
 int io_fds_create(struct io_fds *fds);
@@ -60,10 +64,15 @@ void io_fds_destroy(struct io_fds *fds);
  */
 struct io_file *io_file_create(int host_fd, const char *path);
 /* A file on a host dup of `file`'s descriptor; *out with one reference. 0 or -errno. */
-int io_file_dup(const struct io_file *file, struct io_file **out);
+int io_file_dup(struct io_file *file, struct io_file **out);
 void io_file_put(struct io_file *file);
-/* The file behind a descriptor with a new reference, or NULL. */
+/*
+ * The file behind a descriptor with a new reference, or NULL. What was shown of it ahead is over,
+ * and not begun anew while the reference is held: the caller sees what the program has left of it.
+ */
 struct io_file *io_fds_get(struct io_fds *fds, int fd);
+/* The same for those who use the file in no way that could tell. */
+struct io_file *io_fds_look(struct io_fds *fds, int fd);
 /*
  * Puts `file` (its reference is consumed, on failure too) on the lowest free descriptor >= from.
  * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
@@ -185,6 +194,13 @@ struct io_futexes {
     struct io_futex_requeue *requeue; /* requeues on their way */
 };
 
+/* ---- io_ahead.c ---- */
+/* The error that a look met, once, as -errno; or 0. Before a transfer. */
+static inline int io_ahead_error(struct io_file *file)
+{
+    return atomic_load(&file->sight.late_error) ? -atomic_exchange(&file->sight.late_error, 0) : 0;
+}
+
 /* ---- the whole ---- */
 struct hostio {
     struct vm *vm;
@@ -192,6 +208,7 @@ struct hostio {
     struct io_fds fds;
     struct io_mounts mounts;
     struct io_futexes futexes;
+    struct io_aheads aheads;
     pthread_mutex_t lock; /* cwd, limits, the making of /proc */
     char *cwd;            /* normal-form guest path */
     char *program;        /* guest path of the program */
@@ -233,6 +250,7 @@ static inline void io_commit(const struct io_call *call)
  * other part if the call was handed back.
  */
 struct io_file *io_call_file(const struct io_call *call);
+struct io_file *io_call_look(const struct io_call *call); /* by io_fds_look */
 void io_call_put(const struct io_call *call, struct io_file *file);
 /* What may wait in the host where it cannot be told not to: not on the poller. -EINTR. */
 static inline long io_hand_back(const struct io_call *call)
@@ -267,6 +285,8 @@ static inline int64_t io_restart_nohand(int64_t result)
 uint64_t io_nofile(struct hostio *io);
 /* New guest descriptor for a host descriptor, which is taken over. fd or -errno. */
 int io_install(struct hostio *io, int host_fd, const char *path, bool cloexec);
+/* ... for a socket, which may be looked at ahead. `from`: it was accepted there, or NULL. */
+int io_install_socket(struct hostio *io, int host_fd, const struct io_file *from, bool cloexec);
 int io_install_file(struct hostio *io, struct io_file *file, bool cloexec);
 /* The calling program's path argument. 0 or -errno. */
 int io_path_arg(const struct io_call *call, unsigned index, char path[PATH_MAX]);

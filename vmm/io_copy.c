@@ -11,13 +11,18 @@
 static int files_get(const struct io_call *call, unsigned first, unsigned second,
                      struct io_file *files[2])
 {
+    int error;
+
     files[0] = io_fds_get(&call->io->fds, io_arg_int(call, first));
     files[1] = files[0] ? io_fds_get(&call->io->fds, io_arg_int(call, second)) : NULL;
-    if (files[1])
-        return 0;
-    if (files[0])
-        io_file_put(files[0]);
-    return -EBADF;
+    error = files[1] ? 0 : -EBADF;
+    for (unsigned i = 0; i < 2 && !error; i++)
+        error = io_ahead_error(files[i]);
+    for (unsigned i = 0; i < 2 && error; i++) {
+        if (files[i])
+            io_file_put(files[i]);
+    }
+    return error;
 }
 
 static void files_put(struct io_file *files[2])

@@ -24,7 +24,7 @@ int64_t io_epoll_create(const struct io_call *call)
 
 int64_t io_epoll_ctl(const struct io_call *call)
 {
-    struct io_file *set = io_call_file(call);
+    struct io_file *set = io_call_look(call);
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 2));
     struct epoll_event event = {0};
     int operation = io_arg_int(call, 1);
@@ -35,6 +35,8 @@ int64_t io_epoll_ctl(const struct io_call *call)
     event.events &= ~(uint32_t)EPOLLWAKEUP;
     if (!result)
         result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, &event);
+    if (!result)
+        io_ahead_watch(&call->io->aheads, set, file, io_arg_int(call, 2), operation, &event);
     if (set)
         io_call_put(call, set);
     if (file)
@@ -56,11 +58,14 @@ static int64_t epoll_run(const struct io_call *call, long number, long timeout)
         most = EVENTS_MAX;
     if (most > 0)
         result = vcpu_syscall(call->vcpu, number, set->fd, (long)events, most, timeout, 0, 0);
-    io_call_put(call, set);
     io_commit(call); /* edges are told once */
     if (result > 0 &&
         guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0])))
         result = -EFAULT;
+    if (result > 0)
+        io_ahead_grant(&call->io->aheads, call->vcpu->caller ? call->vcpu->caller : call->vcpu, set,
+                       events, (unsigned)result);
+    io_call_put(call, set);
     return io_restart_nohand(result);
 }
 

@@ -110,7 +110,7 @@ struct io_file *io_file_create(int host_fd, const char *path)
     return file;
 }
 
-int io_file_dup(const struct io_file *file, struct io_file **out)
+int io_file_dup(struct io_file *file, struct io_file **out)
 {
     int host_fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 3);
 
@@ -119,6 +119,10 @@ int io_file_dup(const struct io_file *file, struct io_file **out)
     *out = io_file_create(host_fd, file->path);
     if (!*out)
         return -ENOMEM;
+    /* Either can be used without the other's knowledge. The caller's reference keeps grants away.
+     */
+    atomic_store(&file->sight.shared, true);
+    atomic_store(&(*out)->sight.shared, true);
     (*out)->frozen = file->frozen;
     (*out)->read_only = file->read_only;
     return 0;
@@ -134,6 +138,7 @@ static int file_drop(struct io_file *file)
     if (close(file->fd))
         error = -errno;
     pthread_mutex_destroy(&file->seek);
+    free(atomic_load(&file->sight.watches));
     free(file->path);
     free(file);
     return error;
@@ -144,7 +149,7 @@ void io_file_put(struct io_file *file)
     (void)file_drop(file);
 }
 
-struct io_file *io_fds_get(struct io_fds *fds, int fd)
+struct io_file *io_fds_look(struct io_fds *fds, int fd)
 {
     struct io_file *file = NULL;
 
@@ -155,6 +160,16 @@ struct io_file *io_fds_get(struct io_fds *fds, int fd)
             atomic_fetch_add(&file->references, 1);
     }
     pthread_mutex_unlock(&fds->lock);
+    return file;
+}
+
+struct io_file *io_fds_get(struct io_fds *fds, int fd)
+{
+    struct io_file *file = io_fds_look(fds, fd);
+
+    /* After the reference is there: io_ahead.c, `begin`. */
+    if (file && atomic_load(&file->sight.ahead))
+        io_ahead_revoke(fds->aheads, file);
     return file;
 }
 
@@ -199,38 +214,59 @@ int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limi
     return result;
 }
 
+/*
+ * Takes the file out of a descriptor; NULL: there was none. What was shown of it is over before the
+ * number can mean another file, and does not begin anew because of our reference; nor when that is
+ * gone, though whoever is in a call with it may have the only two left: it is marked.
+ */
+static struct io_file *fds_swap(struct io_fds *fds, int fd, const struct io_slot *slot)
+{
+    for (;;) {
+        struct io_file *old = io_fds_get(fds, fd);
+        bool same;
+
+        pthread_mutex_lock(&fds->lock);
+        same = (unsigned)fd >= fds->capacity ? !old : fds->slots[fd].file == old;
+        if (same && (unsigned)fd < fds->capacity) {
+            fds->slots[fd] = *slot;
+            if (!slot->file && (unsigned)fd < fds->lowest)
+                fds->lowest = (unsigned)fd;
+        }
+        pthread_mutex_unlock(&fds->lock);
+        if (old && same)
+            atomic_store(&old->sight.shared, true);
+        if (old)
+            io_file_put(old); /* of two references: the table's remains, ours now */
+        if (same)
+            return old;
+    }
+}
+
 int io_fds_replace(struct io_fds *fds, struct io_file *file, int fd, uint64_t limit, bool cloexec)
 {
-    struct io_file *old = NULL;
+    const struct io_slot slot = {.file = file, .cloexec = cloexec};
+    struct io_file *old;
     int error = -EBADF;
 
     pthread_mutex_lock(&fds->lock);
     if (fd >= 0 && (uint64_t)fd < limit)
         error = fds_grow(fds, (unsigned)fd);
-    if (!error) {
-        old = fds->slots[fd].file;
-        fds->slots[fd] = (struct io_slot){.file = file, .cloexec = cloexec};
-    }
     pthread_mutex_unlock(&fds->lock);
+    if (error) {
+        io_file_put(file);
+        return error;
+    }
+    old = fds_swap(fds, fd, &slot);
     if (old)
         io_file_put(old);
-    if (error)
-        io_file_put(file);
-    return error ? error : fd;
+    return fd;
 }
 
 int io_fds_close(struct io_fds *fds, int fd)
 {
-    struct io_file *file = NULL;
+    static const struct io_slot none;
+    struct io_file *file = fd >= 0 ? fds_swap(fds, fd, &none) : NULL;
 
-    pthread_mutex_lock(&fds->lock);
-    if (fd >= 0 && (unsigned)fd < fds->capacity) {
-        file = fds->slots[fd].file;
-        fds->slots[fd].file = NULL;
-        if (file && (unsigned)fd < fds->lowest)
-            fds->lowest = (unsigned)fd;
-    }
-    pthread_mutex_unlock(&fds->lock);
     return file ? file_drop(file) : -EBADF;
 }
 

@@ -214,6 +214,8 @@ static int64_t message_run(struct message *message)
         message->flags |= MSG_DONTWAIT;
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
+    if (!result && !total)
+        result = io_ahead_error(message->file);
     while (!result) {
         result = message_piece(message, &bytes, &waited);
         if (result < 0)

@@ -7,6 +7,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -103,6 +104,12 @@ static int set_check(int level, int name)
     }
 }
 
+/* Where a look differs from a read, or moves what the program's own looks see. */
+static bool is_odd(int level, int name)
+{
+    return level == SOL_SOCKET && (name == SO_PEEK_OFF || name == SO_OOBINLINE);
+}
+
 int64_t io_setsockopt(const struct io_call *call)
 {
     struct io_file *file;
@@ -117,6 +124,8 @@ int64_t io_setsockopt(const struct io_call *call)
     file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
     if (!file)
         return -EBADF;
+    if (is_odd(io_arg_int(call, 1), io_arg_int(call, 2))) /* before it is, for who accepts */
+        atomic_store(&file->sight.odd, true);
     result = guestmem_read(call->vm, value, call->args[3], bytes);
     if (!result && io_arg_int(call, 1) == IPPROTO_TCP && io_arg_int(call, 2) == TCP_CONGESTION)
         result = net_congestion_check((const char *)value, bytes);
@@ -127,6 +136,15 @@ int64_t io_setsockopt(const struct io_call *call)
         atomic_store(&file->patient, true);
     io_file_put(file);
     return result;
+}
+
+/* SO_ERROR: one that a look met comes before the host's. */
+static void error_merge(struct io_file *file, uint8_t value[], uint32_t bytes)
+{
+    int late = -io_ahead_error(file);
+
+    if (late)
+        memcpy(value, &late, bytes < sizeof(late) ? bytes : sizeof(late));
 }
 
 int64_t io_getsockopt(const struct io_call *call)
@@ -147,6 +165,8 @@ int64_t io_getsockopt(const struct io_call *call)
     if (!file)
         return -EBADF;
     result = IO_HOST5(SYS_getsockopt, file->fd, level, name, value, &bytes);
+    if (!result && level == SOL_SOCKET && name == SO_ERROR)
+        error_merge(file, value, bytes);
     io_file_put(file);
     if (!result)
         result = guestmem_write(call->vm, call->args[3], value, bytes);

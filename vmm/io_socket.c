@@ -52,7 +52,7 @@ int64_t io_socket(const struct io_call *call)
     if (!fd)
         fd = (int)IO_HOST3(SYS_socket, io_arg_int(call, 0), type | SOCK_CLOEXEC,
                            io_arg_int(call, 2));
-    return fd < 0 ? fd : io_install(call->io, fd, NULL, type & SOCK_CLOEXEC);
+    return fd < 0 ? fd : io_install_socket(call->io, fd, NULL, type & SOCK_CLOEXEC);
 }
 
 int64_t io_socketpair(const struct io_call *call)
@@ -129,6 +129,8 @@ int64_t io_connect(const struct io_call *call)
     if (!file)
         return -EBADF;
     result = io_is_inet(file) ? connect_inet(call, file) : connect_unix(call, file);
+    if ((!result || result == -EINPROGRESS) && file->made_here && file->stream && io_is_inet(file))
+        atomic_store(&file->sight.own, true);
     io_file_put(file);
     return io_restart(result);
 }
@@ -231,10 +233,11 @@ int64_t io_accept(const struct io_call *call)
         return -EBADF;
     fd = vcpu_syscall(call->vcpu, SYS_accept4, file->fd, (long)&address, (long)&bytes,
                       flags | SOCK_CLOEXEC, 0, 0);
+    if (fd >= 0)
+        fd = io_install_socket(call->io, (int)fd, file, flags & SOCK_CLOEXEC);
     io_file_put(file);
     if (fd < 0)
         return io_restart(fd);
-    fd = io_install(call->io, (int)fd, NULL, flags & SOCK_CLOEXEC);
     if (fd >= 0 && io_address_write(call, call->args[1], call->args[2], &address)) {
         (void)io_fds_close(&call->io->fds, (int)fd);
         return -EFAULT;

@@ -230,6 +230,7 @@ static int machine_execute(struct machine *m)
     if (vm->config->progress)
         stats_progress_stop(vm);
     bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
+    hostio_end_sight(vm->io); /* a socket that was read to its end is closed, not reset */
     if (record_stop(vm))
         vm->exit_status = EXIT_FARVISOR;
     if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))

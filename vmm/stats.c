@@ -177,6 +177,7 @@ static json_t *vcpus_object(struct vm *vm)
 {
     struct poller_counters poller;
     struct vcpu_sum sum;
+    uint64_t shown, used;
     json_t *object = json_object();
 
     vcpus_add_up(vm, &sum);
@@ -192,6 +193,9 @@ static json_t *vcpus_object(struct vm *vm)
     json_object_set_new(object, "posted_calls", number(poller.answered));
     json_object_set_new(object, "handed_back_calls", number(poller.handed_back));
     json_object_set_new(object, "poller_wakes", number(poller.wakes));
+    hostio_sight_counters(vm->io, &shown, &used);
+    json_object_set_new(object, "reads_ahead", number(shown));
+    json_object_set_new(object, "reads_ahead_used", number(used));
     return object;
 }
 

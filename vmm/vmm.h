@@ -115,11 +115,13 @@ struct vcpu {
     bool leaving;                /* the guest thread asked for its end; own thread only */
     /* The poller's stand-in for a vCPU: no host call may wait. */
     bool at_once;
+    struct vcpu *caller;   /* whose request it carries out; NULL: its own */
     bool handed_back;      /* one would have: the request is the vCPU's own thread's */
     bool committed;        /* something was consumed or sent: it can be handed back no more */
     struct post post;      /* of this vCPU; the poller's and its thread's in turns */
     uint32_t window_calls; /* postable calls by exit since ... */
     uint64_t window_ns;    /* ... this time; own thread only */
+    unsigned ahead_turns;  /* io_ahead.c; under its lock */
     pthread_cond_t wake;   /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
     uint64_t cookie;       /* of the guest thread to start */
     bool ready, gone;      /* the host thread is set up; has left */
@@ -325,6 +327,15 @@ int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args
                          struct io_part *part);
 /* No part follows. */
 void hostio_part_end(struct io_part *part);
+/*
+ * Before the vCPU does anything but run the guest: what the program has read of the bytes it was
+ * shown (io_ahead.c) leaves the sockets. The vCPU's thread.
+ */
+void hostio_settle(struct vcpu *vcpu);
+/* Nothing is shown any more, from now on. No vCPU runs. */
+void hostio_end_sight(struct hostio *io);
+/* Grants made, and of how many something was read. */
+void hostio_sight_counters(struct hostio *io, uint64_t *shown, uint64_t *used);
 /*
  * Finds and opens the program as the guest would (PATH, --dir). Returns the guest fd with *path set
  * to the guest's absolute path (malloc), or -ENOENT, -EACCES, -ENOEXEC... without a message.

@@ -12,7 +12,7 @@
 #define FARVISOR_ABI_H
 
 /* Bumped by every incompatible change; the VMM refuses an image that carries another one. */
-#define FV_ABI_VERSION 2
+#define FV_ABI_VERSION 3
 
 /*
  * Address map. Guest-virtual equals guest-physical everywhere. The kernel region is 1 GiB of
@@ -22,18 +22,20 @@
 #define FV_PAGE_SIZE 0x1000
 #define FV_KERNEL_BASE                                                                             \
     0x3fc0000000 /* the guest image is linked here; starts with struct fv_image */
-#define FV_KERNEL_SIZE 0x0040000000
-#define FV_IMAGE_MAX   0x0001000000 /* 16 MiB for image, bss and kernel heap */
-#define FV_FDT_BASE    0x3fc1000000 /* flattened device tree, read-only for the guest */
-#define FV_FDT_MAX     0x0000400000 /* 4 MiB: arguments and environment travel in it */
-#define FV_SHARED_BASE 0x3fc1800000 /* struct fv_shared, one page */
-#define FV_SYSTEM_BASE 0x3fc1900000 /* GDT, IDT, TSSs, trap stacks: ring 0 only, the VMM's */
-#define FV_SYSTEM_SIZE 0x0000700000
-#define FV_VCPU_BASE   0x3fc2000000 /* one area a vCPU: struct fv_vcpu, then its kernel stack */
-#define FV_VCPU_STRIDE 0x0000010000 /* 64 KiB */
-#define FV_VCPU_MAX    1024
-#define FV_TABLES_BASE 0x3fe0000000 /* guest page tables: physical only, mapped nowhere */
-#define FV_TABLES_SIZE 0x0020000000
+#define FV_KERNEL_SIZE  0x0040000000
+#define FV_IMAGE_MAX    0x0001000000 /* 16 MiB for image, bss and kernel heap */
+#define FV_FDT_BASE     0x3fc1000000 /* flattened device tree, read-only for the guest */
+#define FV_FDT_MAX      0x0000400000 /* 4 MiB: arguments and environment travel in it */
+#define FV_SHARED_BASE  0x3fc1800000 /* struct fv_shared, one page */
+#define FV_SYSTEM_BASE  0x3fc1900000 /* GDT, IDT, TSSs, trap stacks: ring 0 only, the VMM's */
+#define FV_SYSTEM_SIZE  0x0000700000
+#define FV_VCPU_BASE    0x3fc2000000 /* one area a vCPU: struct fv_vcpu, then its kernel stack */
+#define FV_VCPU_STRIDE  0x0000010000 /* 64 KiB */
+#define FV_VCPU_MAX     1024
+#define FV_AHEAD_BASE   0x3fd0000000 /* one area a vCPU: struct fv_ahead, mapped once of use */
+#define FV_AHEAD_STRIDE 0x0000010000 /* 64 KiB */
+#define FV_TABLES_BASE  0x3fe0000000 /* guest page tables: physical only, mapped nowhere */
+#define FV_TABLES_SIZE  0x0020000000
 
 /* Programs live below the kernel region and, where the host can address it, above 256 GiB. */
 #define FV_USER_MIN       0x0000010000 /* as vm.mmap_min_addr */
@@ -99,6 +101,30 @@
 #define FV_POST_TAKEN  2
 #define FV_POST_DONE   3
 #define FV_POST_BACK   4
+
+/*
+ * fv_ahead.grant[]: bytes that wait in a socket, shown to the guest so that it can answer read and
+ * recv without a request. One word a grant; the host made it after an epoll_wait of this vCPU told
+ * that the socket is readable, from a look (MSG_PEEK): the bytes are still in the socket.
+ *
+ *   bits 32..63  descriptor + 1
+ *   bits 16..31  length of the grant, bytes
+ *   bits  0..15  taken, bytes: those are the program's
+ *
+ *   from          to            by     when
+ *   0             fd, n, 0      host   epoll_wait of this vCPU; nobody else uses socket or set
+ *   fd, n, t      fd, n, t + k  guest  compare-and-swap, after it copied k bytes to the program
+ *   fd, n, t      0             host   exchange: any request, of any thread, that names the
+ *                                      descriptor or the set; then the t bytes leave the socket
+ *
+ * A guest whose compare-and-swap fails makes the request as if there had been no grant. Bytes that
+ * were not taken need no giving back. Data and offsets change in epoll_wait of this vCPU alone.
+ */
+#define FV_AHEAD_GRANTS      128
+#define FV_AHEAD_DATA        64256
+#define FV_AHEAD_FD_SHIFT    32
+#define FV_AHEAD_BYTES_SHIFT 16
+#define FV_AHEAD_BYTES_MASK  0xffff
 
 /* fv_vcpu.pending bits, set by either side, cleared by the guest. */
 #define FV_PENDING_SIGNAL 1 /* look at thread and process signals, and at fv_shared events */
@@ -182,6 +208,13 @@ struct fv_vcpu {
     struct fv_regs saved; /* OUT: the program's registers at an upcall */
     uint64_t guest[64];   /* the guest kernel's own per-vCPU words; the VMM never looks */
     struct fv_post post __attribute__((aligned(64)));
+    uint32_t ahead_count; /* OUT: words of fv_ahead.grant to look at; 0: perhaps there is no area */
+};
+
+struct fv_ahead {
+    uint64_t grant[FV_AHEAD_GRANTS];  /* both, atomic: table above */
+    uint16_t offset[FV_AHEAD_GRANTS]; /* OUT: where its bytes begin in data[] */
+    uint8_t data[FV_AHEAD_DATA];      /* OUT */
 };
 
 struct fv_event {
@@ -257,6 +290,9 @@ _Static_assert(sizeof(struct fv_regs) == 18 * 8, "fv_regs layout");
 _Static_assert(offsetof(struct fv_vcpu, pending) == 24, "pending is reached from assembler");
 _Static_assert(offsetof(struct fv_vcpu, call) == 32, "call is reached from assembler");
 _Static_assert(sizeof(struct fv_vcpu) <= FV_PAGE_SIZE, "fv_vcpu is one page");
+_Static_assert(sizeof(struct fv_ahead) == FV_AHEAD_STRIDE, "fv_ahead is one area");
+_Static_assert(FV_AHEAD_BASE + FV_VCPU_MAX * (uint64_t)FV_AHEAD_STRIDE <= FV_TABLES_BASE,
+               "areas end before the tables");
 _Static_assert(sizeof(struct fv_shared) <= FV_PAGE_SIZE, "fv_shared is one page");
 #endif /* __ASSEMBLER__ */
 #endif

@@ -145,7 +145,7 @@ _Static_assert(offsetof(struct fv_hint_ring, reads) == 128, "two cache lines");
 _Static_assert(sizeof(struct fv_hint_ring) <= FV_HINT_STRIDE, "a ring fits its place");
 _Static_assert(FV_HINT_BASE >= FV_VCPU_BASE + FV_VCPU_MAX * (uint64_t)FV_VCPU_STRIDE,
                "rings lie behind the vCPU areas");
-_Static_assert(FV_HINT_BASE + FV_VCPU_MAX * (uint64_t)FV_HINT_STRIDE <= FV_TABLES_BASE,
+_Static_assert(FV_HINT_BASE + FV_VCPU_MAX * (uint64_t)FV_HINT_STRIDE <= FV_AHEAD_BASE,
                "and before the tables");
 #endif /* __ASSEMBLER__ */
 #endif

@@ -220,6 +220,39 @@ test_echo_server_with_many_clients() {
     done
 }
 
+# event_clients PORT HOW...: what the clients of event_server saw.
+event_clients() {
+    timeout $((60 * ${TIME_FACTOR:-1})) python3 "$REPO/tests/system/data/event_clients.py" "$@" 6 2>clients.err
+}
+
+# Reads that the guest kernel answers by itself are those that the host would have answered: against
+# slow, vanishing and half-closing peers, with other threads and looks between, as natively.
+test_event_server_is_as_natively() {
+    local mode memory polling port connections how used=0
+    while read -r memory polling connections mode; do
+        read -ra how <<<"$mode"
+        port=$(free_port)
+        "$GUESTS/event_server" "$port" "$connections" "${how[@]}" >native.out 2>&1 &
+        at_exit "end_process $!"
+        wait_until 15 grep -q ready native.out || fail "natively: $(cat native.out)"
+        event_clients "$port" "${how[@]}" >native || fail "natively: $(tail -n 2 clients.err native.out)"
+        port=$(free_port)
+        start_guest --memory 256M --local "$memory" --polling "$polling" --stats stats --net host --publish "$port" \
+            -- "$GUESTS/event_server" "$port" "$connections" "${how[@]}"
+        wait_until 15 grep -q ready guest.out || fail "did not start: $(cat guest.err)"
+        event_clients "$port" "${how[@]}" >guest || fail "$mode: $(tail -n 2 clients.err guest.err)"
+        wait "$GUEST_PID" || fail "server, $mode, $memory, polling $polling: $(cat guest.err)"
+        diff native guest >difference || fail "$mode, $memory, polling $polling: $(cat difference)"
+        used=$((used + $(stat_of stats vcpus reads_ahead_used)))
+    done <<END
+256M auto 28 level nowait
+16M off 28 edge nowait
+256M on 28 edge nowait
+16M auto 24 level wait
+END
+    [ "$used" -gt 50 ] || fail "only $used reads were answered in the guest"
+}
+
 test_ipv6_loopback() {
     grep -qs ' lo$' /proc/net/if_inet6 || skip 'no IPv6 on this host'
     local port
@@ -254,6 +287,25 @@ redis() {
     [ "$value" = "$(seq 1 2000)" ] || fail "another value came back: ${value:0:60}"
     redis-cli -p "$port" shutdown nosave
     wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
+}
+
+# Fifty clients that each wait for their answer: the server reads most of what they say without
+# leaving the guest. A request costs two calls otherwise, read and write, posted or by exits.
+test_redis_reads_without_a_call() {
+    local port requests=20000 calls used
+    requires redis-check-rdb redis-benchmark redis-cli
+    cp "$(command -v redis-check-rdb)" redis-server
+    port=$(free_port)
+    start_guest --memory 512M --local 512M --net host --publish "$HERE:$port" --stats stats -- \
+        ./redis-server --port "$port" --save '' --daemonize no --bind $HERE
+    wait_until 20 listening "$port" || fail "did not start: $(tail -n 3 guest.out guest.err)"
+    redis-benchmark -p "$port" -t get,set -n $((requests / 2)) -c 50 -r 1000 -q >bench.out 2>&1 || fail "$(tail -n 2 bench.out)"
+    redis-cli -p "$port" shutdown nosave
+    wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
+    used=$(stat_of stats vcpus reads_ahead_used)
+    calls=$(($(stat_of stats vcpus posted_calls) + $(stat_of stats vcpus hypercalls)))
+    [ "$used" -gt $((requests * 8 / 10)) ] || fail "only $used of $requests requests were read in the guest"
+    [ "$calls" -lt $((requests * 3 / 2)) ] || fail "$calls calls for $requests requests"
 }
 
 # With its guide: every element and every byte is the right one, and pages were named.
