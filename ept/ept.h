@@ -177,7 +177,8 @@ int ept_flush(struct ept *ept, uint64_t page, uint64_t pages);
 int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages);
 /* Not paged only: has the host fill a range now, 2 MiB blocks with huge pages if it has some. */
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages);
-/* Takes this process's access to a page away, or gives it back: KVM_RUN fails where it touches it. */
+/* Takes this process's access to a page away, or gives it back: KVM_RUN fails where it touches it.
+ */
 int ept_bar(struct ept *ept, uint64_t page, bool on);
 /* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */
 int ept_event_fd(const struct ept *ept);

@@ -47,7 +47,7 @@ all_system_jobs() {
     done
 }
 
-options= wanted=()
+options='' wanted=()
 for argument in "$@"; do
     case $argument in
     --full) options=--full ;;
@@ -101,7 +101,7 @@ any_left() {
     done
     return 1
 }
-late=
+late=''
 while any_left; do
     show
     if [ $((SECONDS - started)) -gt "$limit" ]; then

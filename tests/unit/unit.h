@@ -13,8 +13,8 @@
 
 #define UNIT_SKIPPED 77 /* exit status, as automake's test drivers have it */
 
-/* How many times slower than real ones the processors here are: a bound on processor time for a given
- * amount of work grows with it. TIME_FACTOR, which tests/lab/tester.sh sets; otherwise 1. */
+/* How many times slower than real ones the processors here are: a bound on processor time for a
+ * given amount of work grows with it. TIME_FACTOR, which tests/lab/tester.sh sets; otherwise 1. */
 static inline int unit_slowness(void)
 {
     const char *factor = getenv("TIME_FACTOR");
