@@ -233,10 +233,12 @@ static struct io_file *fds_swap(struct io_fds *fds, int fd, const struct io_slot
                 fds->lowest = (unsigned)fd;
         }
         pthread_mutex_unlock(&fds->lock);
-        if (old && same)
+        if (old && same) {
             atomic_store(&old->sight.shared, true);
-        if (old)
-            io_file_put(old); /* of two references: the table's remains, ours now */
+            atomic_fetch_sub(&old->references, 1); /* of two: the table's remains, ours now */
+        } else if (old) {
+            io_file_put(old);
+        }
         if (same)
             return old;
     }
