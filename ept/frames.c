@@ -199,25 +199,40 @@ int ept_flush(struct ept *ept, uint64_t page, uint64_t pages)
 
 /*
  * Before Linux 6.17 one mremap moves within one mapping of the host, and what looks like one range
- * here is several there: what was moved once keeps the offset of where it came from, and blocks
- * advised to be huge pages differ from others. Where they meet is found by halving.
+ * is several there: what was moved once keeps the offset of where it came from. Where they meet is
+ * found by halving, with moves to anywhere: one to a given place unmaps that place before it fails,
+ * and another thread's mmap could land there, in the guest's memory. From anywhere the piece, now
+ * one mapping, takes its place in one step.
  */
+static int piece_move(void *from, void *to, size_t bytes)
+{
+    void *aside = mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+    if (aside == MAP_FAILED)
+        return -errno;
+    if (mremap(aside, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED)
+        return 0;
+    int error = -errno;
+    mmap(to, bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_NORESERVE | MAP_PRIVATE | MAP_ANONYMOUS,
+         -1, 0);
+    munmap(aside, bytes);
+    return error == -EFAULT ? -ENOMEM : error;
+}
+
 int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages)
 {
     uint64_t piece = pages;
     while (pages) {
-        size_t bytes = piece << EPT_PAGE_SHIFT;
-        void *to = ept->base + (to_page << EPT_PAGE_SHIFT);
-        if (mremap(ept->base + (from_page << EPT_PAGE_SHIFT), bytes, bytes,
-                   MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED) {
+        int error = piece_move(ept->base + (from_page << EPT_PAGE_SHIFT),
+                               ept->base + (to_page << EPT_PAGE_SHIFT), piece << EPT_PAGE_SHIFT);
+        if (!error) {
             from_page += piece;
             to_page += piece;
             pages -= piece;
             piece = 2 * piece < pages ? 2 * piece : pages;
-        } else if (errno == EFAULT && piece > 1) {
+        } else if (error == -EFAULT && piece > 1) {
             piece /= 2;
         } else {
-            return -errno;
+            return error;
         }
     }
     return 0;

@@ -177,9 +177,8 @@ int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access)
         flush |= leaf_flush;
     }
     pthread_mutex_unlock(&ept->table_lock);
-    if (flush)
-        ept_flush(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT);
-    return error;
+    int flushed = flush ? ept_flush(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT) : 0;
+    return error ? error : flushed;
 }
 
 unsigned ept_table_access(const struct ept *ept, gpa_t gpa)

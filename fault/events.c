@@ -16,7 +16,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define HANDLERS 4
+#define HANDLERS  4
+#define SIGNAL_NS 20000000ULL   /* a signal that can get a vCPU out has done so */
+#define BARRED_NS 1000000000ULL /* it may have to wait for a processor */
 
 struct event_threads {
     struct fault_engine *engine;
@@ -25,6 +27,59 @@ struct event_threads {
     unsigned running;
     pthread_t threads[HANDLERS];
 };
+
+/*
+ * Owns the word of a page that has no contents, so that nobody fills it, copies from it or maps a
+ * file there meanwhile: ABSENT or REMOTE is all it can be. *was: what it goes back to. A page that
+ * the host kernel fills, or that is being mapped or unmapped, is left alone.
+ */
+static bool page_own(struct fault_engine *engine, uint64_t page, enum ept_state *was)
+{
+    const struct fault_source *source = &engine->config.source;
+    uint64_t first, last;
+    bool zero;
+    *was = ept_word_state(atomic_load(&engine->words[page]));
+    if (*was == EPT_REMOTE)
+        return run_claim(engine, page, 1, EPT_REMOTE, EPT_FETCHING, 0) == 1;
+    if (*was != EPT_ABSENT)
+        return false;
+    run_existing(engine, page, 1, 1); /* before the claim: fault/run.c */
+    bool claimed = run_claim(engine, page, 1, EPT_ABSENT, EPT_FILLING, 0) == 1;
+    int filled = claimed ? source->extent(source->owner, page, &first, &last, &zero) : 0;
+    if (claimed && filled != 1 && filled != -EFAULT)
+        return true;
+    if (claimed)
+        run_release(engine, page, 1, EPT_ABSENT);
+    run_existing(engine, page, 1, -1);
+    return false;
+}
+
+/*
+ * Gets a vCPU out of KVM_RUN, where it waits for a page without contents. From Linux 6.2 on a
+ * signal does it; before, only one that kills. Then access to the page is taken away and the waiter
+ * woken: KVM finds that the page cannot be reached, and KVM_RUN fails with EFAULT, as in exit mode.
+ * It looks by itself then, and waits for the word until the page is as it was.
+ */
+static void waiter_free(struct fault_engine *engine, uint64_t page, int tid)
+{
+    const struct fault_source *source = &engine->config.source;
+    enum ept_state was;
+    if (source->unfillable(source->owner, tid, false, SIGNAL_NS))
+        return;
+    if (page_own(engine, page, &was)) {
+        int barred = ept_bar(engine->ept, page, true);
+        ept_wake(engine->ept, page, 1);
+        if (barred == 0) {
+            source->unfillable(source->owner, tid, true, BARRED_NS);
+            ept_bar(engine->ept, page, false);
+        }
+        run_release(engine, page, 1, was);
+        if (was == EPT_ABSENT)
+            run_existing(engine, page, 1, -1);
+    }
+    /* Whoever came too late to look waits anew, and is told anew. */
+    ept_wake(engine->ept, page, 1);
+}
 
 static void event_handle(struct fault_context *context, const struct uffd_msg *event)
 {
@@ -35,21 +90,23 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
         return;
     bool write = event->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
     uint64_t page = gpa >> EPT_PAGE_SHIFT;
+    int tid = (int)event->arg.pagefault.feat.ptid;
     /* Any handler may get any thread's event; what a thread does next is known by thread. */
-    context->lane = event->arg.pagefault.feat.ptid % LANES;
+    context->lane = (unsigned)tid % LANES;
     int error = fault_resolve(context, page, write);
-    const struct fault_source *source = &engine->config.source;
     /* The sleeper must wake even if somebody else installed the page: it then touches it again. */
-    if (error >= 0 || error == -EFAULT) {
+    bool asked = engine->config.source.unfillable != NULL;
+    if (error >= 0 || (error == -EFAULT && !asked)) {
         ept_wake(engine->ept, page, 1);
         return;
     }
-    bool told_by_vcpu = error == -EIO || error == -ENOMEM || error == -EBUSY;
-    if (!told_by_vcpu || !source->unfillable || fault_engine_error(engine))
+    /* The vCPU looks for itself, and says what it finds: that there is nothing, or no room for it,
+     * or (EFAULT) that nothing is mapped there any more, which the guest's own tables tell it. */
+    bool told_by_vcpu = error == -EIO || error == -ENOMEM || error == -EBUSY || error == -EFAULT;
+    if (!told_by_vcpu || !asked || fault_engine_error(engine))
         fault_fail(engine, error);
-    /* The vCPU looks for itself then, and says what it found; or finds that all is over. */
-    if (source->unfillable)
-        source->unfillable(source->owner, page, (int)event->arg.pagefault.feat.ptid);
+    if (asked)
+        waiter_free(engine, page, tid);
 }
 
 static void *handler_main(void *argument)

@@ -24,10 +24,11 @@ struct fault_source {
      * page by itself, -EFAULT if nothing is mapped, -EIO beyond the end of a file. */
     int (*extent)(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
     /* Reads the initial bytes of `pages` pages into `to`. 0 or -errno (-EIO: SIGBUS). */
-    int (*read)(void *owner, uint64_t page, uint64_t pages,
-                void *to); /* uffd mode: thread `tid` waits in KVM_RUN for a page whose contents do
-                              not exist. */
-    void (*unfillable)(void *owner, uint64_t page, int tid);
+    int (*read)(void *owner, uint64_t page, uint64_t pages, void *to);
+    /* uffd mode: thread `tid` waits in KVM_RUN for a page whose contents do not exist. It is to
+     * leave that and look for itself. `again`: it was told, and is only waited for. True: it has
+     * looked, or is no vCPU (any more); false: not within `wait_ns`. */
+    bool (*unfillable)(void *owner, int tid, bool again, uint64_t wait_ns);
     /* The vCPU on thread `tid` should leave KVM_RUN soon, and come back. NULL: never asked. */
     void (*expel)(void *owner, int tid);
     void *owner;

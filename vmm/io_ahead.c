@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 
 #define OPEN_TURNS   16u         /* epoll_waits that could have granted, before an area is made */
+#define LOOKED_MAX   128u        /* files of one epoll_wait that are looked at */
 #define GRANT_MAX    (16u << 10) /* bytes: a larger message is read by a request */
 #define ROOM_MIN     256u        /* bytes: less is not worth a look */
 #define DATA_ALIGN   64u
@@ -217,14 +218,16 @@ static struct io_ahead *ahead_get(struct io_aheads *all, struct vcpu *vcpu)
  * gets another one looks at the mark after it has it (io_fds_get), and we look at the references
  * after the mark is there: either we see that one, or it sees the mark and waits for the lock.
  * Closing takes a reference, makes the file `shared`, and only then gives references up: so a
- * grant's file is in the table, and two references are ours and the table's.
+ * grant's file is in the table, and two references are ours and the table's. What a call with a
+ * reference of its own makes of the socket meanwhile is looked at after the references, too.
  */
 static bool begin(struct io_ahead *ahead, struct io_file *file)
 {
     if (atomic_load(&file->sight.shared))
         return false;
     atomic_store(&file->sight.ahead, ahead);
-    if (atomic_load(&file->references) == 2 && !atomic_load(&file->sight.shared))
+    if (atomic_load(&file->references) == 2 && !atomic_load(&file->sight.shared) &&
+        !atomic_load(&file->sight.odd) && !atomic_load(&file->patient))
         return true;
     atomic_store(&file->sight.ahead, NULL);
     return false;
@@ -276,9 +279,16 @@ static bool look(struct io_ahead *ahead, struct io_file *file, int fd)
     return false;
 }
 
+/* Files that were looked at, to be put without the lock: the last reference closes, and that may
+ * wait. */
+struct looked {
+    struct io_file *files[LOOKED_MAX];
+    unsigned count;
+};
+
 /* One event. Returns whether its socket could have had a grant. */
 static bool event_grant(struct io_aheads *all, struct io_ahead *ahead, struct io_file *set,
-                        const struct epoll_event *event)
+                        const struct epoll_event *event, struct looked *looked)
 {
     const struct io_watch *watch = &set->sight.watches[watch_index(event->data.u64)];
     struct io_file *file;
@@ -290,12 +300,12 @@ static bool event_grant(struct io_aheads *all, struct io_ahead *ahead, struct io
     file = io_fds_look(all->fds, watch->fd);
     if (!file)
         return false;
+    looked->files[looked->count++] = file;
     eligible = is_eligible(file, set, event->data.u64);
     if (eligible && file->sight.skip)
         file->sight.skip--;
     else if (eligible && ahead && begin(ahead, file) && !look(ahead, file, watch->fd))
         atomic_store(&file->sight.ahead, NULL);
-    io_file_put(file);
     return eligible;
 }
 
@@ -308,8 +318,10 @@ void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *se
                     const struct epoll_event *events, unsigned count)
 {
     struct io_ahead *ahead = atomic_load(&all->list[vcpu->index]);
+    struct looked looked;
     bool any = false;
 
+    looked.count = 0;
     if (!atomic_load(&set->sight.watches))
         return;
     pthread_mutex_lock(&all->lock);
@@ -319,8 +331,11 @@ void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *se
         goto unlock;
     if (ahead)
         ahead->set = set;
-    for (unsigned i = 0; i < count && (!ahead || has_room(ahead)) && !(any && !ahead); i++)
-        any |= event_grant(all, ahead, set, &events[i]);
+    for (unsigned i = 0; i < count && looked.count < LOOKED_MAX; i++) {
+        if (ahead ? !has_room(ahead) : any)
+            break;
+        any |= event_grant(all, ahead, set, &events[i], &looked);
+    }
     if (ahead) {
         all->shown += ahead->count;
         __atomic_store_n(ahead->shown, ahead->count, __ATOMIC_RELEASE);
@@ -329,6 +344,8 @@ void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *se
     }
 unlock:
     pthread_mutex_unlock(&all->lock);
+    while (looked.count)
+        io_file_put(looked.files[--looked.count]);
 }
 
 /* ---- what is watched ---- */
@@ -351,7 +368,7 @@ void io_ahead_watch(struct io_aheads *all, struct io_file *set, struct io_file *
 
     if (!file->type) /* a set within a set is looked at by those who do not name it */
         atomic_store(&file->sight.shared, true);
-    if (!atomic_load(&file->sight.own))
+    if (!file->stream || !io_is_inet(file)) /* before it is connected, too: is_eligible asks */
         return;
     pthread_mutex_lock(&all->lock);
     watches = atomic_load(&set->sight.watches);

@@ -123,6 +123,8 @@ int io_file_dup(struct io_file *file, struct io_file **out)
      */
     atomic_store(&file->sight.shared, true);
     atomic_store(&(*out)->sight.shared, true);
+    /* Told twice is better than never. */
+    atomic_store(&(*out)->sight.late_error, atomic_load(&file->sight.late_error));
     (*out)->frozen = file->frozen;
     (*out)->read_only = file->read_only;
     return 0;

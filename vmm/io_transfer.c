@@ -211,8 +211,10 @@ static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
 static int64_t transfer_pieces(struct transfer *transfer)
 {
     uint64_t *done = &transfer->call->part->done;
-    int64_t total = (int64_t)*done, result = total ? 0 : io_ahead_error(transfer->file);
+    int64_t total = (int64_t)*done, result = 0;
 
+    if (!total && (transfer->write || io_cursor_left(&transfer->cursor))) /* not read(fd, p, 0) */
+        result = io_ahead_error(transfer->file);
     if (result)
         return result;
     io_cursor_advance(&transfer->cursor, *done);

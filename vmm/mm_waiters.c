@@ -4,42 +4,34 @@
  */
 #include "vmm/mm_internal.h"
 
+#include "support.h"
+
 #include <stdatomic.h>
 #include <time.h>
 
 #define LOOK_SLICE_NS 100000L
-#define SIGNAL_SLICES 200   /* 20 ms: a signal that can get it out has done so */
-#define BARRED_SLICES 20000 /* 2 s: it may have to wait for a processor */
 
-/* Whether the vCPU has left KVM_RUN and looks for itself, now or within some slices. */
-static bool has_looked(struct vcpu *vcpu, int slices)
+/* In use: a vCPU whose guest thread is over looks at nothing any more. */
+static bool has_looked(const struct vcpu *vcpu)
 {
-    const struct timespec slice = {.tv_nsec = LOOK_SLICE_NS};
-    while (atomic_load(&vcpu->look_again) && slices-- > 0)
-        nanosleep(&slice, NULL);
-    return !atomic_load(&vcpu->look_again);
+    return !atomic_load(&vcpu->look_again) || !atomic_load(&vcpu->in_use);
 }
 
-/*
- * uffd mode: the vCPU waits for a page without contents. From Linux 6.2 on a signal gets it out of
- * that wait; before, only one that kills does. Then the page is barred for a moment and the waiter
- * woken: KVM finds that it cannot be reached, and KVM_RUN fails with EFAULT, as in exit mode.
- * Another vCPU that touches the page meanwhile fails alike and finds what this one finds. One that
- * fills pages around it finds the host's mapping in parts: ept_install knows.
- */
-void mm_source_unfillable(void *owner, uint64_t page, int tid)
+bool mm_source_unfillable(void *owner, int tid, bool again, uint64_t wait_ns)
 {
     struct mm *mm = owner;
     struct vcpu *vcpu = vcpu_by_tid(mm->vm, tid);
+    const struct timespec slice = {.tv_nsec = LOOK_SLICE_NS};
+    uint64_t until_ns = clock_now_ns() + wait_ns;
     if (!vcpu)
-        return;
-    atomic_store(&vcpu->look_again, true);
-    vcpu_kick(vcpu);
-    if (has_looked(vcpu, SIGNAL_SLICES) || ept_bar(mm->vm->ept, page, true))
-        return;
-    ept_wake(mm->vm->ept, page, 1);
-    has_looked(vcpu, BARRED_SLICES);
-    ept_bar(mm->vm->ept, page, false);
+        return true;
+    if (!again) {
+        atomic_store(&vcpu->look_again, true);
+        vcpu_kick(vcpu);
+    }
+    while (!has_looked(vcpu) && clock_now_ns() < until_ns)
+        nanosleep(&slice, NULL);
+    return has_looked(vcpu);
 }
 
 void mm_source_expel(void *owner, int tid)

@@ -199,6 +199,7 @@ static void *vcpu_thread(void *argument)
     while (!error && vcpu_park(vcpu)) {
         uint64_t cookie = vcpu->cookie;
         pthread_mutex_unlock(&vm->vcpu_lock);
+        atomic_store(&vcpu->look_again, false); /* the last thread's */
         error = vcpu_reset(vcpu, vm->image.thread_entry, cookie);
         /* It may have been picked to look at events already, and vcpu_reset wiped the note. */
         __atomic_store_n(&vcpu->page->pending, FV_PENDING_SIGNAL, __ATOMIC_SEQ_CST);

@@ -269,7 +269,7 @@ bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need);
 /* fault_source of the address space; owner is the struct mm. */
 int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to);
-void mm_source_unfillable(void *owner, uint64_t page, int tid);
+bool mm_source_unfillable(void *owner, int tid, bool again, uint64_t wait_ns);
 void mm_source_expel(void *owner, int tid);
 
 /* Access rights of one page (EPT_*), EPT_NONE when unmapped. */

@@ -56,6 +56,7 @@ for argument in "$@"; do
 done
 [ ${#wanted[@]} -gt 0 ] || wanted=(unit bench system)
 for what in "${wanted[@]}"; do
+    before=$(wc -l <"$work/jobs")
     case $what in
     unit) unit_jobs ;;
     bench) bash "$repo/tests/bench/run.sh" $options --list-kvm | sed 's/^/bench /' ;;
@@ -71,6 +72,10 @@ for what in "${wanted[@]}"; do
         exit 1
         ;;
     esac
+    if [ "$(wc -l <"$work/jobs")" = "$before" ]; then
+        echo "emulated: no tests in $what" >&2
+        exit 1
+    fi
 done >"$work/jobs"
 total=$(wc -l <"$work/jobs")
 echo "$build" >"$work/build"

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -207,6 +209,26 @@ static void memory_setup(void)
 
 #define MOVED_PAGES 1500u
 
+/* Another thread maps and unmaps small things all the time: none may come to lie in the guest. */
+static atomic_bool mapping;
+static atomic_uint strangers;
+
+static void *map_all_the_time(void *unused)
+{
+    uintptr_t first = (uintptr_t)ept_hva(ept, 0), last = first + ept_span(ept);
+    void *kept[64] = {NULL};
+    for (unsigned i = 0; atomic_load(&mapping); i = (i + 1) % 64) {
+        if (kept[i])
+            munmap(kept[i], 16384);
+        kept[i] = mmap(NULL, 16384, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (kept[i] == MAP_FAILED)
+            kept[i] = NULL;
+        else if ((uintptr_t)kept[i] >= first && (uintptr_t)kept[i] < last)
+            atomic_fetch_add(&strangers, 1);
+    }
+    return unused;
+}
+
 static uint64_t *word_at(uint64_t page)
 {
     return ept_hva(ept, page << EPT_PAGE_SHIFT);
@@ -217,6 +239,9 @@ static uint64_t *word_at(uint64_t page)
 START_TEST(what_was_moved_can_be_moved_again)
 {
     uint64_t here = BASE >> EPT_PAGE_SHIFT, there = here + 8192, grown = 300;
+    pthread_t thread;
+    atomic_store(&mapping, true);
+    ck_assert_int_eq(pthread_create(&thread, NULL, map_all_the_time, NULL), 0);
     ept_populate(ept, here + 512, 512);
     for (uint64_t i = 0; i < MOVED_PAGES; i++)
         *word_at(here + i) = i + 1;
@@ -233,6 +258,9 @@ START_TEST(what_was_moved_can_be_moved_again)
         here = there;
         there = left + 3; /* no two rounds at the same offset */
     }
+    atomic_store(&mapping, false);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_uint_eq(strangers, 0);
 }
 END_TEST
 
