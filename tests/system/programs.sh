@@ -143,14 +143,14 @@ test_sort() {
 test_python() {
     requires "$PYTHON"
     cp "$SYSTEM_DIR/data/work.py" .
-    MEMORY=$(large 512M 128M) PRESSURE=1
-    matrix "$PYTHON" work.py "$(large 300 56)"
+    MEMORY=$(large 512M 128M 64M) PRESSURE=1
+    matrix "$PYTHON" work.py "$(large 300 56 22)"
 }
 
 test_sqlite() {
     requires sqlite3
-    sed "s/ROWS/$(large 1100000 130000)/" "$SYSTEM_DIR/data/work.sql" >work.sql
-    MEMORY=$(large 768M 112M) INPUT=work.sql PRESSURE=1
+    sed "s/ROWS/$(large 1100000 130000 45000)/" "$SYSTEM_DIR/data/work.sql" >work.sql
+    MEMORY=$(large 768M 112M 48M) INPUT=work.sql PRESSURE=1
     matrix sqlite3 :memory:
 }
 
