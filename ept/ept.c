@@ -182,8 +182,9 @@ int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
         return ept_frames_register(ept, gpa, bytes);
     /* Parts that differ for a while become one mapping of the host again only if all of it had a
      * page before (Linux before 6.16): ept_populate would leave one for every 2 MiB. */
-    madvise(at + bytes - EPT_PAGE_BYTES, EPT_PAGE_BYTES, MADV_POPULATE_WRITE);
-    madvise(at + bytes - EPT_PAGE_BYTES, EPT_PAGE_BYTES, MADV_DONTNEED);
+    uint8_t *last = (uint8_t *)at + bytes - EPT_PAGE_BYTES;
+    madvise(last, EPT_PAGE_BYTES, MADV_POPULATE_WRITE);
+    madvise(last, EPT_PAGE_BYTES, MADV_DONTNEED);
     return 0;
 }
 

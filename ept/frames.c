@@ -212,8 +212,9 @@ static int piece_move(void *from, void *to, size_t bytes)
     if (mremap(aside, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED)
         return 0;
     int error = -errno;
-    mmap(to, bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_NORESERVE | MAP_PRIVATE | MAP_ANONYMOUS,
-         -1, 0);
+    int flags = MAP_FIXED | MAP_NORESERVE | MAP_PRIVATE | MAP_ANONYMOUS;
+    if (mmap(to, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+        error = -ENOMEM;
     munmap(aside, bytes);
     return error == -EFAULT ? -ENOMEM : error;
 }
