@@ -4,7 +4,7 @@
 # Installs the Debian packages that building and testing need and that are missing; does nothing,
 # and asks for nothing, when all are there. The lists below are the only ones; each has its reason.
 # Quiet and non-interactive: apt's own output is shown only when it fails.
-# Usage: tools/deps.sh [--lab]     --lab: also what `make lab` needs; so do all tests where there is no KVM
+# Usage: tools/deps.sh [--lab]     --lab: also what `make lab` needs; so do all tests where KVM cannot be used
 set -euo pipefail
 
 packages() {
@@ -58,7 +58,7 @@ libsnappy-dev       # benchmark: snappy
 libsqlite3-dev      # benchmark: analytics in SQL
 gnuplot-nox         # benchmark: plots
 LIST
-    { [ "${1:-}" = --lab ] || [ ! -e /dev/kvm ]; } && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
+    { [ "${1:-}" = --lab ] || [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; } && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
 qemu-system-x86     # the emulated machines
 busybox-static      # their first process
 cpio                # their initial RAM file system

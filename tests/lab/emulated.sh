@@ -16,7 +16,10 @@ set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=../kvm.sh
 . "$here/../kvm.sh"
 limit=${LAB_TIMEOUT:-4200}
+memory_mib=6144 # of each machine
+fitting=$(awk -v mib=$memory_mib '$1 == "MemAvailable:" { print int($2 / 1024 / mib) }' /proc/meminfo)
 count=${LAB_MACHINES:-$(nproc)}
+[ "$count" -le "$fitting" ] || count=$((fitting > 0 ? fitting : 1))
 
 # A job is "unit PROGRAM", "bench TEST" or "system FILE CASE": what tester.sh runs in one go.
 unit_jobs() {
@@ -78,7 +81,8 @@ for what in "${wanted[@]}"; do
     cat "$work/some"
 done >"$work/jobs"
 total=$(wc -l <"$work/jobs")
-echo "$build" >"$work/build"
+# What tester.sh has to know of this call.
+printf 'export BUILD=%q SANITIZE=%q\n' "$build" "${SANITIZE:-}" >"$work/environment"
 mkdir "$work/taken" "$work/results"
 [ "$count" -le "$total" ] || count=$total
 
@@ -86,7 +90,7 @@ echo "== no KVM here: $total jobs in $count emulated machines (Linux $(cat "$cac
 started=$SECONDS
 for ((number = 1; number <= count; number++)); do
     : >"$work/tester$number.log"
-    boot "tester$number" 6144 "lab.options=$options"
+    boot "tester$number" "$memory_mib" "lab.options=$options"
 done
 
 # Lines come out as the machines write them.

@@ -22,7 +22,7 @@
 static int kvm = -1, vm = -1;
 static struct ept *ept;
 
-static void vm_setup(void)
+static void machine_setup(bool paged, uint64_t bytes)
 {
     message_init("check_ept", MESSAGE_NORMAL);
     kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -30,9 +30,19 @@ static void vm_setup(void)
     vm = ioctl(kvm, KVM_CREATE_VM, 0);
     ck_assert_int_ge(vm, 0);
     struct ept_config config = {
-        .kvm_fd = kvm, .vm_fd = vm, .paged = true, .exit_mode = true, .map_ahead = true};
+        .kvm_fd = kvm, .vm_fd = vm, .paged = paged, .exit_mode = paged, .map_ahead = paged};
     ck_assert_int_eq(ept_create(&ept, &config), 0);
-    ck_assert_int_eq(ept_back(ept, BASE, 16 << 20), 0);
+    ck_assert_int_eq(ept_back(ept, BASE, bytes), 0);
+}
+
+static void vm_setup(void)
+{
+    machine_setup(true, 16 << 20);
+}
+
+static void memory_setup(void)
+{
+    machine_setup(false, 64 << 20);
 }
 
 static void vm_teardown(void)
@@ -194,18 +204,6 @@ START_TEST(backing_beyond_the_span_is_refused)
     ck_assert_int_eq(ept_back(ept, UINT64_MAX - 4095, 8192), -ENOMEM);
 }
 END_TEST
-
-static void memory_setup(void)
-{
-    message_init("check_ept", MESSAGE_NORMAL);
-    kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    ck_assert_int_ge(kvm, 0);
-    vm = ioctl(kvm, KVM_CREATE_VM, 0);
-    ck_assert_int_ge(vm, 0);
-    struct ept_config config = {.kvm_fd = kvm, .vm_fd = vm};
-    ck_assert_int_eq(ept_create(&ept, &config), 0);
-    ck_assert_int_eq(ept_back(ept, BASE, 64 << 20), 0);
-}
 
 #define MOVED_PAGES 1500u
 
