@@ -12,14 +12,14 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source-path=SCRIPTDIR source=kvm.sh
 . tests/kvm.sh
 passed=0 failed=0 skipped=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+log=$(mktemp) whole=$(mktemp)
+trap 'rm -f "$log" "$whole"' EXIT
 
 run_suite() {
     local name=$1 numbers status
     shift
     echo "== $name"
-    "$@" 2>&1 </dev/null | tee "$log"
+    "$@" 2>&1 </dev/null | tee -a "$whole" | tee "$log"
     status=${PIPESTATUS[0]}
     numbers=$(tail -n 1 "$log" |
         sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p')
@@ -49,5 +49,9 @@ for suite in "${suites[@]}"; do
     fi
 done
 [ ${#apart[@]} = 0 ] || run_suite "${apart[*]}, with KVM" tests/lab/emulated.sh "${apart[@]}"
+if [ $failed != 0 ]; then # again, for those who only see the end; with the assertions, as Check names them
+    echo '== failed'
+    grep -E '^FAIL |:[FE]:[^:]+:[^:]+:' "$whole"
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
