@@ -48,10 +48,11 @@ int server_config_parse(struct server_config *config, int argc, char **argv);
 /* ---- slab_table.c: slab number -> place; in the supervisor, and in each worker ---- */
 struct slab_table {
     struct slab_pair *pairs;
-    uint64_t pair_count; /* power of two, or 0 */
+    uint64_t key[2];    /* of the hash; secret, drawn with the first pair */
+    unsigned pair_bits; /* 1 << this many pairs, where there are any */
     uint64_t held_slabs;
 };
-/* A number below UINT64_MAX; one that is there moves. 0 or -ENOMEM. */
+/* A number below UINT64_MAX; one that is there moves. 0, -ENOMEM, or getrandom's error. */
 int slab_table_put(struct slab_table *table, uint64_t slab, uint64_t index);
 /* 0 or -ENOENT. */
 int slab_table_find(const struct slab_table *table, uint64_t slab, uint64_t *index);

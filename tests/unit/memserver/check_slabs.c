@@ -123,6 +123,29 @@ START_TEST(a_number_put_again_moves)
 }
 END_TEST
 
+/*
+ * Numbers a power of two apart, up to as many as the span has, whatever the key: a hash that drops
+ * bits puts them in one place, every look goes past all before it, and this meets its time limit.
+ */
+START_TEST(strided_numbers_do_not_meet)
+{
+    const uint64_t count = 1 << 17, span = WIRE_SPAN_MAX_PAGES / 512;
+    uint64_t index = 0;
+    bool right = true;
+
+    for (uint64_t step = 1; step <= span / count; step *= 2) {
+        struct slab_table table = {0};
+
+        for (uint64_t i = 0; i < count; i++)
+            right &= slab_table_put(&table, i * step, i) == 0;
+        for (uint64_t i = 0; i < count; i++)
+            right &= slab_table_find(&table, i * step, &index) == 0 && index == i;
+        slab_table_free(&table);
+        ck_assert(right);
+    }
+}
+END_TEST
+
 static Suite *slabs_suite(void)
 {
     Suite *suite = suite_create("memserver slabs");
@@ -134,6 +157,7 @@ static Suite *slabs_suite(void)
     tcase_add_test(cases, a_place_given_back_is_used_again);
     tcase_add_loop_test(cases, the_table_agrees_with_an_array, 0, 2);
     tcase_add_test(cases, a_number_put_again_moves);
+    tcase_add_test(cases, strided_numbers_do_not_meet);
     suite_add_tcase(suite, cases);
     return suite;
 }
