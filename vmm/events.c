@@ -194,8 +194,17 @@ void events_watch_end(struct vm *vm)
     uint64_t one = 1;
     if (!vm->events)
         return;
-    atomic_store(&vm->events->cut_ns, clock_now_ns() + MACHINE_END_NS);
+    bool lost = vm->engine && fault_engine_error(vm->engine);
+    unsigned long long none = 0; /* the main thread may have seen the end before we come here */
+    atomic_compare_exchange_strong(&vm->events->cut_ns, &none,
+                                   clock_now_ns() + (lost ? MACHINE_LOST_END_NS : MACHINE_END_NS));
     (void)!write(vm->events->end_fd, &one, sizeof(one));
+}
+
+/* What is left is ours: threads to join, a trace and statistics to write. */
+void events_main_left(struct vm *vm)
+{
+    atomic_store(&vm->events->cut_ns, clock_now_ns() + MACHINE_END_NS);
 }
 
 /* The main thread itself is stuck, in a host call that no signal ends. */

@@ -227,15 +227,18 @@ static int machine_execute(struct machine *m)
     if (vm->config->progress)
         stats_progress_start(vm);
     vcpu_first_run(vm);
+    events_main_left(vm);
     if (vm->config->progress)
         stats_progress_stop(vm);
-    bool all = vcpu_join_all(vm, MACHINE_JOIN_NS);
+    bool lost = vm->engine && fault_engine_error(vm->engine);
+    uint64_t patience_ns = lost ? MACHINE_LOST_JOIN_NS : MACHINE_JOIN_NS;
+    bool all = vcpu_join_all(vm, patience_ns);
     hostio_end_sight(vm->io); /* a socket that was read to its end is closed, not reset */
     if (record_stop(vm))
         vm->exit_status = EXIT_FARVISOR;
     if (vm->config->stats_path && stats_write(vm, vm->config->stats_path))
         vm->exit_status = EXIT_FARVISOR;
-    all = poller_stop(vm, MACHINE_JOIN_NS) && all;
+    all = poller_stop(vm, patience_ns) && all;
     if (!all) {
         hostio_abandon(vm->io);
         _exit(vm->exit_status);

@@ -12,9 +12,16 @@
 #define MACHINE_SIGNAL_KICK  (SIGRTMAX - 1)
 #define MACHINE_SIGNAL_TIMER SIGRTMAX
 
-/* How long the end of a guest waits for its threads, and how long it may take in all. */
-#define MACHINE_JOIN_NS 2000000000ULL
-#define MACHINE_END_NS  4000000000ULL
+/*
+ * How long the end of a guest waits for its threads, and how long it may take: END until the main
+ * thread has left the guest, and again from there to the end of the process. Where far
+ * memory is lost nothing is left to finish, and before Linux 6.2 a thread that waits for a page in
+ * uffd mode may not come at all: --timeout and a second is what a user waits (farvisor(1)).
+ */
+#define MACHINE_JOIN_NS      2000000000ULL
+#define MACHINE_END_NS       4000000000ULL
+#define MACHINE_LOST_JOIN_NS 300000000ULL
+#define MACHINE_LOST_END_NS  600000000ULL
 
 /* ---- program.c: is it a program this machine can run? ---- */
 struct program {
@@ -109,6 +116,7 @@ int events_start(struct vm *vm);
 void events_reader_kick(struct vm *vm);
 /* The end was decided: from now on the events thread sees to it that it comes. Any thread. */
 void events_watch_end(struct vm *vm);
+void events_main_left(struct vm *vm);
 void events_stop(struct vm *vm);
 int events_block_signals(void); /* before any thread is made */
 

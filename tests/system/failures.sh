@@ -13,7 +13,7 @@ start_busy() {
     "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 160M --local 32M "$@" -- "$GUESTS/${BUSY_GUEST:-busy_writer}" 128 120 >busy.out 2>busy.err &
     BUSY_PID=$!
     at_exit "end_process $BUSY_PID"
-    wait_until 20 grep -q running busy.out || fail "the guest did not get going: $(cat busy.err)"
+    wait_until $((20 * ${TIME_FACTOR:-1})) grep -q running busy.out || fail "the guest did not get going: $(cat busy.err)"
 }
 
 busy_ended() {
