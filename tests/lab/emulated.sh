@@ -6,7 +6,7 @@
 # hardware by a factor of ten or so; what is tested is the same. Ends with "N passed, N failed,
 # N skipped".
 #
-#   tests/lab/emulated.sh [--full] [unit|bench[/TEST]|system[/FILE[:CASE]] ...]    (default: the first three)
+#   tests/lab/emulated.sh [--full] [unit|bench[/TEST]|system[/FILE[:CASE]]|demo ...]    (default: unit bench system)
 #
 # LAB_TIMEOUT: seconds until the whole is given up. LAB_SUITE: the Debian suite whose kernel boots
 # (setup.sh). LAB_NICE: niceness of the machines. LAB_MACHINES: how many. Logs go to $BUILD/lab.
@@ -21,7 +21,7 @@ fitting=$(awk -v mib=$memory_mib '$1 == "MemAvailable:" { print int($2 / 1024 / 
 count=${LAB_MACHINES:-$(nproc)}
 [ "$count" -le "$fitting" ] || count=$((fitting > 0 ? fitting : 1))
 
-# A job is "unit PROGRAM", "bench TEST" or "system FILE CASE": what tester.sh runs in one go.
+# A job is "unit PROGRAM", "bench TEST", "system FILE CASE" or "demo": what tester.sh runs in one go.
 unit_jobs() {
     local source
     (cd "$repo" && grep -lE "$NEEDS_KVM" tests/unit/*/check_*.c) |
@@ -65,6 +65,7 @@ jobs_of() {
     bench) bash "$repo/tests/bench/run.sh" $options --list-kvm | sed 's/^/bench /' ;;
     bench/*) echo "bench ${what#bench/}" ;;
     system) all_system_jobs ;;
+    demo) echo demo ;;
     system/*:*)
         what=${what#system/}
         system_jobs "$(basename "${what%%:*}" .sh).sh" "${what#*:}"

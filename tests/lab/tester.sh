@@ -19,10 +19,21 @@ run_job() {
     esac
 }
 
+# Its lines are for people, who see them as they come.
+run_demo() {
+    local result='0 1 0'
+    ! tests/demo/demo.sh --emulated </dev/null 2>&1 || result='1 0 0'
+    echo "$result" >"/lab/results/$number"
+}
+
 number=0
 while read -r kind file name; do
     number=$((number + 1))
     mkdir "/lab/taken/$number" 2>/dev/null || continue
+    if [ "$kind" = demo ]; then
+        run_demo
+        continue
+    fi
     run_job "$kind" "$file" "$name" "$@" >/tmp/job.out 2>&1 </dev/null
     sed '$d' /tmp/job.out
     tail -n 1 /tmp/job.out |
