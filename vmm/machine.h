@@ -94,6 +94,8 @@ void vcpu_fatal(struct vcpu *vcpu, const char *what);
 void trap_handle(struct vcpu *vcpu); /* a vector stub knocked at FV_PORT_TRAP */
 /* The program did something wrong that has no x86 exception: upcall with this signal. */
 void trap_raise(struct vcpu *vcpu, const struct kvm_regs *at, const struct fv_trap *trap);
+/* The guest kernel runs next, with the program's registers in fv_vcpu.saved. FV_UPCALL_*. */
+void trap_upcall(struct vcpu *vcpu, const struct kvm_regs *at, uint32_t reason);
 /* After a kick: tells the guest kernel of pending events unless it will look by itself. */
 void trap_deliver_pending(struct vcpu *vcpu);
 bool trap_in_kernel(const struct vm *vm, gpa_t rip);

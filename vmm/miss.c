@@ -113,6 +113,8 @@ static int data_resolve(struct vcpu *vcpu, const struct kvm_regs *regs,
     int count = address_decode(vcpu, regs, sregs, code, (size_t)bytes, accesses);
     if (count < 0)
         return count;
+    if (guide_fault_begin(vcpu, regs, accesses, count))
+        return 1;
     bool force_write = fruitless.count > FRUITLESS_MAX / 2;
     int resolved = 0;
     for (int i = 0; i < count; i++) {

@@ -302,6 +302,17 @@ struct access {
 int address_decode(struct vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
                    const uint8_t *code, size_t bytes, struct access out[ACCESS_MAX]);
 
+/* ---- guide_faults.c: a guide is asked while a demanded page is on its way ---- */
+/*
+ * guide_fault_begin - if the instruction at `at` touches a remote page of watched memory and may be
+ * interrupted for it: posts the page's read and has the guest run the guide's handler next. Returns
+ * whether it does: then the miss is solved for now. The vCPU's thread, after a miss.
+ */
+bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at,
+                       const struct access accesses[], int count);
+/* The guest thread of this vCPU is over. */
+void guide_fault_forget(struct vcpu *vcpu);
+
 /* ---- crash.c: FV_CALL_CRASH ---- */
 void crash_report(struct vcpu *vcpu, int signal, int si_code, gpa_t address,
                   const struct fv_regs *regs);

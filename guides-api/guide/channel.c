@@ -42,9 +42,14 @@ long guide_call(long operation, uint64_t a, uint64_t b, uint64_t c)
     return result;
 }
 
+bool guide_has_channel(void)
+{
+    return getauxval(FV_AT_HINTS) == FV_HINT_VERSION;
+}
+
 static struct fv_hint_ring *ring_open(void)
 {
-    if (getauxval(FV_AT_HINTS) != FV_HINT_VERSION)
+    if (!guide_has_channel())
         return NULL;
     long ring = guide_call(FV_GUIDE_OPEN, 0, 0, 0);
     return ring > 0 ? (struct fv_hint_ring *)ring : NULL;
