@@ -327,12 +327,14 @@ int64_t guide_copy(struct vcpu *vcpu, gpa_t from, gpa_t to, uint64_t bytes)
 {
     struct vm *vm = vcpu->vm;
     uint8_t data[FV_READ_BYTES];
+    gpa_t end;
     if (bytes == 0 || bytes > sizeof(data))
         return -EINVAL;
-    if (!mm_allows(vm->mm, from, bytes, EPT_READ))
+    if (__builtin_add_overflow(from, bytes, &end) || end > ept_span(vm->ept) ||
+        !mm_allows(vm->mm, from, bytes, EPT_READ))
         return -EFAULT;
     uint64_t page = from >> EPT_PAGE_SHIFT;
-    uint64_t pages = ((from + bytes - 1) >> EPT_PAGE_SHIFT) - page + 1;
+    uint64_t pages = ((end - 1) >> EPT_PAGE_SHIFT) - page + 1;
     int error = fault_pin_resident(vcpu->fault, page, pages, false);
     if (error)
         return error == -EBUSY ? -EAGAIN : error;

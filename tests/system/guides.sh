@@ -137,6 +137,64 @@ test_chains_while_their_nodes_change() { chains --transport ofi; }
 test_chains_while_their_nodes_change_far_away() { chains --transport ofi,delay=200us; }
 test_chains_while_their_nodes_change_in_uffd_mode() { chains --transport ofi --fault-mode uffd; }
 
+# upcalls MODE [OPTION...]: each fault asks a handler; the program finds its bytes, registers and errno as
+# they have to be. Leaves stats, out, err.
+upcalls() {
+    local mode=$1
+    shift
+    far --memory 256M --local 16M --prefetcher none --guide-time 100% --stats stats "$@" -- \
+        "$GUESTS/guide_faults" "$mode" 32 2 >out 2>err || fail "status $?: $(cat out err)"
+    [ "$(stat_of stats paging evicted_pages)" -gt 1000 ] || fail 'little was evicted'
+    [ "$(stat_of stats hints upcalls)" -gt 15 ] || fail "$(stat_of stats hints upcalls) upcalls"
+}
+# quiet_upcalls MODE [OPTION...]: the handler is good.
+quiet_upcalls() {
+    upcalls "$@"
+    [ ! -s err ] || fail "it said: $(cat err)"
+    [ "$(stat_of stats hints upcalls)" -gt 500 ] || fail "$(stat_of stats hints upcalls) upcalls"
+}
+test_upcalls_make_pages_come() {
+    quiet_upcalls good
+    [ "$(stat_of stats hints upcall_pages)" -gt 1000 ] || fail "$(stat_of stats hints upcall_pages) pages by upcalls"
+    # Of four pages in a row one is demanded.
+    [ "$(stat_of stats paging demand_fetched_pages)" -lt 8000 ] ||
+        fail "$(stat_of stats paging demand_fetched_pages) demand fetches of 16384 touches"
+}
+test_upcalls_over_a_slow_network() { quiet_upcalls good --transport loopback,delay=200us,jitter=200us; }
+test_upcalls_over_ofi() {
+    start_memserver --capacity 1G
+    quiet_upcalls good --transport ofi --memserver "$MEMSERVER_ADDR"
+}
+test_handlers_that_fault_themselves() { quiet_upcalls nested --transport loopback,delay=50us; }
+test_signals_wait_for_the_end_of_an_upcall() { quiet_upcalls signals --transport loopback,delay=50us; }
+test_upcalls_of_several_threads() { quiet_upcalls threads --transport loopback,delay=100us,jitter=100us; }
+test_handler_that_comes_back_by_longjmp() { quiet_upcalls reenter; }
+
+# bad_handler MODE PATTERN: one warning, and the program is as if there had been no handler.
+bad_handler() {
+    upcalls "$1" --transport loopback,delay=50us
+    expect_one_warning "guide .*: switched off: $2; the program goes on without it"
+}
+test_handler_that_crashes() { bad_handler crash 'it crashed'; }
+test_handler_that_loops() { bad_handler loop 'it did not come back'; }
+test_handler_that_sleeps() { bad_handler sleep 'it did not come back'; }
+test_handler_that_aborts() { bad_handler abort 'it crashed'; }
+test_handler_that_jumps_out() { bad_handler escape 'it crashed'; }
+test_handler_that_takes_too_much_time() {
+    upcalls busy --guide-time 5%
+    expect_one_warning 'guide .*: switched off: it took more of the program.s time than'
+}
+test_handler_that_ends_its_thread() {
+    far --memory 256M --local 16M --prefetcher none --guide-time 100% -- "$GUESTS/guide_faults" exit 32 2 >out 2>err ||
+        fail "status $?: $(cat out err)"
+    [ ! -s err ] || fail "it said: $(cat err)"
+}
+test_upcalls_are_not_made_in_uffd_mode() {
+    far --memory 256M --local 16M --fault-mode uffd -- "$GUESTS/guide_faults" good 32 1 >out 2>err || true
+    expect_one_warning 'guide .*: is not asked at faults: --fault-mode uffd has no exit for them'
+    grep -q '^0 calls' out || fail "$(cat out)"
+}
+
 test_chain_is_one_round_trip() {
     start_memserver --capacity 1G
     far --memory 256M --local 32M --stats stats --memserver "$MEMSERVER_ADDR" --transport ofi,delay=300us -- \

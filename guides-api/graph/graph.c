@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A guide for programs that compute on a graph in compressed sparse rows (tests/bench/graph), which
+ * are not changed for it. Nothing of theirs is exported, but they have to read the graph from a file
+ * and allocate their arrays: so libc's read and mmap are hooked, and tell where everything is.
+ *
+ *   read     the file's header begins with a magic number: from it where offsets and neighbours are
+ *   mmap     arrays of one number a vertex, in order: of 4 bytes (narrow) and of 8 bytes (wide)
+ *
+ * From there on the guide is asked at faults (guide_on_fault):
+ *
+ *   neighbours, no wide array: PageRank goes through the rows in order. Remembers where it is.
+ *   shares (narrow[1])         PageRank looks up a number for each neighbour: finds the touched
+ *                              vertex among the neighbours that follow, and names the pages of
+ *                              those after it
+ *   neighbours, wide arrays:   betweenness goes through the rows in the order of its queue
+ *                              (narrow[1]), forwards and then backwards: names the next rows
+ */
+#include <farvisor/guide.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#define GRAPH_MAGIC 0x3152534346564b52u
+#define PAGE_BYTES  4096u
+#define ARRAYS      4u
+#define SEARCH_MAX  16384u /* neighbours looked through for the touched vertex: 64 KiB */
+#define AHEAD_MAX   1024u  /* neighbours looked at behind it */
+#define QUEUE_SCAN  1024u  /* entries of the queue looked through for the vertex */
+#define QUEUE_AHEAD 32u    /* rows named at once */
+#define ROW_MAX     65536u /* bytes of a row that are named; the rest is a sequence */
+
+struct header {
+    uint64_t magic, vertices, edges;
+};
+
+static struct {
+    uint64_t vertices, edges;
+    const uint32_t *offsets, *neighbours;
+    const uint32_t *narrow[ARRAYS]; /* one number of 4 bytes a vertex */
+    unsigned narrow_count, wide_count;
+} graph;
+
+/* Where a thread's walk was last; wrong after another walk began, and then found anew. */
+static __thread uint64_t at_edge, at_queue __attribute__((tls_model("initial-exec")));
+
+static ssize_t (*original_read)(int fd, void *to, size_t bytes);
+static void *(*original_mmap)(void *at, size_t bytes, int rights, int flags, int fd, off_t offset);
+
+/* ---- betweenness ---- */
+
+/* The vertex whose row holds this neighbour. */
+static uint64_t owner_of(uint64_t edge)
+{
+    uint64_t low = 0, high = graph.vertices; /* offsets[low] <= edge < offsets[high] */
+    while (high - low > 1) {
+        uint64_t middle = (low + high) / 2;
+        if (graph.offsets[middle] <= edge)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Names the rows of the queue's entries behind `from`, in the direction of the walk. */
+static void rows_prefetch(const uint32_t *queue, uint64_t from, int64_t step)
+{
+    for (uint64_t i = 1; i <= QUEUE_AHEAD; i++) {
+        uint64_t place = from + (uint64_t)(step * (int64_t)i);
+        if (place >= graph.vertices || queue[place] >= graph.vertices)
+            return;
+        uint64_t first = graph.offsets[queue[place]], end = graph.offsets[queue[place] + 1];
+        uint64_t bytes = (end - first) * sizeof(uint32_t);
+        if (end > graph.edges || first >= end)
+            continue;
+        if (guide_prefetch(graph.neighbours + first, bytes < ROW_MAX ? bytes : ROW_MAX))
+            return;
+    }
+}
+
+static void queue_follow(uint64_t edge)
+{
+    const uint32_t *queue = graph.narrow[1];
+    uint64_t vertex = owner_of(edge), from = at_queue;
+    for (uint64_t away = 0; away < QUEUE_SCAN; away++) {
+        uint64_t ahead = from + away, behind = from - away;
+        if (ahead < graph.vertices && queue[ahead] == vertex) {
+            at_queue = ahead;
+            rows_prefetch(queue, ahead, 1);
+            return;
+        }
+        if (behind < graph.vertices && queue[behind] == vertex) {
+            at_queue = behind;
+            rows_prefetch(queue, behind, -1);
+            return;
+        }
+    }
+    at_queue = 0; /* another search began */
+}
+
+/* ---- PageRank ---- */
+
+static void share_touched(uint64_t vertex)
+{
+    const uint32_t *neighbours = graph.neighbours;
+    const char *shares = (const char *)graph.narrow[1];
+    uint64_t edge = at_edge, end = at_edge + SEARCH_MAX, named = UINT64_MAX;
+    end = end < graph.edges ? end : graph.edges;
+    while (edge < end && neighbours[edge] != vertex)
+        edge++;
+    if (edge == end) /* lost: the next fault among the neighbours tells */
+        return;
+    at_edge = edge;
+    end = edge + AHEAD_MAX < graph.edges ? edge + AHEAD_MAX : graph.edges;
+    for (edge++; edge < end; edge++) {
+        uint64_t page = (uint64_t)neighbours[edge] * sizeof(float) / PAGE_BYTES;
+        if (page == named)
+            continue;
+        named = page;
+        if (guide_prefetch(shares + page * PAGE_BYTES, 1))
+            return;
+    }
+}
+
+/* ---- what is asked ---- */
+
+static void neighbour_fault(const struct guide_fault *fault, void *argument)
+{
+    uint64_t edge = (uint64_t)((const uint32_t *)fault->address - graph.neighbours);
+    (void)argument;
+    if (edge >= graph.edges)
+        return;
+    at_edge = edge;
+    if (graph.wide_count > 0 && graph.narrow_count > 1)
+        queue_follow(edge);
+    else /* in order: the rows behind this one */
+        guide_prefetch(graph.neighbours + edge, 16 * PAGE_BYTES);
+}
+
+static void share_fault(const struct guide_fault *fault, void *argument)
+{
+    uint64_t vertex = (uint64_t)((const float *)fault->address - (const float *)argument);
+    if (vertex < graph.vertices && !fault->write && graph.wide_count == 0)
+        share_touched(vertex);
+}
+
+/* ---- finding the arrays ---- */
+
+static void graph_found(const struct header *header)
+{
+    graph.vertices = header->vertices;
+    graph.edges = header->edges;
+    graph.offsets = (const uint32_t *)(header + 1);
+    graph.neighbours = graph.offsets + header->vertices + 1;
+    graph.narrow_count = graph.wide_count = 0;
+    (void)guide_on_fault(graph.neighbours, header->edges * sizeof(uint32_t), neighbour_fault, NULL);
+}
+
+static ssize_t guided_read(int fd, void *to, size_t bytes)
+{
+    ssize_t got = original_read(fd, to, bytes);
+    const struct header *header = to;
+    if (got >= (ssize_t)sizeof(*header) && graph.vertices == 0 &&
+        (uintptr_t)to % sizeof(uint64_t) == 0 && header->magic == GRAPH_MAGIC &&
+        header->vertices > 0 && header->vertices < UINT32_MAX && header->edges > 0 &&
+        header->edges < UINT32_MAX)
+        graph_found(header);
+    return got;
+}
+
+static void *guided_mmap(void *at, size_t bytes, int rights, int flags, int fd, off_t offset)
+{
+    void *got = original_mmap(at, bytes, rights, flags, fd, offset);
+    if (graph.vertices == 0 || fd >= 0 || got == (void *)-1)
+        return got;
+    if (bytes == graph.vertices * sizeof(uint32_t) && graph.narrow_count < ARRAYS) {
+        graph.narrow[graph.narrow_count++] = got;
+        if (graph.narrow_count == 2)
+            (void)guide_on_fault(got, bytes, share_fault, got);
+    }
+    graph.wide_count += bytes == graph.vertices * sizeof(double);
+    return got;
+}
+
+static int start(void)
+{
+    int error = guide_hook("read", (void *)guided_read, (void **)&original_read);
+    if (!error)
+        error = guide_hook("mmap", (void *)guided_mmap, (void **)&original_mmap);
+    if (error)
+        fprintf(stderr, "graph guide: libc's read and mmap cannot be hooked (error %d)\n", -error);
+    return error;
+}
+
+GUIDE("graph", start)
