@@ -39,6 +39,8 @@ int64_t guide_watch(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa_t name, ui
     if (bytes == 0 || __builtin_add_overflow(gpa, bytes, &end) || end > ept_span(vcpu->vm->ept))
         return -EINVAL;
     guide_name_read(vcpu->vm, text, name, name_bytes);
+    if (!*text) /* no guide beside a program, but the program */
+        snprintf(text, sizeof(text), "of the program");
     if (vcpu->vm->config->fault_mode != FAULT_MODE_EXIT) {
         if (!atomic_exchange(&hints->uffd_warned, true))
             message_warning("guide %s: is not asked at faults: --fault-mode %s has no exit for them",
@@ -190,8 +192,11 @@ bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at,
 void guide_fault_forget(struct vcpu *vcpu)
 {
     struct hint_ring *ring = ring_of(vcpu);
-    if (ring)
-        atomic_store(&ring->upcalls.active, false);
+    if (!ring)
+        return;
+    atomic_store(&ring->upcalls.active, false);
+    /* It may have ended inside of a guide, and the next thread here may never open its ring. */
+    __atomic_store_n(&ring->shared->inside, 0, __ATOMIC_RELAXED);
 }
 
 /* ---- the answer ---- */
@@ -330,6 +335,8 @@ int64_t guide_copy(struct vcpu *vcpu, gpa_t from, gpa_t to, uint64_t bytes)
     gpa_t end;
     if (bytes == 0 || bytes > sizeof(data))
         return -EINVAL;
+    if (!vcpu->fault)
+        return -EAGAIN;
     if (__builtin_add_overflow(from, bytes, &end) || end > ept_span(vm->ept) ||
         !mm_allows(vm->mm, from, bytes, EPT_READ))
         return -EFAULT;

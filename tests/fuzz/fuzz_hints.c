@@ -393,7 +393,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     static const struct run_config config = {
         .memory_bytes = 1 << 30, .local_bytes = 1 << 28, .guide_accuracy_percent = 10};
     struct vm vm = {.config = &config, .vm_fd = -1};
-    struct vcpu vcpu = {.vm = &vm};
+    struct vcpu vcpu = {.vm = &vm, .fault = (struct fault_context *)scratch};
     message_init("fuzz_hints", MESSAGE_QUIET);
     input = data;
     input_left = bytes;

@@ -142,7 +142,7 @@ test_chains_while_their_nodes_change_in_uffd_mode() { chains --transport ofi --f
 upcalls() {
     local mode=$1
     shift
-    far --memory 256M --local 16M --prefetcher none --guide-time 100% --stats stats "$@" -- \
+    far --memory 256M --local 16M --prefetch none --guide-time 100% --guide-accuracy 0% --stats stats "$@" -- \
         "$GUESTS/guide_faults" "$mode" 32 2 >out 2>err || fail "status $?: $(cat out err)"
     [ "$(stat_of stats paging evicted_pages)" -gt 1000 ] || fail 'little was evicted'
     [ "$(stat_of stats hints upcalls)" -gt 15 ] || fail "$(stat_of stats hints upcalls) upcalls"
@@ -185,7 +185,7 @@ test_handler_that_takes_too_much_time() {
     expect_one_warning 'guide .*: switched off: it took more of the program.s time than'
 }
 test_handler_that_ends_its_thread() {
-    far --memory 256M --local 16M --prefetcher none --guide-time 100% -- "$GUESTS/guide_faults" exit 32 2 >out 2>err ||
+    far --memory 256M --local 16M --prefetch none --guide-time 100% -- "$GUESTS/guide_faults" exit 32 2 >out 2>err ||
         fail "status $?: $(cat out err)"
     [ ! -s err ] || fail "it said: $(cat err)"
 }
