@@ -19,9 +19,9 @@
  * what of it lives (live.c), in several ranges; that is asked when the flight is sent, with all of
  * its pages claimed.
  *
- * A demand is its thread's, which holds demand_lock until it has landed, unless it is open (open.c):
- * then its thread runs a guide's handler with no lock held, and whoever takes demand_lock may land
- * it, and has to before the queue or the buffer is used for anything else.
+ * A demand is its thread's, which holds demand_lock until it has landed, unless it is open
+ * (open.c): then its thread runs a guide's handler with no lock held, and whoever takes demand_lock
+ * may land it, and has to before the queue or the buffer is used for anything else.
  */
 #ifndef FARVISOR_FAULT_LANE_H
 #define FARVISOR_FAULT_LANE_H

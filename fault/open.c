@@ -146,8 +146,8 @@ int fault_demand_close(struct fault_context *context)
     if (!context->open.learnt)
         fault_touched(context, page, context->open.write);
     /* Not for what others may do with it since: the program finds out when it runs on. */
-    while (!error && word_lane(seen = atomic_load(&engine->words[page])) ==
-                         LANES + 1 + context->lane) {
+    while (!error &&
+           word_lane(seen = atomic_load(&engine->words[page])) == LANES + 1 + context->lane) {
         waited = 1;
         error = fault_engine_error(engine);
         if (!error)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Upcalls at faults (docs/guides.md has the states and races): a guide's handler runs on the thread
- * that touched a remote page, while the page is on its way. What the program is made of - registers,
- * vector state, fs base, signal mask, errno - is put away here, in memory that no guide writes to by
- * accident, and comes back from here however the handler ends. The handler runs on a stack of its
- * own, one a vCPU, made when first needed.
+ * that touched a remote page, while the page is on its way. What the program is made of -
+ * registers, vector state, fs base, signal mask, errno - is put away here, in memory that no guide
+ * writes to by accident, and comes back from here however the handler ends. The handler runs on a
+ * stack of its own, one a vCPU, made when first needed.
  */
 #include "guest-os/kernel.h"
 
@@ -61,9 +61,9 @@ static gpa_t stack_get(uint32_t index)
 {
     if (stacks[index] != 0)
         return stacks[index];
-    int64_t at = vmm_call(LINUX_SYS_MMAP, 0, GUARD_BYTES + STACK_BYTES,
-                          LINUX_PROT_READ | LINUX_PROT_WRITE,
-                          LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE, UINT64_MAX, 0);
+    int64_t at =
+        vmm_call(LINUX_SYS_MMAP, 0, GUARD_BYTES + STACK_BYTES, LINUX_PROT_READ | LINUX_PROT_WRITE,
+                 LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE, UINT64_MAX, 0);
     if (at <= 0)
         return 0;
     (void)vmm_call3(LINUX_SYS_MPROTECT, (uint64_t)at, GUARD_BYTES, 0);
@@ -106,7 +106,8 @@ void guide_fault_begin(struct frame *frame)
 {
     struct fv_vcpu *vcpu = vcpu_current();
     struct thread *thread = thread_current();
-    uint64_t ring_at = FV_HINT_BASE + (uint64_t)vcpu->index * FV_HINT_STRIDE; /* the VMM opened it */
+    uint64_t ring_at =
+        FV_HINT_BASE + (uint64_t)vcpu->index * FV_HINT_STRIDE; /* the VMM opened it */
     struct fv_hint_ring *ring = (struct fv_hint_ring *)ring_at;
     gpa_t stack = entry != 0 ? stack_get(vcpu->index) : 0;
     thread->hints = ring;
@@ -176,7 +177,7 @@ bool guide_fault_defers(struct frame *frame)
     }
     saves[thread->vcpu->index].deferred = true;
     __atomic_exchange_n(&thread->vcpu->pending, 0, __ATOMIC_ACQ_REL);
-    events_drain(); /* others may be to have them */
+    events_drain();             /* others may be to have them */
     if (thread->restore_mask) { /* a call of the handler's that swapped the mask is over */
         thread->restore_mask = false;
         signal_set_blocked(thread->saved_mask);

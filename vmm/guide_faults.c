@@ -43,8 +43,9 @@ int64_t guide_watch(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa_t name, ui
         snprintf(text, sizeof(text), "of the program");
     if (vcpu->vm->config->fault_mode != FAULT_MODE_EXIT) {
         if (!atomic_exchange(&hints->uffd_warned, true))
-            message_warning("guide %s: is not asked at faults: --fault-mode %s has no exit for them",
-                            text, fault_mode_name(vcpu->vm->config->fault_mode));
+            message_warning(
+                "guide %s: is not asked at faults: --fault-mode %s has no exit for them", text,
+                fault_mode_name(vcpu->vm->config->fault_mode));
         return -EOPNOTSUPP;
     }
     pthread_mutex_lock(&hints->watch_lock);
@@ -163,8 +164,8 @@ static void handler_enter(struct vcpu *vcpu, const struct kvm_regs *at, gpa_t gp
     trap_upcall(vcpu, at, FV_UPCALL_FAULT);
 }
 
-bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at,
-                       const struct access accesses[], int count)
+bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at, const struct access accesses[],
+                       int count)
 {
     struct hints *hints = vcpu->vm->hints;
     gpa_t gpa = 0;
@@ -204,7 +205,8 @@ void guide_fault_forget(struct vcpu *vcpu)
 /* Remembers the first page of a run that can tell of its use. */
 static void recent_add(struct hint_upcalls *upcalls, uint64_t page, uint64_t pages)
 {
-    uint64_t tells = pages < TELLS_EVERY ? page : (page + TELLS_EVERY - 1) / TELLS_EVERY * TELLS_EVERY;
+    uint64_t tells =
+        pages < TELLS_EVERY ? page : (page + TELLS_EVERY - 1) / TELLS_EVERY * TELLS_EVERY;
     upcalls->recent[upcalls->recent_next++ % GUIDE_RECENT] = tells;
 }
 

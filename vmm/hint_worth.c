@@ -56,9 +56,7 @@ void hint_worth_judge(struct hints *hints)
         return;
     /* What was never written was not fetched either, and cannot have been used. */
     uint64_t judged = atomic_load(&hints->judged), used = atomic_load(&hints->used);
-    uint64_t useful = judged               ? started * used / judged
-                      : wasted > pages / 2 ? 0
-                                           : started;
+    uint64_t useful = judged ? started * used / judged : wasted > pages / 2 ? 0 : started;
     hints->last_started += started;
     hints->last_wasted += wasted;
     atomic_store(&hints->judged, 0);

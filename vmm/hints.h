@@ -48,8 +48,8 @@ struct hint_upcalls {
     unsigned watch;      /* index of the watch that the last one was about */
     gpa_t rip;           /* ... its instruction, and its page */
     uint64_t page;
-    uint64_t start_ns, began_ns; /* of the last one, of the first one */
-    uint64_t charged_ns;         /* what handlers took longer than their pages */
+    uint64_t start_ns, began_ns;   /* of the last one, of the first one */
+    uint64_t charged_ns;           /* what handlers took longer than their pages */
     uint64_t recent[GUIDE_RECENT]; /* pages that were started and can tell of their use; 0: none */
     unsigned recent_next;
     struct hint_samples samples;
@@ -110,8 +110,8 @@ struct hints {
     _Atomic(struct hint_ring *) rings[FV_VCPU_MAX];
     atomic_uint ring_count; /* highest index opened, plus one */
     uint64_t spin_ns;
-    struct hint_samples samples;   /* of the hint thread */
-    _Atomic uint64_t judged, used; /* hint_worth.c: judgements of samples */
+    struct hint_samples samples;        /* of the hint thread */
+    _Atomic uint64_t judged, used;      /* hint_worth.c: judgements of samples */
     uint64_t last_started, last_wasted; /* counters at the last judgement of all */
     struct hint_counters counters;
     struct fault_chain *chains; /* HINT_CHAINS; made with the first one; owner NULL: free */

@@ -308,8 +308,8 @@ int address_decode(struct vcpu *vcpu, const struct kvm_regs *regs, const struct 
  * interrupted for it: posts the page's read and has the guest run the guide's handler next. Returns
  * whether it does: then the miss is solved for now. The vCPU's thread, after a miss.
  */
-bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at,
-                       const struct access accesses[], int count);
+bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at, const struct access accesses[],
+                       int count);
 /* The guest thread of this vCPU is over. */
 void guide_fault_forget(struct vcpu *vcpu);
 

@@ -102,12 +102,12 @@ typedef void guide_fault_handler(const struct guide_fault *fault, void *argument
 /*
  * guide_on_fault - have `handler` called when the program touches a remote page of
  * [start, start + bytes), on the thread that touched it, while the page is on its way. It gives
- * advice (guide_prefetch, guide_will_not_need: at most GUIDE_ANSWERS_MAX), which is acted on when it
- * returns. It may read memory; what is remote costs its own time. guide_read and guide_residency
+ * advice (guide_prefetch, guide_will_not_need: at most GUIDE_ANSWERS_MAX), which is acted on when
+ * it returns. It may read memory; what is remote costs its own time. guide_read and guide_residency
  * look without touching; guide_read gives -EAGAIN for what is not here. All else of this header
  * gives -EAGAIN in a handler. No locks, no allocation. It runs on a stack of 64 KiB, and the
- * program's registers, errno and signal mask are as they were afterwards, whatever it does. One that
- * faults, does not come back or takes too much time is abandoned, and guides are switched off.
+ * program's registers, errno and signal mask are as they were afterwards, whatever it does. One
+ * that faults, does not come back or takes too much time is abandoned, and guides are switched off.
  * Faults in hooks, in system calls and in handlers are not asked about. Several threads may be in a
  * handler at once. Ends with guide_off_fault, not with an unmapping.
  * Returns 0, natively too, where nothing ever comes of it; -EINVAL; -ENOSPC: more than 64;

@@ -59,9 +59,9 @@
 #define FV_GUIDE_OFF       5 /* (why, *name, bytes) -> 0; this thread's guides are off: one warning */
 #define FV_GUIDE_HEAP      6 /* (gpa, bytes, map) -> 0; -EBUSY: there is one; -EOPNOTSUPP: unwanted */
 
-#define FV_GUIDE_WATCH     7 /* (gpa, bytes, *fv_watch) -> 0; -ENOSPC; -EOPNOTSUPP: uffd mode */
-#define FV_GUIDE_UNWATCH   8 /* (gpa, bytes) -> 0; -EINVAL: exactly this is not watched */
-#define FV_GUIDE_FAULT_END 9 /* (why) -> the program goes on; -EINVAL: not in an upcall */
+#define FV_GUIDE_WATCH     7  /* (gpa, bytes, *fv_watch) -> 0; -ENOSPC; -EOPNOTSUPP: uffd mode */
+#define FV_GUIDE_UNWATCH   8  /* (gpa, bytes) -> 0; -EINVAL: exactly this is not watched */
+#define FV_GUIDE_FAULT_END 9  /* (why) -> the program goes on; -EINVAL: not in an upcall */
 #define FV_GUIDE_COPY      10 /* (from, to, bytes) -> 0; -EAGAIN: not all of it is here */
 
 /*
@@ -139,9 +139,9 @@ struct fv_watch {
 
 /* A fault, as a handler is told of it, and its answer. */
 struct fv_fault {
-    gpa_t address;      /* OUT: touched; its page is on its way */
-    uint32_t write;     /* OUT: 1: by a store */
-    uint32_t hit_count; /* OUT */
+    gpa_t address;             /* OUT: touched; its page is on its way */
+    uint32_t write;            /* OUT: 1: by a store */
+    uint32_t hit_count;        /* OUT */
     gpa_t hits[FV_FAULT_HITS]; /* OUT: pages of earlier answers that were used since */
     uint32_t count;            /* IN: of answers */
     uint32_t pad;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guide for programs that compute on a graph in compressed sparse rows (tests/bench/graph), which
- * are not changed for it. Nothing of theirs is exported, but they have to read the graph from a file
- * and allocate their arrays: so libc's read and mmap are hooked, and tell where everything is.
+ * are not changed for it. Nothing of theirs is exported, but they have to read the graph from a
+ * file and allocate their arrays: so libc's read and mmap are hooked, and tell where everything is.
  *
  *   read     the file's header begins with a magic number: from it where offsets and neighbours are
  *   mmap     arrays of one number a vertex, in order: of 4 bytes (narrow) and of 8 bytes (wide)

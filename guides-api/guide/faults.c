@@ -37,7 +37,8 @@ struct fv_fault *guide_fault_self(void)
 {
     struct fv_fault *fault = told;
     /* One that was abandoned did not clear `told`; the guest kernel has cleared `inside`. */
-    return fault && __atomic_load_n(&ring_around(fault)->inside, __ATOMIC_RELAXED) == FV_INSIDE_FAULT
+    return fault &&
+                   __atomic_load_n(&ring_around(fault)->inside, __ATOMIC_RELAXED) == FV_INSIDE_FAULT
                ? fault
                : NULL;
 }

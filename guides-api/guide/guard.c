@@ -116,8 +116,7 @@ void guide_on_enter(struct guide_regs *regs)
     if (atomic_load_explicit(&guide_is_off, memory_order_relaxed) || guide_fault_self())
         return;
     struct guide_thread *thread = guide_thread_self();
-    if (!thread ||
-        (thread->ring && __atomic_load_n(&thread->ring->guides_off, __ATOMIC_RELAXED)))
+    if (!thread || (thread->ring && __atomic_load_n(&thread->ring->guides_off, __ATOMIC_RELAXED)))
         return;
     records_drop_stale(thread, regs);
     if (thread->depth == GUIDE_DEPTH || in_guide(thread))

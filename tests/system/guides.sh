@@ -167,6 +167,16 @@ test_upcalls_over_ofi() {
 }
 test_handlers_that_fault_themselves() { quiet_upcalls nested --transport loopback,delay=50us; }
 test_signals_wait_for_the_end_of_an_upcall() { quiet_upcalls signals --transport loopback,delay=50us; }
+test_upcalls_under_signals_from_outside() {
+    "$FARVISOR" run --memory 256M --local 16M --prefetch none --guide-time 100% --guide-accuracy 0% --stats stats \
+        --transport loopback,delay=50us -- "$GUESTS/guide_faults" good 32 4 >out 2>err &
+    local run=$!
+    sleep $((2 * TIME_FACTOR)) # it has its handler by then
+    while kill -USR1 $run 2>/dev/null; do sleep 0.01; done
+    wait $run || fail "status $?: $(cat out err)"
+    [ ! -s err ] || fail "it said: $(cat err)"
+    [ "$(stat_of stats hints upcalls)" -gt 500 ] || fail "$(stat_of stats hints upcalls) upcalls"
+}
 test_upcalls_of_several_threads() { quiet_upcalls threads --transport loopback,delay=100us,jitter=100us; }
 test_handler_that_comes_back_by_longjmp() { quiet_upcalls reenter; }
 
@@ -194,6 +204,26 @@ test_upcalls_are_not_made_in_uffd_mode() {
     expect_one_warning 'guide .*: is not asked at faults: --fault-mode uffd has no exit for them'
     grep -q '^0 calls' out || fail "$(cat out)"
 }
+
+# graph_demands KIND COUNT [OPTION...]: demand fetches of the graph benchmark with a third of its memory here; its checksum is in out.
+graph_demands() {
+    far --memory 256M --local 8M --prefetch none --stats stats "${@:3}" -- \
+        "$BUILD/tests/bench/graph" "$1" graph "$2" >out 2>err || fail "status $?: $(cat err)"
+    [ ! -s err ] || fail "it said: $(cat err)"
+    stat_of stats paging demand_fetched_pages
+}
+graph_guide_helps() {
+    local with without checksum
+    "$BUILD/tests/bench/graph" generate 17 8 graph
+    without=$(graph_demands "$@") || exit 1
+    checksum=$(grep checksum out)
+    with=$(graph_demands "$@" --guide-time 100% --guide "$BUILD/guides/graph.so") || exit 1
+    [ "$(grep checksum out)" = "$checksum" ] || fail "$(grep checksum out), not $checksum"
+    [ "$(stat_of stats hints upcalls)" -gt 100 ] || fail "$(stat_of stats hints upcalls) upcalls"
+    [ "$with" -lt $((without / 2)) ] || fail "$with demand fetches with the guide, $without without"
+}
+test_graph_guide_helps_pagerank() { graph_guide_helps pagerank 2; }
+test_graph_guide_helps_betweenness() { graph_guide_helps betweenness 1; }
 
 test_chain_is_one_round_trip() {
     start_memserver --capacity 1G

@@ -16,7 +16,8 @@
 
 static void setup_far(void)
 {
-    transport = "loopback,delay=20ms"; /* so that the page is still on its way when it is asked for */
+    transport =
+        "loopback,delay=20ms"; /* so that the page is still on its way when it is asked for */
     setup();
 }
 
