@@ -205,7 +205,7 @@ test_upcalls_are_not_made_in_uffd_mode() {
     grep -q '^0 calls' out || fail "$(cat out)"
 }
 
-# graph_demands KIND COUNT [OPTION...]: demand fetches of the graph benchmark with a third of its memory here; its checksum is in out.
+# graph_demands KIND COUNT [OPTION...]: demand fetches of the graph benchmark with less here than its arrays take; checksum in out.
 graph_demands() {
     far --dir "$BUILD/tests/bench:ro" --memory 256M --local 8M --prefetch none --stats stats "${@:3}" -- \
         "$BUILD/tests/bench/graph" "$1" graph "$2" >out 2>err || fail "status $?: $(cat err)"
