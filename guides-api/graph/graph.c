@@ -13,8 +13,7 @@
  *   shares (narrow[1])         PageRank looks up a number for each neighbour: finds the touched
  *                              vertex among the neighbours that follow, and names the pages of
  *                              those after it
- *   neighbours, wide arrays:   betweenness goes through the rows in the order of its queue
- *                              (narrow[1]), forwards and then backwards: names the next rows
+ *   wide arrays:               betweenness, whose rows come in the order of a queue: not guided
  */
 #include <farvisor/guide.h>
 
@@ -29,9 +28,6 @@
 #define ARRAYS      4u
 #define SEARCH_MAX  16384u /* neighbours looked through for the touched vertex: 64 KiB */
 #define AHEAD_MAX   1024u  /* neighbours looked at behind it */
-#define QUEUE_SCAN  1024u  /* entries of the queue looked through for the vertex */
-#define QUEUE_AHEAD 32u    /* rows named at once */
-#define ROW_MAX     65536u /* bytes of a row that are named; the rest is a sequence */
 
 struct header {
     uint64_t magic, vertices, edges;
@@ -45,62 +41,10 @@ static struct {
 } graph;
 
 /* Where a thread's walk was last; wrong after another walk began, and then found anew. */
-static __thread uint64_t at_edge, at_queue __attribute__((tls_model("initial-exec")));
+static __thread uint64_t at_edge __attribute__((tls_model("initial-exec")));
 
 static ssize_t (*original_read)(int fd, void *to, size_t bytes);
 static void *(*original_mmap)(void *at, size_t bytes, int rights, int flags, int fd, off_t offset);
-
-/* ---- betweenness ---- */
-
-/* The vertex whose row holds this neighbour. */
-static uint64_t owner_of(uint64_t edge)
-{
-    uint64_t low = 0, high = graph.vertices; /* offsets[low] <= edge < offsets[high] */
-    while (high - low > 1) {
-        uint64_t middle = (low + high) / 2;
-        if (graph.offsets[middle] <= edge)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-/* Names the rows of the queue's entries behind `from`, in the direction of the walk. */
-static void rows_prefetch(const uint32_t *queue, uint64_t from, int64_t step)
-{
-    for (uint64_t i = 1; i <= QUEUE_AHEAD; i++) {
-        uint64_t place = from + (uint64_t)(step * (int64_t)i);
-        if (place >= graph.vertices || queue[place] >= graph.vertices)
-            return;
-        uint64_t first = graph.offsets[queue[place]], end = graph.offsets[queue[place] + 1];
-        uint64_t bytes = (end - first) * sizeof(uint32_t);
-        if (end > graph.edges || first >= end)
-            continue;
-        if (guide_prefetch(graph.neighbours + first, bytes < ROW_MAX ? bytes : ROW_MAX))
-            return;
-    }
-}
-
-static void queue_follow(uint64_t edge)
-{
-    const uint32_t *queue = graph.narrow[1];
-    uint64_t vertex = owner_of(edge), from = at_queue;
-    for (uint64_t away = 0; away < QUEUE_SCAN; away++) {
-        uint64_t ahead = from + away, behind = from - away;
-        if (ahead < graph.vertices && queue[ahead] == vertex) {
-            at_queue = ahead;
-            rows_prefetch(queue, ahead, 1);
-            return;
-        }
-        if (behind < graph.vertices && queue[behind] == vertex) {
-            at_queue = behind;
-            rows_prefetch(queue, behind, -1);
-            return;
-        }
-    }
-    at_queue = 0; /* another search began */
-}
 
 /* ---- PageRank ---- */
 
@@ -132,13 +76,10 @@ static void neighbour_fault(const struct guide_fault *fault, void *argument)
 {
     uint64_t edge = (uint64_t)((const uint32_t *)fault->address - graph.neighbours);
     (void)argument;
-    if (edge >= graph.edges)
+    if (edge >= graph.edges || graph.wide_count > 0)
         return;
     at_edge = edge;
-    if (graph.wide_count > 0 && graph.narrow_count > 1)
-        queue_follow(edge);
-    else /* in order: the rows behind this one */
-        guide_prefetch(graph.neighbours + edge, 16 * PAGE_BYTES);
+    guide_prefetch(graph.neighbours + edge, 16 * PAGE_BYTES);
 }
 
 static void share_fault(const struct guide_fault *fault, void *argument)

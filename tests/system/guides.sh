@@ -223,7 +223,6 @@ graph_guide_helps() {
     [ "$with" -lt $((without / 2)) ] || fail "$with demand fetches with the guide, $without without"
 }
 test_graph_guide_helps_pagerank() { graph_guide_helps pagerank 2; }
-test_graph_guide_helps_betweenness() { graph_guide_helps betweenness 1; }
 
 test_chain_is_one_round_trip() {
     start_memserver --capacity 1G
