@@ -11,6 +11,7 @@
 
 #include "support.h"
 #include "vmm/machine.h"
+#include "vmm/miss.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -154,11 +154,4 @@ long interruptible_syscall(const atomic_int *kicked, long number, long a, long b
 void interruptible_redirect(void *ucontext);
 extern const char interruptible_begin[], interruptible_end[], interruptible_cancel[];
 
-/* ---- address.c, for its tests: vector registers come from a callback ---- */
-typedef int (*address_vectors_fn)(void *owner, uint8_t xsave[], size_t bytes);
-#define ADDRESS_XSAVE_BYTES 4096
-int address_decode_with(const struct kvm_regs *regs, const struct kvm_sregs *sregs,
-                        const uint8_t *code, size_t bytes, address_vectors_fn vectors, void *owner,
-                        struct access out[ACCESS_MAX]);
-
 #endif

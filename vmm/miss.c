@@ -5,10 +5,11 @@
  * pages those that are not resident are resolved. Finding none is normal when another thread was
  * faster; finding none again and again at one rip is a bug, and ends the guest with its cause.
  */
-#include "vmm/mm_internal.h"
+#include "vmm/miss.h"
 
 #include "fault/fault.h"
 #include "support.h"
+#include "vmm/mm_internal.h"
 
 #include <errno.h>
 #include <string.h>

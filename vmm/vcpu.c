@@ -10,6 +10,7 @@
 
 #include "fault/fault.h"
 #include "support.h"
+#include "vmm/miss.h"
 
 #include <errno.h>
 #include <sched.h>
