@@ -153,7 +153,10 @@ int fault_demand_close(struct fault_context *context)
         if (!error)
             error = page_wait(engine, page, seen, &patience);
     }
-    fault_histogram_add(&context->tally.fault_ns, clock_now_ns() - context->open.start_ns);
+    uint64_t took_ns = clock_now_ns() - context->open.start_ns;
+    if (waited && !error) /* else it may have been here for long */
+        fault_histogram_add(&context->tally.fetch_ns, took_ns);
+    fault_histogram_add(&context->tally.fault_ns, took_ns);
     probe_fault_end(context->lane, page, context->open.write, context->open.seen,
                     engine->words[page], context->open.start_ns, error);
     return error ? error : waited;

@@ -51,12 +51,14 @@ static unsigned lane_of(uint64_t page)
 START_TEST(one_is_opened_and_closed)
 {
     uint64_t page = remote_page(0), before = counters().demand_fetches;
+    uint64_t timed = counters().fetch_ns.count;
     ck_assert_int_eq(fault_demand_close(context), 0); /* nothing is open */
     ck_assert_int_eq(fault_demand_open(context, page, false), 1);
     ck_assert_uint_eq(lane_of(page), LANES + 1 + context->lane);
     ck_assert_int_eq(fault_demand_close(context), 1);
     ck_assert_int_eq(residency(page), FV_PAGE_LOCAL);
     ck_assert_uint_eq(counters().demand_fetches, before + 1);
+    ck_assert_uint_eq(counters().fetch_ns.count, timed + 1); /* to its end: that is what it took */
     ck_assert_int_eq(fault_demand_open(context, page, false), 0); /* it is here */
     ck_assert_uint_eq(page_get(context, page), page - FIRST + 1);
 }
