@@ -54,7 +54,7 @@ int64_t guide_watch(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa_t name, ui
         i++;
     if (i < GUIDE_WATCHES) {
         struct guide_watch *watch = &hints->watches[i];
-        memcpy(watch->name, text, sizeof(text));
+        snprintf(watch->name, sizeof(watch->name), "%s", text);
         atomic_store(&watch->start, gpa);
         atomic_store(&watch->end, end);
         if (i >= atomic_load(&hints->watch_count))
@@ -289,14 +289,18 @@ static void answers_take(struct vcpu *vcpu, struct hint_ring *ring)
 /* ---- the end ---- */
 
 /* No handler and no hook is entered any more. */
-static void upcalls_switch_off(struct hints *hints, uint64_t why, const char *name)
+static void upcalls_switch_off(struct hints *hints, uint64_t why, unsigned watch)
 {
+    char name[GUIDE_NAME_BYTES];
     atomic_store(&hints->upcalls_off, true);
     for (uint32_t i = 0; i < atomic_load(&hints->ring_count); i++) {
         struct hint_ring *ring = atomic_load(&hints->rings[i]);
         if (ring)
             __atomic_store_n(&ring->shared->guides_off, 1, __ATOMIC_RELAXED);
     }
+    pthread_mutex_lock(&hints->watch_lock); /* another thread may watch something there by now */
+    memcpy(name, hints->watches[watch].name, sizeof(name));
+    pthread_mutex_unlock(&hints->watch_lock);
     guide_warn_off(hints, why, name);
 }
 
@@ -325,7 +329,7 @@ int64_t guide_fault_end(struct vcpu *vcpu, uint64_t why)
     if (!why && is_slow(vcpu, ring, waited))
         why = FV_OFF_SLOW;
     if (why)
-        upcalls_switch_off(hints, why, hints->watches[ring->upcalls.watch].name);
+        upcalls_switch_off(hints, why, ring->upcalls.watch);
     return 0;
 }
 
