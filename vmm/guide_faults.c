@@ -154,8 +154,7 @@ static void handler_enter(struct vcpu *vcpu, const struct kvm_regs *at, gpa_t gp
     told->write = write;
     told->hit_count = hits_tell(ring, told->hits);
     told->count = 0;
-    upcalls->rip = at->rip;
-    upcalls->page = gpa >> EPT_PAGE_SHIFT;
+    upcalls->at = *at;
     upcalls->start_ns = clock_now_ns();
     if (upcalls->began_ns == 0)
         upcalls->began_ns = upcalls->start_ns;
@@ -163,6 +162,17 @@ static void handler_enter(struct vcpu *vcpu, const struct kvm_regs *at, gpa_t gp
     atomic_store(&upcalls->active, true);
     hint_count(&ring->hints->counters.upcalls, 1);
     trap_upcall(vcpu, at, FV_UPCALL_FAULT);
+}
+
+/*
+ * The same instruction with the same registers touches the same places, so it is the same execution
+ * of it, which has not got on: what it needs may have left again, perhaps because the handler saw
+ * to that. An instruction may need several pages, and handlers may drive out each when another is
+ * asked for: so one upcall an execution, not one a page, or the program might stay where it is.
+ */
+static bool is_asked_already(const struct hint_upcalls *upcalls, const struct kvm_regs *at)
+{
+    return memcmp(&upcalls->at, at, offsetof(struct kvm_regs, rflags)) == 0;
 }
 
 bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at, const struct access accesses[],
@@ -179,10 +189,8 @@ bool guide_fault_begin(struct vcpu *vcpu, const struct kvm_regs *at, const struc
     if (!ring_of(vcpu) && hints_open(hints, vcpu))
         return false;
     struct hint_upcalls *upcalls = &ring_of(vcpu)->upcalls;
-    if (upcalls->rip == at->rip && upcalls->page == gpa >> EPT_PAGE_SHIFT) {
-        upcalls->rip = 0; /* it left before the program got there: this time without a handler */
+    if (is_asked_already(upcalls, at))
         return false;
-    }
     /* A sticky error is seen by the ordinary way that is gone now. */
     if (fault_demand_open(vcpu->fault, gpa >> EPT_PAGE_SHIFT, write) != 1)
         return false;

@@ -43,11 +43,10 @@ struct hint_samples {
 /* Upcalls of one vCPU (guide_faults.c); its thread's, but for what is atomic. */
 #define GUIDE_RECENT 32u
 struct hint_upcalls {
-    atomic_bool active;  /* a handler runs */
-    atomic_uint entries; /* so many ran; for the stall watch */
-    unsigned watch;      /* index of the watch that the last one was about */
-    gpa_t rip;           /* ... its instruction, and its page */
-    uint64_t page;
+    atomic_bool active;            /* a handler runs */
+    atomic_uint entries;           /* so many ran; for the stall watch */
+    unsigned watch;                /* index of the watch that the last one was about */
+    struct kvm_regs at;            /* ... and its instruction, as the program stood at it */
     uint64_t start_ns, began_ns;   /* of the last one, of the first one */
     uint64_t charged_ns;           /* what handlers took longer than their pages */
     uint64_t recent[GUIDE_RECENT]; /* pages that were started and can tell of their use; 0: none */

@@ -35,6 +35,7 @@ static unsigned chain_count;
 static int64_t pins_held;
 static struct fv_hint_ring *memory; /* the guest's */
 static bool demand_is_open, handler_runs;
+static uint64_t begun_rip; /* of the last upcall */
 static uint8_t scratch[1 << 16];
 
 /* 0 when there is no more: then everything goes well. */
@@ -326,6 +327,8 @@ static void guest_misses(struct vcpu *vcpu)
                                       .write = next() & 1};
     bool begun = guide_fault_begin(vcpu, &at, accesses, next() % 3);
     PROMISE(!begun || handler_runs);
+    PROMISE(!begun || at.rip != begun_rip); /* nobody is asked twice where a program stands */
+    begun_rip = begun ? at.rip : begun_rip;
 }
 
 /* The handler answers, whatever is in its answer, or is abandoned. */
@@ -405,6 +408,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     vcpu.run = calloc(1, sizeof(*vcpu.run));
     vcpu.run->s.regs.sregs.cs.dpl = 3;
     demand_is_open = handler_runs = false;
+    begun_rip = UINT64_MAX;
     vm.vcpus[0] = &vcpu;
     vm.hints->running = true; /* this thread stands in for it */
     while (input_left > 0) {
