@@ -205,6 +205,56 @@ test_upcalls_are_not_made_in_uffd_mode() {
     grep -q '^0 calls' out || fail "$(cat out)"
 }
 
+# races MODE TOUCHES [OPTION...]: things happen to what a handler is asked about. Leaves stats, out, err.
+races() {
+    local mode=$1 touches=$2
+    shift 2
+    far --memory 256M --local 8M --prefetch none --guide-time 100% --guide-accuracy 0% --stats stats \
+        --transport loopback,delay=2ms "$@" -- "$GUESTS/guide_races" "$mode" "$touches" >out 2>err ||
+        fail "status $?: $(cat out err)"
+    [ ! -s err ] || fail "it said: $(cat err)"
+    [ "$(stat_of stats hints upcalls)" -gt $((touches / 10)) ] || fail "$(stat_of stats hints upcalls) upcalls"
+}
+test_page_is_replaced_by_its_handler() { races replace 500; }
+test_page_is_unmapped_by_its_handler() { races unmap 500; }
+test_page_is_changed_by_another_thread_during_an_upcall() { races elsewhere 200; }
+# left_early: of those that could.
+left_early() {
+    [ "$(sed -E 's/.* ([0-9]+) left early.*/\1/' out)" -gt 10 ] || fail "$(cat out)"
+}
+test_page_leaves_before_its_upcall_ends() { races leave 60 && left_early; }
+test_handler_drives_out_what_the_instruction_needs() { races cross 60 && left_early; }
+test_range_is_given_up_during_upcalls() {
+    races toggle 2000
+    [ "$(sed -E 's/.* ([0-9]+) toggles.*/\1/' out)" -gt 20 ] || fail "$(cat out)"
+}
+test_process_ends_in_a_handler() {
+    local mode
+    for mode in quit quit_elsewhere; do
+        expect_status 7 far --memory 256M --local 8M --prefetch none -- "$GUESTS/guide_races" $mode 100
+        [ ! -s err ] || fail "it said: $(cat err)"
+    done
+}
+# node_lost SIGNAL TRANSPORT: while a handler runs, and its page is on its way.
+node_lost() {
+    start_memserver --listen "unix:$PWD/socket" --capacity 1G
+    far --memory 256M --local 8M --prefetch none --guide-time 100% --timeout 2s --memserver "unix:$PWD/socket" \
+        --transport "$2" -- "$GUESTS/guide_races" linger 1000 >out 2>err &
+    local run=$! status
+    wait_until $((20 * TIME_FACTOR)) grep -q asked out || fail "no handler ran: $(cat out err)"
+    kill -"$1" "$MEMSERVER_PID"
+    # What the node's loss may take, and the end of the run.
+    wait_until 4 process_ended $run || fail 'still running 4 s later'
+    wait $run
+    status=$?
+    [ $status = 125 ] || fail "exit status $status, not 125: $(cat err)"
+    [ "$(grep -c . err)" = 1 ] || fail "not one line: $(cat err)"
+    grep -qE 'memory node' err || fail "message: $(cat err)"
+}
+test_node_dies_during_an_upcall() { node_lost KILL ofi,delay=200ms; }
+test_node_stops_during_an_upcall() { node_lost STOP ofi,delay=200ms; }
+test_node_dies_during_an_upcall_over_loopback() { node_lost KILL loopback,delay=200ms; }
+
 # graph_demands KIND COUNT [OPTION...]: demand fetches of the graph benchmark with less here than its arrays take; checksum in out.
 graph_demands() {
     far --dir "$BUILD/tests/bench:ro" --memory 256M --local 8M --prefetch none --stats stats "${@:3}" -- \
