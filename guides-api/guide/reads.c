@@ -126,6 +126,15 @@ static int reads_here(struct guide_read *reads, size_t count)
     return 0;
 }
 
+/* Those that were begun in the handler are finished; the program's own have to wait for it. */
+static int reads_here_result(const struct guide_read *reads, size_t count)
+{
+    int error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        error = reads[i].reserved[0] == READ_FINISHED ? reads[i].status : -EAGAIN;
+    return error;
+}
+
 GUIDE_PUBLIC int guide_reads_start(struct guide_read *reads, size_t count)
 {
     if (guide_fault_self())
@@ -144,7 +153,9 @@ GUIDE_PUBLIC int guide_reads_start(struct guide_read *reads, size_t count)
 
 GUIDE_PUBLIC int guide_reads_wait(struct guide_read *reads, size_t count)
 {
-    struct guide_thread *thread = guide_fault_self() ? NULL : guide_thread_self();
+    if (guide_fault_self())
+        return reads_here_result(reads, count);
+    struct guide_thread *thread = guide_thread_self();
     size_t next = 0; /* the first that may not be posted yet */
     int error = 0;
     for (size_t i = 0; i < count; i++) {

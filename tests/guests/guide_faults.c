@@ -35,6 +35,8 @@ static const char *mode;
 static atomic_int calls, inside, signals_seen, wrong, jumps;
 static jmp_buf back, out;
 static char *stack_of_main;
+static uint64_t begun_bytes;
+static struct guide_read begun = {.to = &begun_bytes, .bytes = 8}; /* by the program */
 static volatile int *volatile nowhere = (volatile int *)8;
 
 static void complain(const char *what, uint64_t found, uint64_t wanted)
@@ -193,6 +195,9 @@ static void touch_others(size_t page)
     int error = guide_read(far_memory + (page + pages / 3) % pages * PAGE_WORDS, &bytes, 8);
     if (error && error != -EAGAIN)
         complain("a read in a handler", (uint64_t)-error, 0);
+    error = guide_reads_wait(&begun, 1);
+    if (error && error != -EAGAIN)
+        complain("a handler's wait for the program's read", (uint64_t)-error, 0);
     if (guide_is_far() && guide_pin(&bytes, sizeof(bytes)) != -EAGAIN)
         complain("a pin in a handler", 0, 0);
 }
@@ -230,7 +235,13 @@ static void passes_make(size_t passes)
 {
     for (size_t pass = 0; pass < passes; pass++) {
         for (size_t page = 0; page < pages; page++) {
+            begun.from = far_memory + (page + pages / 4) % pages * PAGE_WORDS;
+            if (is("nested"))
+                (void)guide_reads_start(&begun, 1);
             touch_check(page, page + pages * pass);
+            if (is("nested") &&
+                (guide_reads_wait(&begun, 1) || begun_bytes % pages != (page + pages / 4) % pages))
+                complain("a read around an upcall", begun_bytes, page);
             far_memory[page * PAGE_WORDS] += pages;
         }
     }
