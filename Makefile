@@ -241,7 +241,7 @@ install: all ## install below DESTDIR and PREFIX (default /usr/local)
 	install -m 644 $(GUIDE_HEADERS) $(GUIDE_INCLUDEDIR)
 	install -m 755 $(GUIDE_SHARED) $(GUIDE_LIBDIR)
 	install -d $(LIBDIR)/guides
-	install -m 755 $(GUIDE_REDIS) $(LIBDIR)/guides
+	install -m 755 $(GUIDE_GUIDES) $(LIBDIR)/guides
 	install -m 644 $(GUIDE_STATIC) $(GUIDE_LIBDIR)
 	ln -sf $(notdir $(GUIDE_SHARED)) $(GUIDE_LIBDIR)/$(GUIDE_SONAME)
 	ln -sf $(GUIDE_SONAME) $(GUIDE_LIBDIR)/libfarguide.so

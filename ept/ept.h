@@ -17,8 +17,9 @@
  *   FILLING     LOCAL       the same thread: installed
  *   FILLING     ABSENT      the same thread: the fill failed
  *   REMOTE      FETCHING    faulting thread (demand) or holder of a lane (prefetch): a read is out
- *   FETCHING    LOCAL       demand: the same thread; prefetch: whoever took the completion of
- *                           the read (fault/lane.h). Guest D bit is the dirty state from here
+ *   FETCHING    LOCAL       demand: the same thread; prefetch and open demand: whoever took the
+ *                           completion of the read (fault/lane.h). Guest D bit is the dirty state
+ *                           from here
  *   FETCHING    REMOTE      likewise: the read failed, or only some bytes were wanted
  *   LOCAL       EVICTING    reclaimer, pins = 0: write-protected; reads still hit, writers wait
  *   EVICTING    LOCAL       reclaimer: rescued, a writer or a pin asked for it
@@ -144,7 +145,8 @@ enum ept_state {
 #define EPT_ACTIVE      (1ULL << 9) /* LOCAL only: came back soon after it left (fault/clock.c) */
 #define EPT_PIN         (1ULL << 12)
 #define EPT_PIN_MASK    (0xfffULL << 12)
-/* FETCHING pages have no pins: the field tells who will install them, 0 a faulting thread. */
+/* FETCHING pages have no pins: the field tells who will install them, 0 a faulting thread;
+ * fault/engine_internal.h, word_lane. */
 #define EPT_LANE_SHIFT  12
 #define EPT_STAMP_SHIFT 32          /* batch of evictions: the page's own (not LOCAL), or the last
                                      * one before it arrived (LOCAL) */

@@ -174,6 +174,7 @@ int fault_context_create(struct fault_engine *engine, struct fault_context **out
     if (!context)
         return -ENOMEM;
     context->engine = engine;
+    context->open.page = PAGE_NONE;
     int error = -ENOMEM;
     pthread_mutex_lock(&engine->context_lock);
     for (uint32_t i = 0; i < CONTEXTS_MAX; i++) {

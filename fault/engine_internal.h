@@ -58,6 +58,11 @@ struct fault_context {
     struct streams fills;
     struct arrivals arrivals;
     struct looker *looker; /* peek.c; NULL until something was looked at */
+    struct {
+        uint64_t page; /* PAGE_NONE: none */
+        uint64_t start_ns, seen;
+        bool write, learnt; /* ...: the prefetcher knows of it */
+    } open;                 /* open.c */
     struct tally tally;
 };
 
@@ -128,6 +133,22 @@ static inline void tally_add(_Atomic uint64_t *counter, uint64_t n)
     /* One writer: a plain add, only made atomic for the reader. */
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                           memory_order_relaxed);
+}
+
+/*
+ * Who brings a page that is FETCHING: 0: a thread that waits for it; up to LANES: a flight of lane
+ * number - 1; above: the open demand of lane number - LANES - 1.
+ */
+static inline unsigned word_lane(uint64_t word)
+{
+    return ept_word_state(word) == EPT_FETCHING
+               ? (unsigned)((word & EPT_PIN_MASK) >> EPT_LANE_SHIFT)
+               : 0;
+}
+
+static inline bool word_in_flight(uint64_t word)
+{
+    return word_lane(word) > 0 && word_lane(word) <= LANES;
 }
 
 static inline struct block *block_of(struct fault_engine *engine, uint64_t page)
@@ -220,6 +241,18 @@ unsigned live_reads(struct fault_engine *engine, uint64_t page, uint64_t pages, 
 /* The program gave these addresses up: if the heap or its map was there, it is forgotten. */
 void live_unmapped(struct fault_engine *engine, uint64_t page, uint64_t pages);
 
+/* ---- open.c; caller holds lane->demand_lock for the first two ---- */
+/* Takes what has arrived of the lane's open demand within timeout_ns. 1: none is open (any more);
+ * 0: it is still out; -errno. */
+int lane_open_step(struct fault_engine *engine, struct lane *lane, uint64_t timeout_ns);
+/* Waits for it: its queue and buffer are wanted. 0 or -errno. */
+int lane_open_settle(struct fault_engine *engine, struct lane *lane, struct patience *patience);
+/* If it is this page: lands it, or waits for a slice. 0 or -errno. Takes the lock itself. */
+int lane_open_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
+                   struct patience *patience);
+/* If it has arrived and nobody is at it: lands it. Takes the lock itself. */
+bool lane_open_look(struct fault_engine *engine, struct lane *lane);
+
 /* ---- pin.c ---- */
 /* 0: pinned; 1: not resident now; -EBUSY: too many pins. */
 int pin_try(ept_word_t *word, bool write);
@@ -240,6 +273,9 @@ void arrivals_begin(struct fault_context *context, uint64_t page); /* a page wit
 int fault_fetch(struct fault_context *context, uint64_t page, bool write,
                 struct patience *patience);
 int fault_fill(struct fault_context *context, uint64_t page, struct patience *patience);
+/* Tells the prefetcher of a miss unless somebody is at the lane. Returns whether it did. */
+bool fault_touched_try(struct fault_context *context, uint64_t page, bool write);
+void fault_touched(struct fault_context *context, uint64_t page, bool write);
 /* Tells the prefetcher of a touch that found its page in flight. */
 void fault_touched_late(struct fault_context *context, uint64_t page, bool write);
 

@@ -136,6 +136,23 @@ int fault_resolve(struct fault_context *context, uint64_t page, bool write);
  */
 uint64_t fault_arrivals(const struct fault_context *context, uint64_t *first);
 
+/* ---- open.c: a demand whose thread does something else while the read is out ---- */
+
+/*
+ * fault_demand_open - posts the read of a remote page as a demand, and returns without waiting.
+ * Nothing is held: whoever needs the page meanwhile lands it. Returns 1, 0 (not done: not remote
+ * any more, or no frame; resolve it), or -errno (sticky). The context's thread.
+ */
+int fault_demand_open(struct fault_context *context, uint64_t page, bool write);
+/*
+ * fault_demand_close - waits until what was opened last is no longer on its way. Returns 0 (it had
+ * arrived), 1 (it was waited for), or -errno as fault_resolve. Nothing open: 0. The context's
+ * thread.
+ */
+int fault_demand_close(struct fault_context *context);
+/* What a demand read takes on average, in ns; 0: none was made yet. The context's thread. */
+uint64_t fault_fetch_mean_ns(const struct fault_context *context);
+
 /* ---- pin.c ---- */
 
 /*

@@ -10,8 +10,10 @@
 #include <errno.h>
 
 /* Learns from the touch, now if the lane is free: a landing elsewhere may not delay the demand. */
-static bool touched_try(struct fault_engine *engine, struct lane *lane, uint64_t page, bool write)
+bool fault_touched_try(struct fault_context *context, uint64_t page, bool write)
 {
+    struct fault_engine *engine = context->engine;
+    struct lane *lane = &engine->lanes[context->lane];
     if (pthread_mutex_trylock(&lane->lock))
         return false;
     lane_touched(engine, lane, page, PREFETCH_MISS, write);
@@ -25,6 +27,11 @@ static void touched(struct fault_engine *engine, struct lane *lane, uint64_t pag
     pthread_mutex_lock(&lane->lock);
     lane_touched(engine, lane, page, cause, write);
     pthread_mutex_unlock(&lane->lock);
+}
+
+void fault_touched(struct fault_context *context, uint64_t page, bool write)
+{
+    touched(context->engine, &context->engine->lanes[context->lane], page, PREFETCH_MISS, write);
 }
 
 void fault_touched_late(struct fault_context *context, uint64_t page, bool write)
@@ -42,7 +49,7 @@ static int demand(struct fault_context *context, struct lane *lane, uint64_t pag
     if (error)
         return error;
     probe_fetch_demand(page);
-    *learnt = touched_try(engine, lane, page, write);
+    *learnt = fault_touched_try(context, page, write);
     error = lane_demand_wait(engine, lane, page, patience);
     if (error)
         return error;
@@ -71,11 +78,13 @@ int fault_fetch(struct fault_context *context, uint64_t page, bool write, struct
     bool learnt = false;
     int error = fault_engine_error(engine);
     if (!error)
+        error = lane_open_settle(engine, lane, patience);
+    if (!error)
         error = demand(context, lane, page, write, &learnt, patience);
     pthread_mutex_unlock(&lane->demand_lock);
     /* Not before: who holds the lane may be waiting for a flight, and others want to demand. */
     if (!error && !learnt)
-        touched(engine, lane, page, PREFETCH_MISS, write);
+        fault_touched(context, page, write);
     if (!error)
         return 0;
     frames_give(engine, 1);

@@ -41,6 +41,7 @@ static bool lanes_look(struct fault_engine *engine)
     bool moved = false;
     for (; busy; busy &= busy - 1) {
         struct lane *lane = &engine->lanes[__builtin_ctzll(busy)];
+        moved |= lane_open_look(engine, lane);
         if (pthread_mutex_trylock(&lane->lock)) /* somebody lands there already */
             continue;
         moved |= lane_land(engine, lane, LANE_FLIGHTS, 0) > 0;

@@ -19,6 +19,7 @@ int lanes_create(struct fault_engine *engine)
         struct lane *lane = &engine->lanes[i];
         lane->index = i;
         pthread_mutex_init(&lane->demand_lock, NULL);
+        atomic_store(&lane->open_page, PAGE_NONE);
         pthread_mutex_init(&lane->lock, NULL);
         for (unsigned j = 0; j < LANE_MARKERS; j++)
             lane->markers[j] = MARKER_NONE;
@@ -149,7 +150,8 @@ bool lane_follow(struct fault_engine *engine, struct lane *lane)
         lane_touched(engine, lane, page, PREFETCH_REACHED,
                      lane->marker_writes[i] || ept_dirty(engine->ept, page));
     }
-    if (!any && !waiting && !lane->in_flight)
+    /* One that is opened just now may be missed: its thread, or who needs it, lands it as well. */
+    if (!any && !waiting && !lane->in_flight && atomic_load(&lane->open_page) == PAGE_NONE)
         atomic_fetch_and(&engine->lanes_busy, ~(1ULL << lane->index));
     return any;
 }

@@ -18,6 +18,10 @@
  * can wait for a read that nobody posts. A piece is read whole or, where the guest's allocator says
  * what of it lives (live.c), in several ranges; that is asked when the flight is sent, with all of
  * its pages claimed.
+ *
+ * A demand is its thread's, which holds demand_lock until it has landed, unless it is open
+ * (open.c): then its thread runs a guide's handler with no lock held, and whoever takes demand_lock
+ * may land it, and has to before the queue or the buffer is used for anything else.
  */
 #ifndef FARVISOR_FAULT_LANE_H
 #define FARVISOR_FAULT_LANE_H
@@ -38,7 +42,8 @@
 #define FLIGHT_PIECES   16u
 #define FLIGHT_REQUESTS 32u /* most ranges that its pieces are read in, one or more each */
 #define BUFFERS_MAX     64u /* of FLIGHT_PAGES pages, all lanes together: 16 MiB */
-#define MARKER_NONE     UINT64_MAX
+#define PAGE_NONE       UINT64_MAX
+#define MARKER_NONE     PAGE_NONE
 
 struct fault_engine;
 struct fault_context;
@@ -63,10 +68,12 @@ struct flight {
 struct lane {
     unsigned index;
 
-    pthread_mutex_t demand_lock; /* the three below */
+    pthread_mutex_t demand_lock; /* the five below */
     struct rdma_queue *demand;   /* made when first used */
     uint8_t *demand_buffer;      /* one page */
     unsigned demand_parts;       /* requests out for it */
+    _Atomic uint64_t open_page;  /* posted by a thread that does not wait (open.c), or PAGE_NONE */
+    bool open_write;
 
     pthread_mutex_t lock; /* everything below; released while a flight lands */
     struct rdma_queue *prefetch;

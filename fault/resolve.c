@@ -21,7 +21,7 @@ static int step_wait(struct fault_context *context, uint64_t page, uint64_t seen
         error = page_wait(engine, page, seen, patience);
     if (error)
         return error;
-    if (ept_word_state(seen) == EPT_FETCHING && seen & EPT_PIN_MASK) {
+    if (word_in_flight(seen)) {
         tally_add(&context->tally.late_hits, 1);
         fault_touched_late(context, page, write);
     }

@@ -5,7 +5,7 @@
  * them: recording never makes a fault wait, neither for a lock nor for a disk. The rings are
  * drained one after the other, so that the file is only nearly in order; its reader sorts it.
  */
-#include "ept/ept.h"
+#include "fault/engine_internal.h"
 #include "fault/probes.h"
 #include "support.h"
 
@@ -110,7 +110,7 @@ void trace_fault(unsigned thread, uint64_t page, bool write, uint64_t seen, uint
     enum trace_cause cause = TRACE_WAIT;
     if (ept_word_state(seen) == EPT_REMOTE)
         cause = TRACE_MISS;
-    else if (ept_word_state(seen) == EPT_FETCHING && seen & EPT_PIN_MASK)
+    else if (word_in_flight(seen))
         cause = TRACE_LATE;
     else if (ept_word_state(seen) == EPT_ABSENT)
         cause = now & EPT_FILE ? TRACE_FILE : TRACE_ZERO;

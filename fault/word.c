@@ -65,9 +65,11 @@ int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience)
 
 int page_wait(struct fault_engine *engine, uint64_t page, uint64_t seen, struct patience *patience)
 {
-    uint64_t lane =
-        ept_word_state(seen) == EPT_FETCHING ? (seen & EPT_PIN_MASK) >> EPT_LANE_SHIFT : 0;
-    if (lane) /* nobody may be about to land it: the thread that asked for it runs its program */
+    unsigned lane = word_lane(seen);
+    /* Nobody may be about to land it: the thread that asked for it runs its program, or a guide. */
+    if (lane > LANES)
+        return lane_open_help(engine, &engine->lanes[lane - LANES - 1], page, patience);
+    if (lane)
         return lane_help(engine, &engine->lanes[lane - 1], page, patience);
     return word_wait(&engine->words[page], seen, patience);
 }

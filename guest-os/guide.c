@@ -20,8 +20,19 @@ static int64_t open_ring(void)
 
 int64_t sys_guide(struct frame *frame)
 {
-    if (frame->rdi == FV_GUIDE_OPEN)
+    switch (frame->rdi) {
+    case FV_GUIDE_OPEN:
         return open_ring();
+    case FV_GUIDE_WATCH:
+        return guide_watch(frame);
+    case FV_GUIDE_FAULT_END:
+        if (!thread_current()->in_fault)
+            return -LINUX_EINVAL;
+        guide_fault_end(frame, 0);
+        return (int64_t)frame->rax; /* the program's: it made no call */
+    default:
+        break;
+    }
     return vmm_call(FV_CALL_GUIDE, frame->rdi, frame->rsi, frame->rdx, frame->r10, frame->r8, 0);
 }
 
@@ -37,6 +48,10 @@ bool guide_rescue(struct frame *frame, bool fault)
     if (ring == NULL || (!fault && ring->overdue == 0))
         return false;
     uint32_t overdue = ring->overdue;
+    if (thread_current()->in_fault) {
+        guide_fault_end(frame, overdue != 0 ? FV_OFF_STALL : FV_OFF_CRASH);
+        return true;
+    }
     ring->overdue = 0;
     if (ring->inside == 0)
         return false; /* it came back in time after all */

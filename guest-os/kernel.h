@@ -64,6 +64,7 @@ struct thread {
     uint32_t mxcsr;
     uint16_t x87_control;
     struct fv_hint_ring *hints; /* of the vCPU it runs on, once it asked for it */
+    bool in_fault;              /* runs a guide's handler of a fault (guide_fault.c) */
 };
 
 /* What there is once. Everything below `lock` is guarded by it. */
@@ -212,6 +213,17 @@ int64_t sys_guide(struct frame *frame);
 bool guide_rescue(struct frame *frame, bool fault);
 /* Must a call that sleeps come back, because a guide made it that is to be rescued? */
 bool guide_is_overdue(void);
+
+/* ---- guide_fault.c: a guide's handler while a page is on its way ---- */
+int64_t guide_watch(const struct frame *frame);
+/* The VMM asks for an upcall: the program's state is put away, and the handler runs next. */
+void guide_fault_begin(struct frame *frame);
+/* Ends it: the program's state is back, and its signals are looked at. `why`: FV_OFF_*, or 0. */
+void guide_fault_end(struct frame *frame, uint32_t why);
+/* Did the handler leave its stack, or make a call that it may not make? */
+bool guide_fault_escapes(const struct frame *frame);
+/* Signals wait until it ended. Returns whether they do. */
+bool guide_fault_defers(struct frame *frame);
 
 /* ---- thread.c ---- */
 void thread_boot(uint32_t tid);

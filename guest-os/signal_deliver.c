@@ -207,6 +207,10 @@ void signal_deliver_pending(struct frame *frame)
     bool again;
     /* Before handlers: they would run on the guide's stack and return into it. */
     bool rescued = guide_rescue(frame, false);
+    if (guide_fault_defers(frame)) {
+        finish_call(frame, NULL);
+        return;
+    }
     do {
         __atomic_exchange_n(&thread->vcpu->pending, 0, __ATOMIC_ACQ_REL);
         events_drain();
@@ -244,6 +248,8 @@ void upcall_dispatch(struct frame *frame)
 {
     struct fv_vcpu *vcpu = vcpu_current();
     frame_from_regs(frame, &vcpu->saved);
+    if (vcpu->upcall_reason == FV_UPCALL_FAULT)
+        guide_fault_begin(frame);
     if (vcpu->upcall_reason != FV_UPCALL_TRAP)
         return; /* the way out looks at `pending` */
     struct fv_trap trap = vcpu->trap;

@@ -73,6 +73,10 @@ void syscall_dispatch(struct frame *frame)
 {
     uint64_t number = (uint64_t)frame->orig_rax;
     int64_t result = -LINUX_ENOSYS;
+    if (thread_current()->in_fault && guide_fault_escapes(frame)) {
+        (void)guide_rescue(frame, true);
+        return;
+    }
     if (number < SYSCALLS_MAX && entries[number].handler != NULL) {
         result = entries[number].handler(frame);
     } else if (number == FV_SYS_GUIDE) {

@@ -7,7 +7,7 @@
  *
  * Pure: takes no lock, touches no guest memory.
  */
-#include "vmm/machine.h"
+#include "vmm/miss.h"
 
 #include <Zydis/Zydis.h>
 #include <cpuid.h>

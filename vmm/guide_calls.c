@@ -16,7 +16,6 @@
 
 #define RESIDENCY_BATCH 256u
 #define WAIT_MAX_NS     1000000000ULL /* then the caller is asked to look again */
-#define NAME_MAX_BYTES  64u
 
 static int64_t guide_open(struct vcpu *vcpu)
 {
@@ -71,32 +70,36 @@ static int64_t guide_residency(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa
     return error;
 }
 
-/* A guide's name is the guest's text: printable ASCII, or it is not shown. */
-static void name_read(struct vm *vm, char name[NAME_MAX_BYTES], gpa_t from, uint64_t bytes)
+void guide_name_read(struct vm *vm, char name[GUIDE_NAME_BYTES], gpa_t from, uint64_t bytes)
 {
-    size_t room = bytes < NAME_MAX_BYTES ? (size_t)bytes : NAME_MAX_BYTES - 1;
+    size_t room = bytes < GUIDE_NAME_BYTES ? (size_t)bytes : GUIDE_NAME_BYTES - 1;
     if (guestmem_read(vm, name, from, room))
         room = 0;
     name[room] = '\0';
-    for (size_t i = 0; i < room; i++)
+    for (size_t i = 0; i < room && name[i]; i++)
         if (name[i] < ' ' || name[i] > '~')
             name[i] = '?';
 }
 
-static int64_t guide_off(struct vcpu *vcpu, uint64_t why, gpa_t from, uint64_t bytes)
+void guide_warn_off(struct hints *hints, uint64_t why, const char *name)
 {
     static const char *const reasons[] = {
         [FV_OFF_CRASH] = "it crashed",
         [FV_OFF_STALL] = "it did not come back",
         [FV_OFF_SLOW] = "it took more of the program's time than --guide-time allows",
     };
-    char name[NAME_MAX_BYTES];
-    if (why < FV_OFF_CRASH || why > FV_OFF_SLOW)
-        return -EINVAL;
-    name_read(vcpu->vm, name, from, bytes);
-    if (atomic_fetch_add(&vcpu->vm->hints->warned, 1) == 0)
+    if (atomic_fetch_add(&hints->warned, 1) == 0)
         message_warning("guide %s: switched off: %s; the program goes on without it", name,
                         reasons[why]);
+}
+
+static int64_t guide_off(struct vcpu *vcpu, uint64_t why, gpa_t from, uint64_t bytes)
+{
+    char name[GUIDE_NAME_BYTES];
+    if (why < FV_OFF_CRASH || why > FV_OFF_SLOW)
+        return -EINVAL;
+    guide_name_read(vcpu->vm, name, from, bytes);
+    guide_warn_off(vcpu->vm->hints, why, name);
     return 0;
 }
 
@@ -129,6 +132,14 @@ int64_t guide_call(struct vcpu *vcpu, const uint64_t args[6])
         return guide_off(vcpu, args[1], args[2], args[3]);
     case FV_GUIDE_HEAP:
         return guide_heap(vcpu, args[1], args[2], args[3]);
+    case FV_GUIDE_WATCH:
+        return guide_watch(vcpu, args[1], args[2], args[3], args[4]);
+    case FV_GUIDE_UNWATCH:
+        return guide_unwatch(vcpu, args[1], args[2]);
+    case FV_GUIDE_FAULT_END:
+        return guide_fault_end(vcpu, args[1]);
+    case FV_GUIDE_COPY:
+        return guide_copy(vcpu, args[1], args[2], args[3]);
     default:
         return -EINVAL;
     }

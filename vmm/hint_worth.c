@@ -31,16 +31,17 @@ void hints_switch_off(struct hints *hints)
  * Every 8th page that was started is looked at again when SAMPLES more were sampled: was it
  * touched? Of a run only pages whose number is a multiple of 8 can tell (fault_was_used).
  */
-void hint_worth_sample(struct hints *hints, uint64_t page, uint64_t hint_pages)
+void hint_worth_sample(struct hints *hints, struct hint_samples *samples, uint64_t page,
+                       uint64_t hint_pages)
 {
     if (hint_pages >= HINT_SAMPLE_EVERY && page % HINT_SAMPLE_EVERY)
         return;
-    if (hint_pages < HINT_SAMPLE_EVERY && hints->unsampled++ % HINT_SAMPLE_EVERY)
+    if (hint_pages < HINT_SAMPLE_EVERY && samples->unsampled++ % HINT_SAMPLE_EVERY)
         return;
-    uint64_t *place = &hints->samples[hints->sampled++ % HINT_SAMPLES];
+    uint64_t *place = &samples->of[samples->sampled++ % HINT_SAMPLES];
     if (*place) {
-        hints->judged++;
-        hints->used += fault_was_used(hints->vm->engine, *place);
+        hint_count(&hints->judged, 1);
+        hint_count(&hints->used, fault_was_used(hints->vm->engine, *place));
     }
     *place = page;
 }
@@ -54,12 +55,12 @@ void hint_worth_judge(struct hints *hints)
     if (pages < JUDGE_PAGES || atomic_load(&hints->off))
         return;
     /* What was never written was not fetched either, and cannot have been used. */
-    uint64_t useful = hints->judged        ? started * hints->used / hints->judged
-                      : wasted > pages / 2 ? 0
-                                           : started;
+    uint64_t judged = atomic_load(&hints->judged), used = atomic_load(&hints->used);
+    uint64_t useful = judged ? started * used / judged : wasted > pages / 2 ? 0 : started;
     hints->last_started += started;
     hints->last_wasted += wasted;
-    hints->judged = hints->used = 0;
+    atomic_store(&hints->judged, 0);
+    atomic_store(&hints->used, 0);
     if (useful * 100 >= pages * hints->vm->config->guide_accuracy_percent)
         return;
     hints_switch_off(hints);
@@ -81,8 +82,11 @@ static uint64_t thread_cpu_ns(pthread_t thread)
 static void stall_watch(struct hint_ring *ring, struct vcpu *vcpu)
 {
     struct fv_hint_ring *shared = ring->shared;
-    uint32_t entry = __atomic_load_n(&shared->entries, __ATOMIC_RELAXED);
-    if (!__atomic_load_n(&shared->inside, __ATOMIC_RELAXED)) {
+    /* Of a handler the VMM knows by itself that it runs; of a hook it is told. */
+    uint32_t entry =
+        __atomic_load_n(&shared->entries, __ATOMIC_RELAXED) + atomic_load(&ring->upcalls.entries);
+    if (!__atomic_load_n(&shared->inside, __ATOMIC_RELAXED) &&
+        !atomic_load(&ring->upcalls.active)) {
         ring->watched_ns = 0;
         return;
     }

@@ -40,7 +40,7 @@ static void prefetch_passed(struct hint_ring *ring, const uint8_t *state, uint64
         absent += state[i] == FV_PAGE_ABSENT;
         remote += state[i] == FV_PAGE_REMOTE;
         if (state[i] == FV_PAGE_REMOTE)
-            hint_worth_sample(ring->hints, ring->page + i, ring->whole);
+            hint_worth_sample(ring->hints, &ring->hints->samples, ring->page + i, ring->whole);
     }
     hint_count(&counters->prefetch_pages, pages);
     hint_count(&counters->started_pages, remote);
@@ -74,9 +74,8 @@ static void prefetch_some(struct hint_ring *ring)
     }
 }
 
-/* Cuts [address, address + bytes) to whole pages of the guest's address space. false: none left. */
-static bool pages_of(const struct hints *hints, const struct fv_hint *hint, uint64_t *page,
-                     uint64_t *pages)
+bool hint_pages(const struct hints *hints, const struct fv_hint *hint, uint64_t *page,
+                uint64_t *pages)
 {
     gpa_t end, span = ept_span(hints->vm->ept);
     if (hint->bytes == 0 || __builtin_add_overflow(hint->address, hint->bytes, &end) || end > span)
@@ -90,7 +89,7 @@ static void advice_act(struct hint_ring *ring, const struct fv_hint *hint)
 {
     struct hints *hints = ring->hints;
     uint64_t page, pages, most = hints->vm->config->local_bytes / EPT_PAGE_BYTES;
-    if (!pages_of(hints, hint, &page, &pages)) {
+    if (!hint_pages(hints, hint, &page, &pages)) {
         hint_count(&hints->counters.malformed, 1);
         hint_count(&hints->counters.wasted_pages, 1);
         return;
@@ -206,7 +205,8 @@ static void doorbell_wait(struct hints *hints)
     struct pollfd doorbell = {.fd = hints->doorbell_fd, .events = POLLIN};
     bool soon = reads_wait(hints); /* for a page that moves */
     struct timespec period = {.tv_nsec = soon ? PEEK_WAIT_NS : WATCH_NS};
-    bool for_ever = !soon && hints->vm->config->guide_count == 0;
+    bool for_ever =
+        !soon && hints->vm->config->guide_count == 0 && atomic_load(&hints->watch_count) == 0;
     uint64_t rings;
     hint_count(&hints->counters.sleeps, 1);
     (void)ppoll(&doorbell, 1, for_ever ? NULL : &period, NULL);
@@ -297,6 +297,7 @@ static int ring_open(struct hints *hints, struct vcpu *vcpu)
     memset(ring->shared, 0, sizeof(*ring->shared));
     ring->shared->time_percent = vm->config->guide_time_percent;
     ring->shared->state = atomic_load(&hints->off) ? FV_HINT_OFF : FV_HINT_ON;
+    ring->shared->guides_off = atomic_load(&hints->upcalls_off);
     atomic_store(&hints->rings[vcpu->index], ring);
     if (vcpu->index >= atomic_load(&hints->ring_count))
         atomic_store(&hints->ring_count, vcpu->index + 1);
@@ -329,6 +330,7 @@ int hints_create(struct hints **out, struct vm *vm)
     hints->spin_ns = SPIN_MIN_NS;
     pthread_mutex_init(&hints->lock, NULL);
     pthread_mutex_init(&hints->pin_lock, NULL);
+    pthread_mutex_init(&hints->watch_lock, NULL);
     pthread_cond_init(&hints->pin_settled, NULL);
     hints->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (hints->doorbell_fd < 0) {
@@ -378,6 +380,7 @@ void hints_destroy(struct hints *hints)
         close(hints->doorbell_fd);
     pthread_mutex_destroy(&hints->lock);
     pthread_mutex_destroy(&hints->pin_lock);
+    pthread_mutex_destroy(&hints->watch_lock);
     pthread_cond_destroy(&hints->pin_settled);
     free(hints);
 }

@@ -13,6 +13,8 @@
 #include "fault/fault.h"
 #include "vmm/vmm.h"
 
+#define GUIDE_NAME_BYTES 64u /* of a guide's name as it is shown, with its NUL */
+
 /* A READ or CHAIN under way, one an answer slot. */
 struct hint_read {
     struct hint_ring *ring;
@@ -30,6 +32,28 @@ struct hint_read {
     uint8_t data[FV_READ_BYTES];
 };
 
+/* Started pages that wait for their judgement (hint_worth.c); of the thread that starts them. */
+#define HINT_SAMPLE_EVERY 8u
+#define HINT_SAMPLES      64u
+struct hint_samples {
+    uint64_t of[HINT_SAMPLES]; /* 0: none */
+    uint64_t sampled, unsampled;
+};
+
+/* Upcalls of one vCPU (guide_faults.c); its thread's, but for what is atomic. */
+#define GUIDE_RECENT 32u
+struct hint_upcalls {
+    atomic_bool active;            /* a handler runs */
+    atomic_uint entries;           /* so many ran; for the stall watch */
+    unsigned watch;                /* index of the watch that the last one was about */
+    struct kvm_regs at;            /* ... and its instruction, as the program stood at it */
+    uint64_t start_ns, began_ns;   /* of the last one, of the first one */
+    uint64_t charged_ns;           /* what handlers took longer than their pages */
+    uint64_t recent[GUIDE_RECENT]; /* pages that were started and can tell of their use; 0: none */
+    unsigned recent_next;
+    struct hint_samples samples;
+};
+
 struct hint_ring {
     struct hints *hints;
     struct fv_hint_ring *shared; /* the guest's */
@@ -44,6 +68,7 @@ struct hint_ring {
     /* Since when the thread is inside of which entry of a guide; for the stall watch. */
     uint32_t watched_entry;
     uint64_t watched_cpu_ns, watched_ns;
+    struct hint_upcalls upcalls;
 };
 
 struct hint_counters {
@@ -51,7 +76,16 @@ struct hint_counters {
         cold_pages;
     _Atomic uint64_t reads, read_bytes, sleeps;
     _Atomic uint64_t chains, chain_nodes, chain_stale_nodes;
+    _Atomic uint64_t upcalls, upcall_pages; /* handlers run; pages started on their answers */
 };
+
+/* Memory whose faults a guide is asked about. Read by any vCPU while it changes: what comes of it
+ * is an upcall that the library answers with nothing. */
+struct guide_watch {
+    _Atomic gpa_t start, end; /* end 0: free */
+    char name[GUIDE_NAME_BYTES];
+};
+#define GUIDE_WATCHES 64u
 
 struct guide_pin {
     gpa_t start, end;
@@ -62,9 +96,6 @@ struct guide_pin {
 
 /* Chains that the memory node is asked to follow, all rings together. */
 #define HINT_CHAINS 4u
-
-#define HINT_SAMPLE_EVERY 8u
-#define HINT_SAMPLES      64u
 
 struct hints {
     struct vm *vm;
@@ -78,9 +109,8 @@ struct hints {
     _Atomic(struct hint_ring *) rings[FV_VCPU_MAX];
     atomic_uint ring_count; /* highest index opened, plus one */
     uint64_t spin_ns;
-    /* hint_worth.c: samples waiting for their judgement (0: none), and judgements */
-    uint64_t samples[HINT_SAMPLES];
-    uint64_t sampled, unsampled, judged, used;
+    struct hint_samples samples;        /* of the hint thread */
+    _Atomic uint64_t judged, used;      /* hint_worth.c: judgements of samples */
     uint64_t last_started, last_wasted; /* counters at the last judgement of all */
     struct hint_counters counters;
     struct fault_chain *chains; /* HINT_CHAINS; made with the first one; owner NULL: free */
@@ -91,6 +121,12 @@ struct hints {
     atomic_uint pin_count;
     uint64_t pinned_pages, pin_tickets;
     atomic_uint warned; /* OFF requests that were printed */
+
+    pthread_mutex_t watch_lock; /* changes of: */
+    struct guide_watch watches[GUIDE_WATCHES];
+    atomic_uint watch_count; /* highest one used, plus one */
+    atomic_bool upcalls_off; /* a handler failed */
+    atomic_bool uffd_warned;
 };
 
 static inline void hint_count(_Atomic uint64_t *counter, uint64_t n)
@@ -101,6 +137,9 @@ static inline void hint_count(_Atomic uint64_t *counter, uint64_t n)
 /* ---- hints.c ---- */
 /* Maps and opens the ring of a vCPU, starting the thread with the first one. 0 or -errno. */
 int hints_open(struct hints *hints, struct vcpu *vcpu);
+/* Cuts [address, address + bytes) to whole pages of the guest's address space. false: none left. */
+bool hint_pages(const struct hints *hints, const struct fv_hint *hint, uint64_t *page,
+                uint64_t *pages);
 
 /* ---- hint_reads.c ---- */
 /* Begins what a copied READ or CHAIN asks; a nonsensical one is answered, or ignored. */
@@ -110,12 +149,25 @@ void hint_reads_retry(struct hint_ring *ring);
 
 /* ---- hint_worth.c ---- */
 /* A page of a hint of `hint_pages` pages was started. */
-void hint_worth_sample(struct hints *hints, uint64_t page, uint64_t hint_pages);
+void hint_worth_sample(struct hints *hints, struct hint_samples *samples, uint64_t page,
+                       uint64_t hint_pages);
 /* Switches the hints of the guest off, with one warning, when too few of them are of use. */
 void hint_worth_judge(struct hints *hints);
 /* Has a guide been at it for too long? Sends those that have to their rescue. */
 void hint_stalls_watch(struct hints *hints);
 void hints_switch_off(struct hints *hints);
+
+/* ---- guide_calls.c ---- */
+/* A guide's name is the guest's text: printable ASCII up to its NUL, or it is not shown. */
+void guide_name_read(struct vm *vm, char name[GUIDE_NAME_BYTES], gpa_t from, uint64_t bytes);
+/* Prints once a run that a guide was switched off; `why` is an FV_OFF_*. */
+void guide_warn_off(struct hints *hints, uint64_t why, const char *name);
+
+/* ---- guide_faults.c ---- */
+int64_t guide_watch(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes, gpa_t name, uint64_t name_bytes);
+int64_t guide_unwatch(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes);
+int64_t guide_fault_end(struct vcpu *vcpu, uint64_t why);
+int64_t guide_copy(struct vcpu *vcpu, gpa_t from, gpa_t to, uint64_t bytes);
 
 /* ---- guide_pins.c ---- */
 int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes);

@@ -94,6 +94,8 @@ void vcpu_fatal(struct vcpu *vcpu, const char *what);
 void trap_handle(struct vcpu *vcpu); /* a vector stub knocked at FV_PORT_TRAP */
 /* The program did something wrong that has no x86 exception: upcall with this signal. */
 void trap_raise(struct vcpu *vcpu, const struct kvm_regs *at, const struct fv_trap *trap);
+/* The guest kernel runs next, with the program's registers in fv_vcpu.saved. FV_UPCALL_*. */
+void trap_upcall(struct vcpu *vcpu, const struct kvm_regs *at, uint32_t reason);
 /* After a kick: tells the guest kernel of pending events unless it will look by itself. */
 void trap_deliver_pending(struct vcpu *vcpu);
 bool trap_in_kernel(const struct vm *vm, gpa_t rip);
@@ -151,12 +153,5 @@ long interruptible_syscall(const atomic_int *kicked, long number, long a, long b
 /* For the kick's signal handler (vcpu.c): moves an interrupted context out of the window. */
 void interruptible_redirect(void *ucontext);
 extern const char interruptible_begin[], interruptible_end[], interruptible_cancel[];
-
-/* ---- address.c, for its tests: vector registers come from a callback ---- */
-typedef int (*address_vectors_fn)(void *owner, uint8_t xsave[], size_t bytes);
-#define ADDRESS_XSAVE_BYTES 4096
-int address_decode_with(const struct kvm_regs *regs, const struct kvm_sregs *sregs,
-                        const uint8_t *code, size_t bytes, address_vectors_fn vectors, void *owner,
-                        struct access out[ACCESS_MAX]);
 
 #endif

@@ -5,10 +5,11 @@
  * pages those that are not resident are resolved. Finding none is normal when another thread was
  * faster; finding none again and again at one rip is a bug, and ends the guest with its cause.
  */
-#include "vmm/mm_internal.h"
+#include "vmm/miss.h"
 
 #include "fault/fault.h"
 #include "support.h"
+#include "vmm/mm_internal.h"
 
 #include <errno.h>
 #include <string.h>
@@ -113,6 +114,8 @@ static int data_resolve(struct vcpu *vcpu, const struct kvm_regs *regs,
     int count = address_decode(vcpu, regs, sregs, code, (size_t)bytes, accesses);
     if (count < 0)
         return count;
+    if (guide_fault_begin(vcpu, regs, accesses, count))
+        return 1;
     bool force_write = fruitless.count > FRUITLESS_MAX / 2;
     int resolved = 0;
     for (int i = 0; i < count; i++) {

@@ -3,6 +3,7 @@
  * The program's address space: the table of mappings, access checks, where a page's first contents
  * come from, and what /proc/self/maps shows. Editing calls are in mmap.c, mremap.c and madvise.c.
  */
+#include "vmm/miss.h"
 #include "vmm/mm_internal.h"
 
 #include "fault/fault.h"

@@ -4,6 +4,7 @@
  * guest address is where the memory is; the new place leaves room to grow, so that an array that
  * realloc() grows again and again is copied once.
  */
+#include "vmm/miss.h"
 #include "vmm/mm_internal.h"
 
 #include "fault/fault.h"

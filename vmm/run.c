@@ -9,6 +9,7 @@
 #include "farvisor/hints.h"
 #include "fault/fault.h"
 #include "support.h"
+#include "vmm/miss.h"
 
 #include <errno.h>
 #include <string.h>

@@ -217,6 +217,8 @@ static json_t *hints_object(struct hints *hints)
         {"chains", &hints->counters.chains},
         {"chain_nodes", &hints->counters.chain_nodes},
         {"chain_stale_nodes", &hints->counters.chain_stale_nodes},
+        {"upcalls", &hints->counters.upcalls},
+        {"upcall_pages", &hints->counters.upcall_pages},
         {"sleeps", &hints->counters.sleeps},
     };
     json_t *object = json_object();

@@ -45,7 +45,7 @@ static void resume(struct vcpu *vcpu, uint64_t rip, uint64_t rsp, uint64_t rflag
     vcpu->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }
 
-static void upcall(struct vcpu *vcpu, const struct kvm_regs *at, uint32_t reason)
+void trap_upcall(struct vcpu *vcpu, const struct kvm_regs *at, uint32_t reason)
 {
     struct fv_vcpu *page = vcpu->page;
     page->saved = (struct fv_regs){
@@ -108,7 +108,7 @@ void trap_raise(struct vcpu *vcpu, const struct kvm_regs *at, const struct fv_tr
         return;
     }
     vcpu->page->trap = *trap;
-    upcall(vcpu, at, FV_UPCALL_TRAP);
+    trap_upcall(vcpu, at, FV_UPCALL_TRAP);
 }
 
 /* The program's rights may only need tables that were not made yet; then it just goes on. */
@@ -214,6 +214,6 @@ void trap_deliver_pending(struct vcpu *vcpu)
         vcpu->run->s.regs.regs.rip = image->return_begin;
         vcpu->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
     } else if (!trap_in_kernel(vcpu->vm, at.rip) && vcpu->run->s.regs.sregs.cs.dpl == 3) {
-        upcall(vcpu, &at, FV_UPCALL_EVENT);
+        trap_upcall(vcpu, &at, FV_UPCALL_EVENT);
     }
 }

@@ -10,6 +10,7 @@
 
 #include "fault/fault.h"
 #include "support.h"
+#include "vmm/miss.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -162,6 +163,7 @@ int vcpu_first_create(struct vm *vm)
 /* The guest thread is over. Events it was to look at, and now will not, are another's. */
 static void vcpu_leave(struct vcpu *vcpu)
 {
+    guide_fault_forget(vcpu);
     atomic_store(&vcpu->in_use, false);
     if (__atomic_load_n(&vcpu->page->pending, __ATOMIC_SEQ_CST))
         events_reader_kick(vcpu->vm);

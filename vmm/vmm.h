@@ -278,30 +278,6 @@ unsigned mm_access(struct mm *mm, gpa_t gpa);
 /* One line a mapping as /proc/self/maps has it. */
 void mm_print_maps(struct mm *mm, FILE *out);
 
-/* ---- miss.c: a second-stage miss (KVM_RUN returned EFAULT) ---- */
-/*
- * Reads the sync registers. 0: mended, run on; 1: the page's file contents do not exist, raise
- * SIGBUS (BUS_ADRERR) at rip; else -errno after vm_end was called.
- */
-int miss_resolve(struct vcpu *vcpu);
-/* Says once why memory cannot be had any more, and ends the guest: as killed, as Linux does, when
- * it is used up (-ENOMEM), else as our own failure. Returns `error`. */
-int miss_fatal(struct vcpu *vcpu, gpa_t gpa, int error);
-
-/* ---- address.c: which guest addresses the instruction at rip touches (Zydis) ---- */
-struct access {
-    gpa_t gpa;
-    uint32_t bytes;
-    bool write;
-};
-#define ACCESS_MAX 40 /* a 16-element gather or scatter, plus stack and code pages */
-/*
- * Decodes code[0..bytes) as the instruction at regs->rip. Returns the number of accesses found, or
- * -EINVAL. xsave: the vCPU's XSAVE area for vector indices, fetched only when asked for.
- */
-int address_decode(struct vcpu *vcpu, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
-                   const uint8_t *code, size_t bytes, struct access out[ACCESS_MAX]);
-
 /* ---- crash.c: FV_CALL_CRASH ---- */
 void crash_report(struct vcpu *vcpu, int signal, int si_code, gpa_t address,
                   const struct fv_regs *regs);

@@ -133,6 +133,7 @@
 #define FV_UPCALL_NONE  0
 #define FV_UPCALL_TRAP  1 /* fv_vcpu.trap is valid: the program did something wrong */
 #define FV_UPCALL_EVENT 2 /* pending became set while the program ran */
+#define FV_UPCALL_FAULT 3 /* a page of watched memory is on its way (hints.h, fv_fault) */
 
 #define FV_EVENT_SIGNAL 1 /* id = signal number, value = sender pid */
 #define FV_EVENT_TIMER  2 /* id = timer id, value = overruns */

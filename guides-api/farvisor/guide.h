@@ -84,6 +84,39 @@ int guide_read(const void *from, void *to, size_t bytes);
 long guide_read_chain(const void *first, size_t node_bytes, size_t next_offset, void *to,
                       size_t nodes);
 
+/* ---- at a fault ---- */
+
+/* Most pages that a handler is told of as used. */
+#define GUIDE_HITS_MAX 8u
+/* Most pieces of advice that a handler may give. */
+#define GUIDE_ANSWERS_MAX 64u
+
+struct guide_fault {
+    const void *address; /* touched; its page is on its way */
+    int write;           /* 1: by a store */
+    uint32_t hit_count;  /* of hits: pages of earlier advice that were used since, newest first */
+    const void *hits[GUIDE_HITS_MAX];
+};
+typedef void guide_fault_handler(const struct guide_fault *fault, void *argument);
+
+/*
+ * guide_on_fault - have `handler` called when the program touches a remote page of
+ * [start, start + bytes), on the thread that touched it, while the page is on its way. It gives
+ * advice (guide_prefetch, guide_will_not_need: at most GUIDE_ANSWERS_MAX), which is acted on when
+ * it returns. It may read memory; what is remote costs its own time. guide_read and guide_residency
+ * look without touching; guide_read gives -EAGAIN for what is not here. All else of this header
+ * gives -EAGAIN in a handler. No locks, no allocation. It runs on a stack of 64 KiB, and the
+ * program's registers, errno and signal mask are as they were afterwards, whatever it does. One
+ * that faults, does not come back or takes too much time is abandoned, and guides are switched off.
+ * Faults in hooks, in system calls and in handlers are not asked about. Several threads may be in a
+ * handler at once. Ends with guide_off_fault, not with an unmapping.
+ * Returns 0, natively too, where nothing ever comes of it; -EINVAL; -ENOSPC: more than 64;
+ * -EOPNOTSUPP: with --fault-mode uffd, or an older farvisor.
+ */
+int guide_on_fault(const void *start, size_t bytes, guide_fault_handler *handler, void *argument);
+/* Ends that of exactly this range. A handler may still be running, on another thread. -EINVAL. */
+int guide_off_fault(const void *start, size_t bytes);
+
 /* ---- hooks ---- */
 
 /*

@@ -59,6 +59,11 @@
 #define FV_GUIDE_OFF       5 /* (why, *name, bytes) -> 0; this thread's guides are off: one warning */
 #define FV_GUIDE_HEAP      6 /* (gpa, bytes, map) -> 0; -EBUSY: there is one; -EOPNOTSUPP: unwanted */
 
+#define FV_GUIDE_WATCH     7  /* (gpa, bytes, *fv_watch) -> 0; -ENOSPC; -EOPNOTSUPP: uffd mode */
+#define FV_GUIDE_UNWATCH   8  /* (gpa, bytes) -> 0; -EINVAL: exactly this is not watched */
+#define FV_GUIDE_FAULT_END 9  /* (why) -> the program goes on; -EINVAL: not in an upcall */
+#define FV_GUIDE_COPY      10 /* (from, to, bytes) -> 0; -EAGAIN: not all of it is here */
+
 /*
  * FV_GUIDE_HEAP: of the heap [gpa, gpa + bytes), page aligned, only bytes that live travel. The bit
  * of its byte b is bit (b / FV_HEAP_UNIT_BYTES) % 64 of the 64-bit word at map + 8 * (b / 1024),
@@ -71,6 +76,14 @@
 #define FV_OFF_CRASH 1
 #define FV_OFF_STALL 2
 #define FV_OFF_SLOW  3
+
+/* fv_hint_ring.inside */
+#define FV_INSIDE_HOOK  1 /* a hook, or a guide's start: a fault goes to `rescue` */
+#define FV_INSIDE_FAULT 2 /* a handler of a fault: a fault ends the upcall */
+
+#define FV_FAULT_HITS    8u
+#define FV_FAULT_ANSWERS 64u
+#define FV_WATCH_NAME    48u
 
 #define FV_PAGE_ABSENT 0 /* never written: costs no fetch */
 #define FV_PAGE_LOCAL  1
@@ -117,11 +130,29 @@ struct fv_read {
     gpa_t address;   /* OUT: of the node, for CHAIN */
 };
 
+/* FV_GUIDE_WATCH: who is asked, and what the guest kernel must know of the program for it. */
+struct fv_watch {
+    uint64_t entry;             /* IN: rdi = struct fv_fault, on a stack of the guest kernel's */
+    int64_t errno_offset_bytes; /* IN: where errno is, from %fs:0; the same in every thread */
+    char name[FV_WATCH_NAME];   /* IN: the guide's, for messages; NUL ended if shorter */
+};
+
+/* A fault, as a handler is told of it, and its answer. */
+struct fv_fault {
+    gpa_t address;             /* OUT: touched; its page is on its way */
+    uint32_t write;            /* OUT: 1: by a store */
+    uint32_t hit_count;        /* OUT */
+    gpa_t hits[FV_FAULT_HITS]; /* OUT: pages of earlier answers that were used since */
+    uint32_t count;            /* IN: of answers */
+    uint32_t pad;
+    struct fv_hint answers[FV_FAULT_ANSWERS]; /* IN: PREFETCH and COLD */
+};
+
 struct fv_hint_ring {
     /* The thread's. */
     uint32_t head;
     uint32_t dropped;
-    uint32_t inside;    /* runs a guide's code: a fault or FV_PENDING_GUIDE goes to `rescue` */
+    uint32_t inside;    /* runs a guide's code: FV_INSIDE_*, or 0 */
     uint32_t entries;   /* how often a guide was entered: a loop is one that does not end */
     gpa_t rescue;       /* where the guest kernel sends a guide that must stop ... */
     gpa_t rescue_stack; /* ... and its stack pointer there */
@@ -132,11 +163,13 @@ struct fv_hint_ring {
     uint32_t state;
     uint32_t overdue;      /* both: 1: `inside` for too long; cleared by the rescue */
     uint32_t time_percent; /* most of a thread's time its guides may take */
-    uint32_t vmm_pad[11];
+    uint32_t guides_off;   /* 1: a handler of a fault failed: hooks are not entered either */
+    uint32_t vmm_pad[10];
 
     struct fv_read reads[FV_READS];
     struct fv_hint hints[FV_HINTS];
     uint8_t data[FV_READS][FV_READ_BYTES];
+    struct fv_fault fault; /* of an upcall under way */
 };
 
 _Static_assert(sizeof(struct fv_hint) == 32, "fv_hint layout");

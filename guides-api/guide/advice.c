@@ -26,9 +26,12 @@ static int advise(const void *start, size_t bytes, int advice)
 static int hint_or_advise(uint32_t op, const void *start, size_t bytes, int advice)
 {
     struct fv_hint hint = {.op = op, .address = (uintptr_t)start, .bytes = bytes};
-    struct guide_thread *thread = guide_thread_self();
+    struct fv_fault *fault = guide_fault_self();
     if (bytes == 0)
         return 0;
+    if (fault)
+        return guide_fault_answer(fault, &hint);
+    struct guide_thread *thread = guide_thread_self();
     if (!thread || !thread->ring)
         return advise(start, bytes, advice);
     if (!guide_ring()) /* switched off */
@@ -41,7 +44,7 @@ static int hint_or_advise(uint32_t op, const void *start, size_t bytes, int advi
 
 GUIDE_PUBLIC int guide_is_far(void)
 {
-    return guide_ring() != NULL;
+    return guide_fault_self() || guide_ring();
 }
 
 GUIDE_PUBLIC int guide_prefetch(const void *start, size_t bytes)
@@ -65,12 +68,16 @@ GUIDE_PUBLIC int guide_will_not_need(const void *start, size_t bytes)
 
 static bool has_channel(void)
 {
+    if (guide_fault_self())
+        return true;
     struct guide_thread *thread = guide_thread_self();
     return thread && thread->ring;
 }
 
 GUIDE_PUBLIC int guide_pin(const void *start, size_t bytes)
 {
+    if (guide_fault_self())
+        return -EAGAIN;
     if (has_channel())
         return (int)guide_call(FV_GUIDE_PIN, (uintptr_t)start, bytes, 0);
     int saved = errno, error = mlock(start, bytes) == 0 ? 0 : -errno;
@@ -80,6 +87,8 @@ GUIDE_PUBLIC int guide_pin(const void *start, size_t bytes)
 
 GUIDE_PUBLIC int guide_unpin(const void *start, size_t bytes)
 {
+    if (guide_fault_self())
+        return -EAGAIN;
     if (has_channel())
         return (int)guide_call(FV_GUIDE_UNPIN, (uintptr_t)start, bytes, 0);
     int saved = errno, error = munlock(start, bytes) == 0 ? 0 : -errno;

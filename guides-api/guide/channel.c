@@ -42,9 +42,14 @@ long guide_call(long operation, uint64_t a, uint64_t b, uint64_t c)
     return result;
 }
 
+bool guide_has_channel(void)
+{
+    return getauxval(FV_AT_HINTS) == FV_HINT_VERSION;
+}
+
 static struct fv_hint_ring *ring_open(void)
 {
-    if (getauxval(FV_AT_HINTS) != FV_HINT_VERSION)
+    if (!guide_has_channel())
         return NULL;
     long ring = guide_call(FV_GUIDE_OPEN, 0, 0, 0);
     return ring > 0 ? (struct fv_hint_ring *)ring : NULL;
@@ -55,9 +60,11 @@ struct guide_thread *guide_thread_self(void)
     if (self)
         return self;
     int saved = errno;
-    struct guide_thread *thread =
-        mmap(NULL, sizeof(*thread), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (thread == MAP_FAILED) {
+    /* Not mmap(3): a guide may have hooked it, and a hook asks for this. */
+    long at = syscall(SYS_mmap, NULL, sizeof(struct guide_thread), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
+    struct guide_thread *thread = (struct guide_thread *)at;
+    if (at == -1) {
         errno = saved;
         return NULL;
     }

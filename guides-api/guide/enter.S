@@ -5,6 +5,8 @@
  * of them, because a caller that was compiled together with the hooked function may know that it
  * leaves some alone that the ABI lets it change (gcc -fipa-ra).
  */
+#include "farvisor/hints.h"
+
 #define XMM_BYTES  256
 #define SLOT       (XMM_BYTES + 15 * 8)
 
@@ -91,6 +93,23 @@ guide_rescue_entry:
         call    guide_on_rescue
         ud2
         .size   guide_rescue_entry, . - guide_rescue_entry
+
+/*
+ * The guest kernel put us here while a page is on its way: rdi = struct fv_fault, rsp = the top of
+ * the guide's own stack. It puts the program back when we say that we are done.
+ */
+        .globl  guide_fault_entry
+        .hidden guide_fault_entry
+        .type   guide_fault_entry, @function
+guide_fault_entry:
+        xorl    %ebp, %ebp
+        andq    $-16, %rsp
+        call    guide_on_upcall
+        movl    $FV_SYS_GUIDE, %eax
+        movl    $FV_GUIDE_FAULT_END, %edi
+        syscall
+        ud2
+        .size   guide_fault_entry, . - guide_fault_entry
 
 /* rdi = struct guide_regs, rsi = stack, with the address to go on at on its top. */
         .globl  guide_resume

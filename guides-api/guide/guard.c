@@ -26,6 +26,14 @@ const char *guide_starting(void)
     return starting;
 }
 
+const char *guide_running(void)
+{
+    const struct guide_thread *thread = guide_thread_self();
+    if (*starting || !thread || thread->depth == 0)
+        return starting;
+    return guide_hook_at(thread->records[thread->depth - 1].hook)->guide;
+}
+
 /* No memcpy: see above. The return address is on the other's stack and is not copied back. */
 static void regs_copy(struct guide_regs *to, const struct guide_regs *from)
 {
@@ -49,7 +57,7 @@ static void guide_begins(struct guide_thread *thread, const struct guide_record 
     /* Below the hooked call's own frame, aligned as a function expects it. */
     ring->rescue_stack = ((record->entry_stack - sizeof(struct guide_regs) - 256) & ~15ULL) - 8;
     ring->entries++;
-    __atomic_store_n(&ring->inside, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&ring->inside, FV_INSIDE_HOOK, __ATOMIC_RELEASE);
 }
 
 static void guide_off(uint64_t why, const char *name)
@@ -104,10 +112,11 @@ void guide_on_enter(struct guide_regs *regs)
     const struct guide_hooked *hooked = guide_hook_at(hook);
     uint64_t stack = (uintptr_t)&regs->return_address;
     regs->slot = (uintptr_t)hooked->trampoline;
-    if (atomic_load_explicit(&guide_is_off, memory_order_relaxed))
+    /* A handler of a fault that calls a hooked function means the function. */
+    if (atomic_load_explicit(&guide_is_off, memory_order_relaxed) || guide_fault_self())
         return;
     struct guide_thread *thread = guide_thread_self();
-    if (!thread)
+    if (!thread || (thread->ring && __atomic_load_n(&thread->ring->guides_off, __ATOMIC_RELAXED)))
         return;
     records_drop_stale(thread, regs);
     if (thread->depth == GUIDE_DEPTH || in_guide(thread))
@@ -161,8 +170,10 @@ void guide_on_return(struct guide_regs *regs)
 void guide_on_original(struct guide_regs *regs)
 {
     uint32_t hook = (uint32_t)regs->slot;
-    struct guide_thread *thread = guide_thread_self();
     regs->slot = (uintptr_t)guide_hook_at(hook)->trampoline;
+    if (guide_fault_self()) /* a hook's record may be the interrupted program's */
+        return;
+    struct guide_thread *thread = guide_thread_self();
     if (!thread || thread->depth == 0)
         return;
     struct guide_record *record = &thread->records[thread->depth - 1];
@@ -219,6 +230,8 @@ GUIDE_PUBLIC int guide_start(const char *name, int (*start)(void))
     struct guide_thread *thread = guide_thread_self();
     jmp_buf back;
     int result = -ECANCELED;
+    if (guide_fault_self())
+        return -EAGAIN;
     if (!thread || thread->depth == GUIDE_DEPTH)
         return -ENOMEM;
     if (atomic_load(&guide_is_off))

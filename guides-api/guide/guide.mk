@@ -14,8 +14,8 @@ GUIDE_SONAME := libfarguide.so.0
 GUIDE_SHARED := $(B)/$(GUIDE_SONAME).1
 GUIDE_LINKS := $(B)/$(GUIDE_SONAME) $(B)/libfarguide.so
 GUIDE_STATIC := $(B)/libfarguide.a
-GUIDE_REDIS := $(B)/guides/redis.so
-GUIDE_LIBRARIES := $(GUIDE_SHARED) $(GUIDE_LINKS) $(GUIDE_STATIC) $(B)/libfarguide.pc $(GUIDE_REDIS)
+GUIDE_GUIDES := $(B)/guides/redis.so $(B)/guides/graph.so
+GUIDE_LIBRARIES := $(GUIDE_SHARED) $(GUIDE_LINKS) $(GUIDE_STATIC) $(B)/libfarguide.pc $(GUIDE_GUIDES)
 
 $(B)/guide/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -36,10 +36,11 @@ $(GUIDE_LINKS): $(GUIDE_SHARED)
 	$(Q)ln -sf $(<F) $@
 
 # Guides for programs of other people, one file each.
-$(B)/guides/%.so: guides-api/redis/%.c guides-api/farvisor/guide.h $(GUIDE_LINKS)
+$(foreach name,redis graph,$(eval $(B)/guides/$(name).so: guides-api/$(name)/$(name).c))
+$(GUIDE_GUIDES): guides-api/farvisor/guide.h $(GUIDE_LINKS)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(GUIDE_CPPFLAGS) $(GUIDE_CFLAGS) -shared $< -L$(B) -lfarguide -o $@
+	$(Q)$(CC) $(GUIDE_CPPFLAGS) $(GUIDE_CFLAGS) -shared $(filter %.c,$^) -L$(B) -lfarguide -o $@
 
 $(GUIDE_STATIC): $(GUIDE_OBJECTS)
 	$(call say,AR,$@)

@@ -148,6 +148,8 @@ GUIDE_PUBLIC int guide_hook(const char *symbol, void *replacement, void **origin
 {
     Dl_info info;
     const ElfW(Sym) *entry = NULL;
+    if (guide_fault_self())
+        return -EAGAIN;
     int saved = errno;
     void *function = dlsym(RTLD_DEFAULT, symbol);
     if (!function) {

@@ -62,6 +62,8 @@ GUIDE_HIDDEN struct guide_thread *guide_thread_self(void);
 /* Its ring, if hints are taken there now; else NULL. */
 GUIDE_HIDDEN struct fv_hint_ring *guide_ring(void);
 GUIDE_HIDDEN long guide_call(long operation, uint64_t a, uint64_t b, uint64_t c);
+/* Does this process run in a guest that takes hints? No thread needs a ring for the answer. */
+GUIDE_HIDDEN bool guide_has_channel(void);
 /* Posts one. 0, or -EAGAIN: the ring is full, or a post was interrupted. */
 GUIDE_HIDDEN int guide_post(struct guide_thread *thread, const struct fv_hint *hint);
 /* Posts, waiting for room. 0, or -EAGAIN as above but for a full ring. */
@@ -97,11 +99,22 @@ struct guide_hooked {
 };
 GUIDE_HIDDEN const struct guide_hooked *guide_hook_at(uint32_t index);
 
+/* ---- faults.c ---- */
+/* What the calling thread's handler was told, NULL outside of one. Touches nothing but TLS and the
+ * ring. */
+GUIDE_HIDDEN struct fv_fault *guide_fault_self(void);
+/* Adds to the answer. 0, or -EAGAIN: it is full. */
+GUIDE_HIDDEN int guide_fault_answer(struct fv_fault *fault, const struct fv_hint *hint);
+/* Called by enter.S. */
+GUIDE_HIDDEN void guide_on_upcall(struct fv_fault *fault);
+
 /* ---- guard.c ---- */
 /* Set once: no hook is entered any more. */
 GUIDE_HIDDEN extern atomic_bool guide_is_off;
 /* The guide whose start function runs, or "". */
 GUIDE_HIDDEN const char *guide_starting(void);
+/* The same, or the one whose hook the calling thread is in. */
+GUIDE_HIDDEN const char *guide_running(void);
 
 /* ---- enter.S ---- */
 GUIDE_HIDDEN void guide_hook_enter(void);
@@ -109,6 +122,7 @@ GUIDE_HIDDEN void guide_hook_return(void);
 GUIDE_HIDDEN void guide_original_enter(void);
 GUIDE_HIDDEN void guide_original_return(void);
 GUIDE_HIDDEN void guide_rescue_entry(void);
+GUIDE_HIDDEN void guide_fault_entry(void); /* fv_watch.entry */
 /* Loads every register, and returns to what is on top of `stack`. */
 GUIDE_HIDDEN _Noreturn void guide_resume(const struct guide_regs *regs, uint64_t stack);
 /* Called by enter.S; they leave in regs->slot where to go on. */

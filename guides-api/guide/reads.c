@@ -113,8 +113,32 @@ static void read_finish(struct guide_thread *thread, struct guide_read *read)
         slots_give(thread, slot, 1);
 }
 
+/* In a handler of a fault nobody may be waited for: what is here now, or -EAGAIN. */
+static int reads_here(struct guide_read *reads, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        bool valid = reads[i].bytes > 0 && reads[i].bytes <= GUIDE_READ_MAX;
+        reads[i].status = valid ? (int32_t)guide_call(FV_GUIDE_COPY, (uintptr_t)reads[i].from,
+                                                      (uintptr_t)reads[i].to, reads[i].bytes)
+                                : -EINVAL;
+        reads[i].reserved[0] = READ_FINISHED;
+    }
+    return 0;
+}
+
+/* Those that were begun in the handler are finished; the program's own have to wait for it. */
+static int reads_here_result(const struct guide_read *reads, size_t count)
+{
+    int error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        error = reads[i].reserved[0] == READ_FINISHED ? reads[i].status : -EAGAIN;
+    return error;
+}
+
 GUIDE_PUBLIC int guide_reads_start(struct guide_read *reads, size_t count)
 {
+    if (guide_fault_self())
+        return reads_here(reads, count);
     struct guide_thread *thread = guide_thread_self();
     bool room = true;
     for (size_t i = 0; i < count; i++) {
@@ -129,6 +153,8 @@ GUIDE_PUBLIC int guide_reads_start(struct guide_read *reads, size_t count)
 
 GUIDE_PUBLIC int guide_reads_wait(struct guide_read *reads, size_t count)
 {
+    if (guide_fault_self())
+        return reads_here_result(reads, count);
     struct guide_thread *thread = guide_thread_self();
     size_t next = 0; /* the first that may not be posted yet */
     int error = 0;
@@ -210,6 +236,8 @@ static long chain_part(struct guide_thread *thread, const void **at, size_t node
 GUIDE_PUBLIC long guide_read_chain(const void *first, size_t node_bytes, size_t next_offset,
                                    void *to, size_t nodes)
 {
+    if (guide_fault_self())
+        return -EAGAIN;
     struct guide_thread *thread = guide_thread_self();
     const void *at = first;
     size_t done = 0;

@@ -9,6 +9,7 @@
 /* One unit: the code under test is static for the most part, and the engine below is ours. */
 /* NOLINTBEGIN(bugprone-suspicious-include): on purpose, as just said */
 #include "vmm/guide_calls.c"
+#include "vmm/guide_faults.c"
 #include "vmm/guide_pins.c"
 #include "vmm/hint_reads.c"
 #include "vmm/hint_worth.c"
@@ -33,6 +34,8 @@ static struct fault_chain *chains[HINT_CHAINS];
 static unsigned chain_count;
 static int64_t pins_held;
 static struct fv_hint_ring *memory; /* the guest's */
+static bool demand_is_open, handler_runs;
+static uint64_t begun_rip; /* of the last upcall */
 static uint8_t scratch[1 << 16];
 
 /* 0 when there is no more: then everything goes well. */
@@ -206,12 +209,63 @@ int fault_pin(struct fault_context *context, uint64_t page, uint64_t pages, bool
     return error;
 }
 
+/* Of a page that may be here, so that its bytes can be read: ept_hva leads to `memory`. */
+int fault_pin_resident(struct fault_context *context, uint64_t page, uint64_t pages, bool write)
+{
+    return next() & 1 ? -EAGAIN : fault_pin(context, page, pages, write);
+}
+
 void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages)
 {
     (void)engine;
     PROMISE(in_span(page, pages));
     pins_held -= (int64_t)pages;
     PROMISE(pins_held >= 0);
+}
+
+int fault_demand_open(struct fault_context *context, uint64_t page, bool write)
+{
+    (void)context, (void)write;
+    PROMISE(in_span(page, 1) && !handler_runs);
+    uint8_t what = next() & 3;
+    if (what > 1)
+        return what == 2 ? 0 : -ETIMEDOUT;
+    demand_is_open = true;
+    return 1;
+}
+
+int fault_demand_close(struct fault_context *context)
+{
+    (void)context;
+    PROMISE(demand_is_open);
+    demand_is_open = false;
+    return (int)(next() % 3) - 1;
+}
+
+uint64_t fault_fetch_mean_ns(const struct fault_context *context)
+{
+    (void)context;
+    return (uint64_t)next() << 8;
+}
+
+bool trap_in_kernel(const struct vm *vm, gpa_t rip)
+{
+    (void)vm;
+    return rip & 1;
+}
+
+void trap_upcall(struct vcpu *vcpu, const struct kvm_regs *at, uint32_t reason)
+{
+    (void)vcpu, (void)at;
+    PROMISE(reason == FV_UPCALL_FAULT && demand_is_open && !handler_runs);
+    PROMISE(memory->fault.count == 0 && memory->fault.hit_count <= FV_FAULT_HITS);
+    handler_runs = true;
+}
+
+const char *fault_mode_name(enum fault_mode mode)
+{
+    (void)mode;
+    return "uffd";
 }
 
 /* It checks what it is told itself (tests/unit/fault/check_live.c). */
@@ -262,6 +316,32 @@ void vcpu_kick(struct vcpu *vcpu)
 
 /* ---- the guest ---- */
 
+/* The program misses: on one or two places that the input names. */
+static void guest_misses(struct vcpu *vcpu)
+{
+    struct kvm_regs at = {.rip = next(), .rflags = next() & 8 ? RFLAGS_TF : 0};
+    struct access accesses[2];
+    for (unsigned i = 0; i < 2; i++)
+        accesses[i] = (struct access){.gpa = (uint64_t)next() << 32 | (uint64_t)next() << 8,
+                                      .bytes = next(),
+                                      .write = next() & 1};
+    bool begun = guide_fault_begin(vcpu, &at, accesses, next() % 3);
+    PROMISE(!begun || handler_runs);
+    PROMISE(!begun || at.rip != begun_rip); /* nobody is asked twice where a program stands */
+    begun_rip = begun ? at.rip : begun_rip;
+}
+
+/* The handler answers, whatever is in its answer, or is abandoned. */
+static void guest_answers(struct vcpu *vcpu)
+{
+    next_bytes(&memory->fault.answers[next() % FV_FAULT_ANSWERS], sizeof(struct fv_hint));
+    memory->fault.count = next();
+    bool ended = guide_fault_end(vcpu, next() & 15 ? 0 : next()) == 0;
+    PROMISE(!ended || handler_runs);
+    if (ended)
+        handler_runs = false;
+}
+
 static void guest_acts(struct vcpu *vcpu)
 {
     uint8_t what = next();
@@ -286,8 +366,13 @@ static void guest_acts(struct vcpu *vcpu)
         break;
     default:
         next_bytes(args, sizeof(args));
-        args[0] = what >> 2 & 7; /* opening is done already */
-        (void)guide_call(vcpu, args);
+        if (what & 0x80) {
+            (what & 0x40 ? guest_misses : guest_answers)(vcpu);
+            break;
+        }
+        args[0] = what >> 2 & 15; /* opening is done already */
+        if (args[0] != FV_GUIDE_FAULT_END)
+            (void)guide_call(vcpu, args);
         guide_pins_drop(vcpu->vm->hints, args[1], args[1] + (args[2] & 0xffffff));
     }
 }
@@ -311,7 +396,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     static const struct run_config config = {
         .memory_bytes = 1 << 30, .local_bytes = 1 << 28, .guide_accuracy_percent = 10};
     struct vm vm = {.config = &config, .vm_fd = -1};
-    struct vcpu vcpu = {.vm = &vm};
+    struct vcpu vcpu = {.vm = &vm, .fault = (struct fault_context *)scratch};
     message_init("fuzz_hints", MESSAGE_QUIET);
     input = data;
     input_left = bytes;
@@ -320,6 +405,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         abort();
     struct hint_ring *ring = atomic_load(&vm.hints->rings[0]);
     vcpu.page = calloc(1, sizeof(*vcpu.page));
+    vcpu.run = calloc(1, sizeof(*vcpu.run));
+    vcpu.run->s.regs.sregs.cs.dpl = 3;
+    demand_is_open = handler_runs = false;
+    begun_rip = UINT64_MAX;
     vm.vcpus[0] = &vcpu;
     vm.hints->running = true; /* this thread stands in for it */
     while (input_left > 0) {
@@ -333,6 +422,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     vm.hints->running = false;
     hints_destroy(vm.hints);
     free(vcpu.page);
+    free(vcpu.run);
     free(memory);
     return 0;
 }

@@ -285,6 +285,58 @@ START_TEST(advice_and_reads_work_without_a_channel)
 }
 END_TEST
 
+/* ---- handlers of faults, with the guest kernel's part played here ---- */
+
+static unsigned asked;
+
+static void answer(const struct guide_fault *fault, void *argument)
+{
+    uint64_t word, *page = argument;
+    asked++;
+    ck_assert_ptr_eq(fault->address, page + 3);
+    ck_assert(fault->write == 1 && fault->hit_count == 1 && fault->hits[0] == page);
+    ck_assert_int_eq(guide_will_not_need(page, 1), 0);
+    for (unsigned i = 1; i < GUIDE_ANSWERS_MAX; i++)
+        ck_assert_int_eq(guide_prefetch(page + i, 8), 0);
+    ck_assert_int_eq(guide_prefetch(page, 8), -EAGAIN);
+    ck_assert_int_eq(guide_pin(page, 8), -EAGAIN);
+    ck_assert_int_eq(guide_unpin(page, 8), -EAGAIN);
+    ck_assert_int_eq(guide_read_chain(page, 8, 0, &word, 1), -EAGAIN);
+    ck_assert_int_eq(guide_hook("qsort", NULL, NULL), -EAGAIN);
+    ck_assert_int_eq(guide_on_fault(page, 1, answer, NULL), -EAGAIN);
+    ck_assert_int_eq(guide_off_fault(page, 512 * sizeof(*page)), -EAGAIN);
+}
+
+START_TEST(handlers_are_asked_for_their_range_and_answer)
+{
+    static struct fv_hint_ring ring;
+    static uint64_t page[512];
+    struct fv_fault *fault = &ring.fault;
+    ck_assert_int_eq(guide_on_fault(page, sizeof(page), NULL, NULL), -EINVAL);
+    ck_assert_int_eq(guide_on_fault(page, 0, answer, page), -EINVAL);
+    ck_assert_int_eq(guide_on_fault(page, sizeof(page), answer, page), 0);
+    ck_assert_int_eq(guide_on_fault(page, sizeof(page), answer, page), -EINVAL);
+    *fault = (struct fv_fault){
+        .address = (uintptr_t)(page + 3), .write = 1, .hit_count = 1, .hits = {(uintptr_t)page}};
+    ring.inside = FV_INSIDE_FAULT;
+    guide_on_upcall(fault);
+    ck_assert(asked == 1 && fault->count == FV_FAULT_ANSWERS);
+    ck_assert(fault->answers[0].op == FV_HINT_COLD && fault->answers[1].op == FV_HINT_PREFETCH);
+    ck_assert(fault->answers[5].address == (uintptr_t)(page + 5) && fault->answers[5].bytes == 8);
+    fault->address = (uintptr_t)(page + 512); /* just behind it */
+    guide_on_upcall(fault);
+    ck_assert_uint_eq(asked, 1);
+    ring.inside = 0; /* it ended, in whatever way */
+    ck_assert_int_eq(guide_prefetch(page, 8), 0);
+    ck_assert_uint_eq(fault->count, FV_FAULT_ANSWERS);
+    ck_assert_int_eq(guide_off_fault(page, 8), -EINVAL);
+    ck_assert_int_eq(guide_off_fault(page, sizeof(page)), 0);
+    fault->address = (uintptr_t)page;
+    guide_on_upcall(fault);
+    ck_assert_uint_eq(asked, 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("guide");
@@ -296,6 +348,7 @@ int main(void)
     tcase_add_test(tests, registers_that_only_the_compiler_knows_to_be_free_survive);
     tcase_add_test(tests, functions_of_the_c_library_can_be_hooked);
     tcase_add_test(tests, advice_and_reads_work_without_a_channel);
+    tcase_add_test(tests, handlers_are_asked_for_their_range_and_answer);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
     return unit_run(suite);

@@ -5,7 +5,7 @@
  * the layout of the XSAVE area, placed by this host's CPUID.
  */
 #include "tests/unit/unit.h"
-#include "vmm/machine.h"
+#include "vmm/miss.h"
 
 #include <cpuid.h>
 #include <string.h>
