@@ -98,6 +98,16 @@ far() {
         "$FARVISOR" run "${SEE_GUESTS[@]}" "$@"
 }
 
+# note TEXT: shown behind the name of a case that passes; the last one counts.
+note() {
+    echo "note: $*"
+}
+
+# free_port: one that nobody listens on now.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
 # expect_status N COMMAND...: runs it with output to files out and err.
 expect_status() {
     local want=$1 got
@@ -163,7 +173,7 @@ system_report() {
     local name=$1 status=$2 seconds=$3 output=$4 reason
     reason=$(printf '%s' "$output" | tail -n 3 | tr '\n' ' ')
     case $status in
-    0) echo "ok    $name (${seconds} s)" ;;
+    0) echo "ok    $name (${seconds} s)$(sed -n 's/^note: / - /p' <<<"$output" | tail -n 1)" ;;
     77) echo "skip  $name - $reason" ;;
     124 | 137) echo "FAIL  $name - took longer than its time limit; last words: $reason" ;;
     *) echo "FAIL  $name - $reason" ;;

@@ -8,11 +8,6 @@
 
 HERE=127.0.0.1
 
-# free_port: one that nobody listens on now.
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-
 # listening PORT: does somebody accept connections there?
 listening() {
     python3 -c 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 1)' "$1" 2>/dev/null
@@ -318,6 +313,26 @@ test_redis_server_with_its_guide() {
 }
 test_redis_server_with_all_memory_here() {
     redis 512M
+}
+
+# What programs do, over python3-redis: all of it at hand, and a quarter of the 34 MiB that it touches.
+test_redis_server_with_a_client_in_python() {
+    local port memory fetched
+    requires redis-check-rdb redis-cli
+    /usr/bin/python3 -c 'import redis' 2>/dev/null || skip 'python3-redis is not installed'
+    cp "$(command -v redis-check-rdb)" redis-server
+    for memory in 512M 9M; do
+        port=$(free_port)
+        start_guest --memory 512M --local $memory --net host --publish "$HERE:$port" --stats stats -- \
+            ./redis-server --port "$port" --save '' --daemonize no --bind $HERE
+        wait_until 20 listening "$port" || fail "did not start: $(tail -n 3 guest.out guest.err)"
+        [ "$(timeout $((30 * TIME_FACTOR)) /usr/bin/python3 "$SYSTEM_DIR/data/redis_client.py" "$port" 2>client.err)" = ok ] ||
+            fail "at $memory: $(tail -n 2 client.err guest.err)"
+        redis-cli -p "$port" shutdown nosave
+        wait "$GUEST_PID" || fail "ended badly: $(tail -n 3 guest.out guest.err)"
+    done
+    fetched=$(stat_of stats paging fetched_bytes)
+    [ "$fetched" -gt $((8 << 20)) ] || fail "only $fetched bytes were fetched"
 }
 
 test_redis_server_with_a_quarter_of_it() {
