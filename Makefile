@@ -188,6 +188,14 @@ lab-run: all $(GUEST_PROGRAMS) $(LAB_PROGRAMS) $(filter $(B)/tests/unit/rdma/%,$
     $(B)/tests/unit/memserver/check_server
 	@$(TEST_ENV) tests/lab/run.sh $(LAB_OPTIONS)
 
+.PHONY: redis-suite redis-deps redis-run
+redis-suite: redis-deps ## build, then run Redis's own test suite against redis-server in a guest (REDIS_CASES=)
+	$(SUBMAKE) redis-run
+redis-deps: deps
+	@tools/deps.sh --redis
+redis-run: all
+	@$(TEST_ENV) tests/redis/run.sh $(REDIS_CASES)
+
 .PHONY: lint
 lint: deps ## formatting, static analysis, layering, sizes, manuals, scripts
 	$(SUBMAKE) all

@@ -4,7 +4,8 @@
 # Installs the Debian packages that building and testing need and that are missing; does nothing,
 # and asks for nothing, when all are there. The lists below are the only ones; each has its reason.
 # Quiet and non-interactive: apt's own output is shown only when it fails.
-# Usage: tools/deps.sh [--lab]     --lab: also what `make lab` needs; so do all tests where KVM cannot be used
+# Usage: tools/deps.sh [--lab|--redis]     also what `make lab` needs (so do all tests where KVM cannot be
+# used); what `make redis-suite` needs
 set -euo pipefail
 
 packages() {
@@ -63,6 +64,10 @@ LIST
 qemu-system-x86     # the emulated machines
 busybox-static      # their first process
 cpio                # their initial RAM file system
+LIST
+    [ "${1:-}" = --redis ] && sed -e 's/ *#.*//' -e '/^$/d' <<'LIST'
+tcl                 # Redis's own tests are written in it
+dpkg-dev            # unpacks Debian's source package, where they are
 LIST
     true
 }

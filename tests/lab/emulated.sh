@@ -6,7 +6,8 @@
 # hardware by a factor of ten or so; what is tested is the same. Ends with "N passed, N failed,
 # N skipped".
 #
-#   tests/lab/emulated.sh [--full] [unit|bench[/TEST]|system[/FILE[:CASE]]|demo ...]    (default: unit bench system)
+#   tests/lab/emulated.sh [--full] [unit|bench[/TEST]|system[/FILE[:CASE]]|demo|redis[/CASE] ...]
+# By default unit, bench and system.
 #
 # LAB_TIMEOUT: seconds until the whole is given up. LAB_SUITE: the Debian suite whose kernel boots
 # (setup.sh). LAB_NICE: niceness of the machines. LAB_MACHINES: how many. Logs go to $BUILD/lab.
@@ -21,7 +22,8 @@ fitting=$(awk -v mib=$memory_mib '$1 == "MemAvailable:" { print int($2 / 1024 / 
 count=${LAB_MACHINES:-$(nproc)}
 [ "$count" -le "$fitting" ] || count=$((fitting > 0 ? fitting : 1))
 
-# A job is "unit PROGRAM", "bench TEST", "system FILE CASE" or "demo": what tester.sh runs in one go.
+# A job is "unit PROGRAM", "bench TEST", "system FILE CASE", "demo" or "redis CASE": what tester.sh
+# runs in one go.
 unit_jobs() {
     local source
     (cd "$repo" && grep -lE "$NEEDS_KVM" tests/unit/*/check_*.c) |
@@ -63,6 +65,8 @@ jobs_of() {
     case $what in
     unit) unit_jobs ;;
     bench) bash "$repo/tests/bench/run.sh" $options --list-kvm | sed 's/^/bench /' ;;
+    redis) bash "$repo/tests/redis/suite.sh" --list | sed 's/^/redis /' ;;
+    redis/*) echo "redis ${what#redis/}" ;;
     bench/*) echo "bench ${what#bench/}" ;;
     system) all_system_jobs ;;
     demo) echo demo ;;
@@ -83,7 +87,7 @@ for what in "${wanted[@]}"; do
 done >"$work/jobs"
 total=$(wc -l <"$work/jobs")
 # What tester.sh has to know of this call.
-printf 'export BUILD=%q SANITIZE=%q\n' "$build" "${SANITIZE:-}" >"$work/environment"
+printf 'export BUILD=%q SANITIZE=%q SERVERS=%q\n' "$build" "${SANITIZE:-}" "${SERVERS:-}" >"$work/environment"
 mkdir "$work/taken" "$work/results"
 [ "$count" -le "$total" ] || count=$total
 

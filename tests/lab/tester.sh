@@ -15,6 +15,7 @@ run_job() {
     case $1 in
     unit) tests/unit/run.sh "${2##*/unit/}" ;;
     bench) tests/bench/run.sh "$2" ;;
+    redis) bash tests/redis/suite.sh "${@:4}" "$2" ;;
     system) bash "tests/system/$2" "${@:4}" "$3" ;;
     esac
 }
