@@ -247,8 +247,9 @@ void live_unmapped(struct fault_engine *engine, uint64_t page, uint64_t pages);
 int lane_open_step(struct fault_engine *engine, struct lane *lane, uint64_t timeout_ns);
 /* Waits for it: its queue and buffer are wanted. 0 or -errno. */
 int lane_open_settle(struct fault_engine *engine, struct lane *lane, struct patience *patience);
-/* If it is this page: lands it, or waits for a slice. 0 or -errno. Takes the lock itself. */
-int lane_open_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
+/* If it is this page: lands it, or waits for a slice; else sleeps on its word, `seen` last. 0 or
+ * -errno. Takes the lock itself. */
+int lane_open_help(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t seen,
                    struct patience *patience);
 /* If it has arrived and nobody is at it: lands it. Takes the lock itself. */
 bool lane_open_look(struct fault_engine *engine, struct lane *lane);

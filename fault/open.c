@@ -48,6 +48,8 @@ int lane_open_step(struct fault_engine *engine, struct lane *lane, uint64_t time
 
 int lane_open_settle(struct fault_engine *engine, struct lane *lane, struct patience *patience)
 {
+    if (atomic_load(&lane->open_page) == PAGE_NONE) /* every demand read comes by */
+        return 0;
     struct patience own = patience_begin(engine); /* the read's: see demand_collect */
     int step;
     while ((step = lane_open_step(engine, lane, PATIENCE_SLICE_NS)) == 0) {
@@ -58,15 +60,18 @@ int lane_open_settle(struct fault_engine *engine, struct lane *lane, struct pati
     return step < 0 ? step : 0;
 }
 
-int lane_open_help(struct fault_engine *engine, struct lane *lane, uint64_t page,
+int lane_open_help(struct fault_engine *engine, struct lane *lane, uint64_t page, uint64_t seen,
                    struct patience *patience)
 {
-    int step = 1;
+    int step = 0;
     pthread_mutex_lock(&lane->demand_lock);
-    if (atomic_load(&lane->open_page) == page)
+    bool posted = atomic_load(&lane->open_page) == page;
+    if (posted)
         step = lane_open_step(engine, lane, PATIENCE_SLICE_NS);
     pthread_mutex_unlock(&lane->demand_lock);
-    return step < 0 ? step : patience_spend(patience);
+    if (!posted) /* claimed a moment ago, or landed since */
+        return word_wait(&engine->words[page], seen, patience);
+    return step < 0 ? step : step > 0 ? 0 : patience_spend(patience);
 }
 
 bool lane_open_look(struct fault_engine *engine, struct lane *lane)

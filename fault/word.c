@@ -68,7 +68,7 @@ int page_wait(struct fault_engine *engine, uint64_t page, uint64_t seen, struct 
     unsigned lane = word_lane(seen);
     /* Nobody may be about to land it: the thread that asked for it runs its program, or a guide. */
     if (lane > LANES)
-        return lane_open_help(engine, &engine->lanes[lane - LANES - 1], page, patience);
+        return lane_open_help(engine, &engine->lanes[lane - LANES - 1], page, seen, patience);
     if (lane)
         return lane_help(engine, &engine->lanes[lane - 1], page, patience);
     return word_wait(&engine->words[page], seen, patience);

@@ -12,16 +12,23 @@
 #define GUARD_BYTES    0x1000
 #define HANDLER_RFLAGS 0x202
 
-/* Calls that a handler may not make: they raise signals, return from them, or make threads. */
+/*
+ * Calls that a handler may not make: they raise signals, take or wait for the program's, return
+ * from them, make threads, or change what a thread is known by.
+ */
 enum {
     SYS_RT_SIGRETURN = 15,
+    SYS_PAUSE = 34,
     SYS_CLONE = 56,
     SYS_KILL = 62,
+    SYS_RT_SIGTIMEDWAIT = 128,
     SYS_RT_SIGQUEUEINFO = 129,
     SYS_RT_SIGSUSPEND = 130,
     SYS_SIGALTSTACK = 131,
     SYS_TKILL = 200,
+    SYS_SET_TID_ADDRESS = 218,
     SYS_TGKILL = 234,
+    SYS_SET_ROBUST_LIST = 273,
     SYS_RT_TGSIGQUEUEINFO = 297,
     SYS_PIDFD_SEND_SIGNAL = 424,
     SYS_CLONE3 = 435,
@@ -150,6 +157,10 @@ bool guide_fault_escapes(const struct frame *frame)
 {
     switch (frame->orig_rax) {
     case SYS_RT_SIGRETURN:
+    case SYS_PAUSE:
+    case SYS_RT_SIGTIMEDWAIT:
+    case SYS_SET_TID_ADDRESS:
+    case SYS_SET_ROBUST_LIST:
     case SYS_CLONE:
     case SYS_KILL:
     case SYS_RT_SIGQUEUEINFO:

@@ -96,11 +96,10 @@ static size_t piece(gpa_t gpa, size_t left)
 }
 
 /*
- * A copy within one page. Pages of a shared file can vanish under us when the file is cut short,
- * which would be a SIGBUS here: then the bytes go through a pipe, whose system calls fail with
- * EFAULT instead.
+ * Pages of a shared file can vanish under us when the file is cut short, which would be a SIGBUS
+ * here: then the bytes go through a pipe, whose system calls fail with EFAULT instead.
  */
-static int copy_piece(struct vm *vm, void *to, const void *from, size_t bytes)
+int guestmem_copy(struct vm *vm, void *to, const void *from, size_t bytes)
 {
     struct mm *mm = vm->mm;
     char scratch[EPT_PAGE_BYTES];
@@ -129,7 +128,7 @@ int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
         error = guestmem_pin(vm, from + done, n, false, &hva);
         if (error)
             return error;
-        error = copy_piece(vm, (char *)to + done, hva, n);
+        error = guestmem_copy(vm, (char *)to + done, hva, n);
         guestmem_unpin(vm, from + done, n);
     }
     return error;
@@ -144,7 +143,7 @@ int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes)
         error = guestmem_pin(vm, to + done, n, true, &hva);
         if (error)
             return error;
-        error = copy_piece(vm, hva, (const char *)from + done, n);
+        error = guestmem_copy(vm, hva, (const char *)from + done, n);
         guestmem_unpin(vm, to + done, n);
     }
     return error;

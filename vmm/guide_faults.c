@@ -105,11 +105,13 @@ static bool fault_find(struct vcpu *vcpu, const struct access accesses[], int co
 {
     for (int i = 0; i < count; i++) {
         gpa_t last = accesses[i].gpa + (accesses[i].bytes ? accesses[i].bytes - 1 : 0);
-        for (gpa_t at = accesses[i].gpa; at <= last; at = (at | (EPT_PAGE_BYTES - 1)) + 1) {
+        uint64_t first = accesses[i].gpa >> EPT_PAGE_SHIFT;
+        /* By number: the last page of all addresses has no end. */
+        for (uint64_t page = first; page <= last >> EPT_PAGE_SHIFT; page++) {
+            gpa_t at = page == first ? accesses[i].gpa : page << EPT_PAGE_SHIFT;
             uint8_t state;
             if (!is_watched(vcpu->vm->hints, at, watch) ||
-                fault_residency(vcpu->vm->engine, at >> EPT_PAGE_SHIFT, 1, &state) ||
-                state != FV_PAGE_REMOTE)
+                fault_residency(vcpu->vm->engine, page, 1, &state) || state != FV_PAGE_REMOTE)
                 continue;
             *gpa = at;
             *write = accesses[i].write;
@@ -283,13 +285,13 @@ static void answers_take(struct vcpu *vcpu, struct hint_ring *ring)
             continue;
         }
         pages = pages < most ? pages : most;
+        most -= pages;
         if (hint.op == FV_HINT_COLD) {
             fault_cold(vcpu->vm->engine, page, pages);
             hint_count(&hints->counters.cold_pages, pages);
             continue;
         }
         pages_start(vcpu, ring, page, pages);
-        most -= pages;
     }
     fault_land(vcpu->fault); /* sends what was gathered */
 }
@@ -360,7 +362,7 @@ int64_t guide_copy(struct vcpu *vcpu, gpa_t from, gpa_t to, uint64_t bytes)
     int error = fault_pin_resident(vcpu->fault, page, pages, false);
     if (error)
         return error == -EBUSY ? -EAGAIN : error;
-    memcpy(data, ept_hva(vm->ept, from), bytes);
+    error = guestmem_copy(vm, data, ept_hva(vm->ept, from), bytes);
     fault_unpin(vm->engine, page, pages);
-    return guestmem_write(vm, to, data, bytes);
+    return error ? error : guestmem_write(vm, to, data, bytes);
 }

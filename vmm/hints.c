@@ -297,10 +297,12 @@ static int ring_open(struct hints *hints, struct vcpu *vcpu)
     memset(ring->shared, 0, sizeof(*ring->shared));
     ring->shared->time_percent = vm->config->guide_time_percent;
     ring->shared->state = atomic_load(&hints->off) ? FV_HINT_OFF : FV_HINT_ON;
-    ring->shared->guides_off = atomic_load(&hints->upcalls_off);
     atomic_store(&hints->rings[vcpu->index], ring);
     if (vcpu->index >= atomic_load(&hints->ring_count))
         atomic_store(&hints->ring_count, vcpu->index + 1);
+    /* After it can be found: whoever switches them off does so in the rings that are there. */
+    if (atomic_load(&hints->upcalls_off))
+        __atomic_store_n(&ring->shared->guides_off, 1, __ATOMIC_RELAXED);
     return 0;
 }
 

@@ -74,8 +74,9 @@ static int access_resolve(struct vcpu *vcpu, const struct access *access, bool f
     if (last < access->gpa)
         return 0;
     int resolved = 0;
-    for (gpa_t at = access->gpa & ~0xfffULL; at <= last; at += EPT_PAGE_BYTES) {
-        int step = page_resolve(vcpu, at, access->write || force_write);
+    /* By number: the last page of all addresses has no end. */
+    for (uint64_t page = access->gpa >> EPT_PAGE_SHIFT; page <= last >> EPT_PAGE_SHIFT; page++) {
+        int step = page_resolve(vcpu, page << EPT_PAGE_SHIFT, access->write || force_write);
         if (step < 0)
             return step;
         resolved |= step;

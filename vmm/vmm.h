@@ -246,6 +246,8 @@ void guestmem_unpin(struct vm *vm, gpa_t gpa, size_t bytes);
 /* Copies of any length, page by page; 0 or -EFAULT/-EIO/-ENOMEM. */
 int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes);
 int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes);
+/* Between us and pinned guest memory, at most a page. 0, or -EFAULT: a file was cut short. */
+int guestmem_copy(struct vm *vm, void *to, const void *from, size_t bytes);
 /* Copies a NUL-terminated string: its length, -ENAMETOOLONG if not ended within `bytes`, -EFAULT.
  */
 long guestmem_read_string(struct vm *vm, char *to, gpa_t from, size_t bytes);

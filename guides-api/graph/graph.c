@@ -17,6 +17,7 @@
  */
 #include <farvisor/guide.h>
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,7 +38,7 @@ static struct {
     uint64_t vertices, edges;
     const uint32_t *offsets, *neighbours;
     const uint32_t *narrow[ARRAYS]; /* one number of 4 bytes a vertex */
-    unsigned narrow_count, wide_count;
+    atomic_uint narrow_count, wide_count;
 } graph;
 
 /* Where a thread's walk was last; wrong after another walk began, and then found anew. */
@@ -118,9 +119,11 @@ static void *guided_mmap(void *at, size_t bytes, int rights, int flags, int fd, 
     void *got = original_mmap(at, bytes, rights, flags, fd, offset);
     if (graph.vertices == 0 || fd >= 0 || got == (void *)-1)
         return got;
-    if (bytes == graph.vertices * sizeof(uint32_t) && graph.narrow_count < ARRAYS) {
-        graph.narrow[graph.narrow_count++] = got;
-        if (graph.narrow_count == 2)
+    if (bytes == graph.vertices * sizeof(uint32_t)) {
+        unsigned place = atomic_fetch_add(&graph.narrow_count, 1);
+        if (place < ARRAYS)
+            graph.narrow[place] = got;
+        if (place == 1)
             (void)guide_on_fault(got, bytes, share_fault, got);
     }
     graph.wide_count += bytes == graph.vertices * sizeof(double);

@@ -48,6 +48,19 @@ static void expect_fault(volatile char *at, char how, int code)
     EXPECT(fault_code == code);
 }
 
+/* One instruction that misses a page and touches the last byte of all addresses, which has no end.
+ */
+static void copy_to_the_last_byte(const char *fresh)
+{
+    void *to = (void *)UINTPTR_MAX;
+    fault_address = 0;
+    if (sigsetjmp(after_fault, 1) == 0) {
+        __asm__ volatile("movsb" : "+S"(fresh), "+D"(to) : : "memory");
+        EXPECT(!"the access to fault");
+    }
+    EXPECT(fault_address != 0);
+}
+
 int main(void)
 {
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
@@ -78,5 +91,9 @@ int main(void)
     EXPECT(mend == 0 && area[4 * PAGE + 10] == 9);
     mend = 1;
     EXPECT(area[2 * PAGE + 10] == 7); /* what was there before PROT_NONE is there still */
+
+    char *fresh = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    EXPECT(fresh != MAP_FAILED);
+    copy_to_the_last_byte(fresh);
     return guest_passed("guard_pages");
 }

@@ -177,7 +177,7 @@ test_upcalls_over_ofi() {
 test_handlers_that_fault_themselves() { quiet_upcalls nested --transport loopback,delay=50us; }
 test_signals_wait_for_the_end_of_an_upcall() { quiet_upcalls signals --transport loopback,delay=50us; }
 test_upcalls_under_signals_from_outside() {
-    "$FARVISOR" run --memory 256M --local 16M --prefetch none --guide-time 100% --guide-accuracy 0% --stats stats \
+    "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 256M --local 16M --prefetch none --guide-time 100% --guide-accuracy 0% --stats stats \
         --transport loopback,delay=50us -- "$GUESTS/guide_faults" good 32 4 >out 2>err &
     local run=$!
     sleep $((2 * TIME_FACTOR)) # it has its handler by then
