@@ -13,12 +13,11 @@
 #define HANDLER_RFLAGS 0x202
 
 /*
- * Calls that a handler may not make: they raise signals, take or wait for the program's, return
- * from them, make threads, or change what a thread is known by.
+ * Calls that a handler may not make: they raise signals, take the program's, return from them, make
+ * threads, or change what a thread is known by.
  */
 enum {
     SYS_RT_SIGRETURN = 15,
-    SYS_PAUSE = 34,
     SYS_CLONE = 56,
     SYS_KILL = 62,
     SYS_RT_SIGTIMEDWAIT = 128,
@@ -157,7 +156,6 @@ bool guide_fault_escapes(const struct frame *frame)
 {
     switch (frame->orig_rax) {
     case SYS_RT_SIGRETURN:
-    case SYS_PAUSE:
     case SYS_RT_SIGTIMEDWAIT:
     case SYS_SET_TID_ADDRESS:
     case SYS_SET_ROBUST_LIST:
