@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The replacement policy (clock.h). The queues hold blocks, the decisions are about pages: a block
- * popped from probation gives up those pages that arrived in the older half of the time it waited,
- * which is first in, first out to within half a turn, and keeps batches contiguous.
+ * The replacement policy (clock.h): its queues, and what the engine tells it. In faulting threads,
+ * landers and reclaimers.
  */
-#include "fault/clock.h"
+#include "fault/clock_internal.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
-/* ACTIVE pages may fill three quarters; beyond that the coldest of them go back to probation. */
-#define ACTIVE_SHARE(local) ((local) / 4 * 3)
 /*
  * A page that came back becomes ACTIVE where there is room for it: had probation been as long as it
  * was away, it and the ACTIVE pages would have fitted. Where more comes back than fits (a loop over
@@ -19,11 +16,10 @@
  * ACTIVE already keeps at least that. A page gone for a moment only is taken in any case.
  */
 #define ROOM_SHARE(local)   ((local) / 8 * 7)
-#define MOMENT_SHARE(local) (ACTIVE_SHARE(local) / 16)
-/* So many pages that found no room make the hand look at one block, lest old friends stay. */
-#define REFUSED_EACH BLOCK_PAGES
-#define COLD_AGE     (1u << 30) /* batches: older than anything that only waited */
-#define AGE_BLOCKS   2u         /* active blocks looked at for each one evicted from */
+#define MOMENT_SHARE(local) (CLOCK_ACTIVE_SHARE(local) / 16)
+#define HORIZON(local)      ((local)*2) /* away for longer: as good as new */
+#define BEYOND_EACH         8u
+#define RETURN_HISTORY      1024 /* pages that the average of returns is over, about */
 
 /* ---- queues ---- */
 
@@ -44,8 +40,9 @@ static void ring_push(struct clock_ring *ring, struct clock_entry entry, bool fr
     pthread_mutex_unlock(&ring->lock);
 }
 
-static bool ring_pop(struct clock_ring *ring, struct clock_entry *entry)
+bool clock_pop(struct clock *clock, enum clock_queue queue, struct clock_entry *entry)
 {
+    struct clock_ring *ring = &clock->rings[queue];
     pthread_mutex_lock(&ring->lock);
     bool any = ring->count > 0;
     if (any) {
@@ -57,35 +54,30 @@ static bool ring_pop(struct clock_ring *ring, struct clock_entry *entry)
     return any;
 }
 
-static uint32_t now(const struct clock *clock)
-{
-    return atomic_load_explicit(&clock->epoch, memory_order_relaxed);
-}
-
-static void block_queue(struct clock *clock, uint64_t number, enum clock_queue queue)
+void clock_queue_block(struct clock *clock, uint64_t number, enum clock_queue queue)
 {
     unsigned char bit = (unsigned char)(1u << queue);
     if (atomic_load(&clock->blocks[number].queued) & bit ||
         atomic_fetch_or(&clock->blocks[number].queued, bit) & bit)
         return;
-    ring_push(&clock->rings[queue], (struct clock_entry){(uint32_t)number, now(clock)}, false);
+    ring_push(&clock->rings[queue], (struct clock_entry){(uint32_t)number, clock_now(clock)},
+              false);
 }
 
 static bool block_belongs(const struct block *block, enum clock_queue queue)
 {
-    if (queue == CLOCK_COLD) /* one visit; what arrives after it is found by the other hands */
-        return false;
+    if (queue == CLOCK_COLD || queue == CLOCK_TRIAL)
+        return false; /* one visit; what arrives after it is found by the other hands */
     unsigned active = atomic_load(&block->active);
     return queue == CLOCK_ACTIVE ? active != 0 : atomic_load(&block->resident) != active;
 }
 
 /*
- * Gives a popped block back, or leaves it out if it has no business in the queue. The race is a
- * page arriving after the look: it finds `queued` still set and does not push, hence the second
- * look.
+ * The race is a page arriving after the look: it finds `queued` still set and does not push, hence
+ * the second look.
  */
-static void block_requeue(struct clock *clock, struct clock_entry entry, enum clock_queue queue,
-                          bool front)
+void clock_requeue(struct clock *clock, struct clock_entry entry, enum clock_queue queue,
+                   bool front)
 {
     struct block *block = &clock->blocks[entry.block];
     unsigned char bit = (unsigned char)(1u << queue);
@@ -109,6 +101,7 @@ int clock_create(struct clock *clock, uint64_t span_pages)
         ring->entries = table_make(blocks * sizeof(struct clock_entry));
         made &= ring->entries != NULL;
     }
+    clock->returns = CLOCK_RETURNS_ENOUGH;
     return made ? 0 : -ENOMEM;
 }
 
@@ -133,22 +126,69 @@ uint64_t clock_blocks(const struct clock *clock)
 
 /* ---- what the engine tells ---- */
 
+/* A page of which there is a copy arrives. A guess tells only that what it names is long gone. */
+static void returns_count(struct clock *clock, uint64_t away, bool demanded)
+{
+    bool soon = away <= clock->local_pages / 2;
+    if (soon && !demanded)
+        return;
+    int returns = (int)atomic_load_explicit(&clock->returns, memory_order_relaxed);
+    returns += ((soon ? 65536 : 0) - returns) / RETURN_HISTORY;
+    atomic_store_explicit(&clock->returns, (unsigned)returns, memory_order_relaxed);
+}
+
+/* Evictions since a batch; UINT64_MAX: more than are remembered. */
+static uint64_t evicted_since(const struct clock *clock, uint32_t batch)
+{
+    if (clock_now(clock) - batch >= CLOCK_MEMORY)
+        return UINT64_MAX;
+    return atomic_load_explicit(&clock->evicted, memory_order_relaxed) -
+           atomic_load_explicit(&clock->evicted_at[batch % CLOCK_MEMORY], memory_order_relaxed);
+}
+
+/* Is there room to protect a page that was away for so many evictions? */
+static bool has_room(struct clock *clock, uint64_t away)
+{
+    uint64_t local = clock->local_pages;
+    uint64_t active = atomic_load_explicit(&clock->active_pages, memory_order_relaxed);
+    if (away <= MOMENT_SHARE(local))
+        return true;
+    if (active >= CLOCK_ACTIVE_SHARE(local) || away > HORIZON(local))
+        return false;
+    if (away + active <= ROOM_SHARE(local))
+        return true;
+    unsigned beyond = atomic_fetch_add_explicit(&clock->beyond, 1, memory_order_relaxed);
+    return beyond % BEYOND_EACH == 0;
+}
+
 uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded)
 {
-    uint32_t batch = now(clock), left = (uint32_t)(word >> EPT_STAMP_SHIFT);
-    uint64_t stamp = (uint64_t)batch << EPT_STAMP_SHIFT;
-    if (!demanded || !(word & EPT_COPY) || batch - left >= CLOCK_MEMORY)
+    uint64_t stamp = (uint64_t)clock_now(clock) << EPT_STAMP_SHIFT;
+    if (!(word & EPT_COPY))
         return stamp;
-    uint64_t then =
-        atomic_load_explicit(&clock->evicted_at[left % CLOCK_MEMORY], memory_order_relaxed);
-    uint64_t distance = atomic_load_explicit(&clock->evicted, memory_order_relaxed) - then;
-    uint64_t active = atomic_load_explicit(&clock->active_pages, memory_order_relaxed);
-    if (distance <= MOMENT_SHARE(clock->local_pages) ||
-        distance + active <= ROOM_SHARE(clock->local_pages))
+    uint64_t away = evicted_since(clock, (uint32_t)(word >> EPT_STAMP_SHIFT));
+    returns_count(clock, away, demanded);
+    if (!demanded)
+        return stamp;
+    if (has_room(clock, away))
         return stamp | EPT_ACTIVE;
-    if (distance <= ACTIVE_SHARE(clock->local_pages))
-        atomic_fetch_add_explicit(&clock->refused, 1, memory_order_relaxed);
+    if (away <= CLOCK_ACTIVE_SHARE(clock->local_pages))
+        clock_look_owed(clock);
     return stamp;
+}
+
+void clock_activated(struct clock *clock, uint64_t page, unsigned pages)
+{
+    uint64_t number = page >> BLOCK_SHIFT;
+    atomic_fetch_add(&clock->blocks[number].active, (unsigned short)pages);
+    atomic_fetch_add(&clock->active_pages, pages);
+    clock_queue_block(clock, number, CLOCK_ACTIVE);
+}
+
+void clock_deactivated(struct clock *clock, uint64_t page)
+{
+    atomic_fetch_sub(&clock->blocks[page >> BLOCK_SHIFT].active, 1);
+    atomic_fetch_sub(&clock->active_pages, 1);
 }
 
 void clock_arrived(struct clock *clock, uint64_t page, unsigned pages, unsigned active)
@@ -156,12 +196,9 @@ void clock_arrived(struct clock *clock, uint64_t page, unsigned pages, unsigned 
     uint64_t number = page >> BLOCK_SHIFT;
     atomic_fetch_add(&clock->blocks[number].resident, (unsigned short)pages);
     if (active < pages)
-        block_queue(clock, number, CLOCK_PROBATION);
-    if (!active)
-        return;
-    atomic_fetch_add(&clock->blocks[number].active, (unsigned short)active);
-    atomic_fetch_add(&clock->active_pages, active);
-    block_queue(clock, number, CLOCK_ACTIVE);
+        clock_queue_block(clock, number, CLOCK_PROBATION);
+    if (active)
+        clock_activated(clock, page, active);
 }
 
 void clock_left(struct clock *clock, uint64_t page, unsigned pages, unsigned active)
@@ -176,10 +213,7 @@ uint64_t clock_rescued(struct clock *clock, uint64_t page, uint64_t word)
 {
     if (word & EPT_ACTIVE)
         return 0;
-    uint64_t number = page >> BLOCK_SHIFT;
-    atomic_fetch_add(&clock->blocks[number].active, 1);
-    atomic_fetch_add(&clock->active_pages, 1);
-    block_queue(clock, number, CLOCK_ACTIVE);
+    clock_activated(clock, page, 1);
     return EPT_ACTIVE;
 }
 
@@ -189,146 +223,4 @@ uint32_t clock_batch(struct clock *clock, uint64_t pages)
     uint32_t batch = atomic_fetch_add(&clock->epoch, 1) + 1;
     atomic_store_explicit(&clock->evicted_at[batch % CLOCK_MEMORY], evicted, memory_order_relaxed);
     return batch;
-}
-
-/* ---- the hand of the active queue ---- */
-
-static bool page_demote(struct clock *clock, uint64_t page)
-{
-    uint64_t word = atomic_load(&clock->words[page]), want;
-    do {
-        if (ept_word_state(word) != EPT_LOCAL || !(word & EPT_ACTIVE))
-            return false;
-        want = (word & EPT_LOW_HALF & ~EPT_ACTIVE) | (uint64_t)now(clock) << EPT_STAMP_SHIFT;
-    } while (!atomic_compare_exchange_weak(&clock->words[page], &word, want));
-    atomic_fetch_sub(&clock->blocks[page >> BLOCK_SHIFT].active, 1);
-    atomic_fetch_sub(&clock->active_pages, 1);
-    return true;
-}
-
-/* Second chance: accessed pages lose the bit, the others (without `mercy`: all) go back to
- * probation. */
-static void block_age(struct clock *clock, uint64_t first, bool mercy)
-{
-    unsigned demoted = 0, run = 0;
-    for (unsigned i = 0; i <= BLOCK_PAGES; i++) {
-        uint64_t word = i < BLOCK_PAGES ? atomic_load(&clock->words[first + i]) : 0;
-        bool spared = false;
-        if (ept_word_state(word) == EPT_LOCAL && word & EPT_ACTIVE) {
-            spared = mercy && clock->ops->accessed(clock->owner, first + i);
-            if (spared)
-                clock->ops->accessed_clear(clock->owner, first + i);
-            else
-                demoted += page_demote(clock, first + i);
-        }
-        if (!spared && run)
-            clock->ops->age(clock->owner, first + i - run, run);
-        run = spared ? run + 1 : 0;
-    }
-    if (demoted)
-        block_queue(clock, first >> BLOCK_SHIFT, CLOCK_PROBATION);
-}
-
-/* Are there too many, or have enough pages found no room that somebody has to make some? */
-static bool active_due(struct clock *clock)
-{
-    if (atomic_load(&clock->active_pages) > ACTIVE_SHARE(clock->local_pages))
-        return true;
-    uint64_t refused = atomic_load(&clock->refused);
-    while (refused >= REFUSED_EACH)
-        if (atomic_compare_exchange_weak(&clock->refused, &refused, refused - REFUSED_EACH))
-            return true;
-    return false;
-}
-
-static void active_age(struct clock *clock, bool force, bool mercy)
-{
-    struct clock_entry entry;
-    for (unsigned i = 0; i < AGE_BLOCKS; i++) {
-        if (!force && !active_due(clock))
-            return;
-        if (!ring_pop(&clock->rings[CLOCK_ACTIVE], &entry))
-            return;
-        block_age(clock, (uint64_t)entry.block << BLOCK_SHIFT, mercy);
-        entry.stamp = now(clock);
-        block_requeue(clock, entry, CLOCK_ACTIVE, false);
-    }
-}
-
-/* ---- the hand of probation ---- */
-
-static void block_scan(const struct clock *clock, struct clock_choice *choice, uint64_t want,
-                       bool urgent)
-{
-    uint32_t batch = now(clock), waited = batch - choice->stamp;
-    uint32_t spared = choice->queue == CLOCK_COLD ? COLD_AGE : waited / 2;
-    for (unsigned i = 0; i < BLOCK_PAGES; i++) {
-        uint64_t word =
-            atomic_load_explicit(&clock->words[choice->first_page + i], memory_order_relaxed);
-        uint32_t age = batch - (uint32_t)(word >> EPT_STAMP_SHIFT);
-        if (ept_word_state(word) != EPT_LOCAL || word & EPT_PIN_MASK ||
-            (!urgent && (word & EPT_ACTIVE || age < spared)))
-            continue;
-        if (choice->count == want) {
-            choice->more = true;
-            return;
-        }
-        choice->candidates[i / 64] |= 1ULL << (i % 64);
-        choice->count++;
-    }
-}
-
-bool clock_choose(struct clock *clock, uint64_t want, bool urgent, struct clock_choice *choice)
-{
-    struct clock_entry entry;
-    memset(choice, 0, sizeof(*choice));
-    active_age(clock, urgent, true);
-    choice->queue = CLOCK_COLD;
-    bool any = ring_pop(&clock->rings[CLOCK_COLD], &entry);
-    if (!any) {
-        choice->queue = CLOCK_PROBATION;
-        any = ring_pop(&clock->rings[CLOCK_PROBATION], &entry);
-    }
-    /*
-     * All that is here is ACTIVE. Where all of it is in use too (random touches of a little more
-     * than fits), Accessed bits tell nothing, and turns of the hand in search of one that is clear
-     * would keep whoever waits for a frame waiting: the oldest block goes then.
-     */
-    for (unsigned mercy = 2; mercy-- > 0 && !any;) {
-        active_age(clock, true, mercy);
-        any = ring_pop(&clock->rings[CLOCK_PROBATION], &entry);
-    }
-    if (!any)
-        return false;
-    choice->first_page = (uint64_t)entry.block << BLOCK_SHIFT;
-    choice->stamp = entry.stamp;
-    block_scan(clock, choice, want, urgent);
-    return true;
-}
-
-void clock_return(struct clock *clock, const struct clock_choice *choice)
-{
-    struct clock_entry entry = {(uint32_t)(choice->first_page >> BLOCK_SHIFT),
-                                choice->more ? choice->stamp : now(clock)};
-    block_requeue(clock, entry, choice->queue, choice->more);
-}
-
-void clock_cold(struct clock *clock, uint64_t page, uint64_t pages)
-{
-    uint64_t number = page >> BLOCK_SHIFT;
-    bool demoted = false;
-    for (uint64_t end = page + pages; page < end; page++) {
-        uint64_t word;
-        demoted |= page_demote(clock, page);
-        do {
-            word = atomic_load(&clock->words[page]);
-        } while (ept_word_state(word) == EPT_LOCAL &&
-                 !atomic_compare_exchange_weak(
-                     &clock->words[page], &word,
-                     (word & EPT_LOW_HALF) | (uint64_t)(now(clock) - COLD_AGE) << EPT_STAMP_SHIFT));
-    }
-    /* The one visit may find them pinned: without probation no hand would ever come by again. */
-    if (demoted)
-        block_queue(clock, number, CLOCK_PROBATION);
-    block_queue(clock, number, CLOCK_COLD);
 }

@@ -3,13 +3,21 @@
  * Which pages leave: the replacement policy alone. It moves nothing, so that `farvisor replay` runs
  * the same code over its own words and access bits.
  *
- * Two queues of 2 MiB blocks. New pages are on probation: first in, first out, by the time at which
- * each arrived, without a look at access bits (a fetched page was just touched, and telling a
- * second touch costs an unmap). A page that is demanded again soon after it left (fewer evictions
- * ago than the host holds pages) was wrongly evicted: it becomes ACTIVE where there is room for it,
- * and ACTIVE pages get a second chance by their Accessed bits. A scan, whose pages do not come back
- * soon, passes through probation and flushes nothing. Source: S3-FIFO, SOSP 2023; Linux
- * mm/workingset.c.
+ * Queues of 2 MiB blocks. New pages are on probation: first in, first out, by the time at which
+ * each arrived (a fetched page was just touched, so its Accessed bit says nothing yet). There are
+ * two ways from there to be ACTIVE, and ACTIVE pages get a second chance by their Accessed bits:
+ *
+ *   demanded again  a page that left came back. Where it was away for few enough evictions that it
+ *                   and the ACTIVE pages would have fitted, probation was too short for it. One in
+ *                   eight of the others, too: of a loop that does not fit, a part can stay.
+ *   seen again      half way through probation a page is unmapped, so that a further touch shows in
+ *                   its Accessed bit (LOOKED); from there its block is on trial, where the page is
+ *                   evicted or becomes ACTIVE. Costs an unmapping, so only while it is worth it:
+ * some of what leaves comes back soon, and system calls for single pages find enough.
+ *
+ * A scan, whose pages do neither, passes through probation and flushes nothing. A page that was
+ * fetched unasked is not looked at: its Accessed bit says whether the guess was right. Sources:
+ * S3-FIFO, SOSP 2023; BIP, ISCA 2007 (one in so many); Linux mm/workingset.c.
  */
 #ifndef FARVISOR_FAULT_CLOCK_H
 #define FARVISOR_FAULT_CLOCK_H
@@ -33,7 +41,7 @@ struct block {
 };
 _Static_assert(sizeof(struct block) == 16, "16 bytes for 2 MiB");
 
-enum clock_queue { CLOCK_PROBATION, CLOCK_ACTIVE, CLOCK_COLD, CLOCK_QUEUES };
+enum clock_queue { CLOCK_PROBATION, CLOCK_TRIAL, CLOCK_ACTIVE, CLOCK_COLD, CLOCK_QUEUES };
 
 struct clock_entry {
     uint32_t block;
@@ -62,8 +70,13 @@ struct clock {
     void *owner;
     atomic_uint epoch; /* number of the last batch of evictions */
     _Atomic uint64_t evicted, active_pages;
-    _Atomic uint64_t refused;     /* pages that came back soon and found no room */
     _Atomic uint64_t *evicted_at; /* `evicted` at each of the last CLOCK_MEMORY epochs */
+    /* Advice all: threads may overwrite each other's. */
+    atomic_uint beyond;   /* pages that came back too late to fit */
+    atomic_uint returns;  /* of what comes back, how much soon: moving average, 1/65536 */
+    atomic_int looks_due; /* ACTIVE pages that the hand should look at; below 0: it is ahead */
+    atomic_int worth;     /* what looks on probation found, less what they cost */
+    atomic_uint unlooked; /* blocks passed by while that is not enough */
     struct clock_ring rings[CLOCK_QUEUES];
 };
 

@@ -72,6 +72,7 @@ void sim_sample(struct sim *sim, uint32_t page)
         return;
     bool used = !(sim->flags[page] & SIM_UNUSED);
     sim->flags[page] &= (uint8_t)~SIM_SAMPLED;
+    sim->words[page] &= ~EPT_PREFETCHED;
     int accuracy = (int)sim->accuracy;
     sim->accuracy = (uint32_t)(accuracy + ((used ? 65536 : 0) - accuracy) / SAMPLE_HISTORY);
 }
@@ -120,7 +121,9 @@ static void frame_take(struct sim *sim)
 static void page_used(struct sim *sim, uint32_t page)
 {
     sim->result.used += sim->flags[page] & SIM_UNUSED ? 1 : 0;
-    sim->flags[page] = (uint8_t)((sim->flags[page] & ~SIM_UNUSED) | SIM_ACCESSED);
+    bool shows = sim->flags[page] & (SIM_UNMAPPED | SIM_SAMPLED);
+    sim->flags[page] &= (uint8_t) ~(SIM_UNUSED | SIM_UNMAPPED);
+    sim->flags[page] |= shows ? SIM_ACCESSED : 0;
     sim_policy_touched(sim, page);
 }
 

@@ -60,10 +60,11 @@ static inline bool replay_in_range(const struct replay_input *input, uint32_t pa
 /* ---- replay.c: the simulation ---- */
 
 /* A page's flags */
-#define SIM_ACCESSED 1u /* the Accessed bit */
-#define SIM_UNUSED   2u /* prefetched, not yet touched */
-#define SIM_SAMPLED  4u /* prefetched, and its Accessed bit can tell */
-#define SIM_KEPT     8u /* heap_clean's own */
+#define SIM_ACCESSED 1u  /* the Accessed bit */
+#define SIM_UNUSED   2u  /* prefetched, not yet touched */
+#define SIM_SAMPLED  4u  /* prefetched, and its Accessed bit can tell */
+#define SIM_KEPT     8u  /* heap_clean's own */
+#define SIM_UNMAPPED 16u /* the next touch sets Accessed; of other pages touches are not seen */
 
 #define SIM_FLIGHTS      64u /* of all threads, as the engine's buffers */
 #define SIM_FLIGHTS_EACH 16u

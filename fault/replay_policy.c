@@ -145,9 +145,10 @@ static void accessed_clear(void *owner, uint64_t page)
 
 static void age(void *owner, uint64_t page, uint64_t pages)
 {
-    (void)owner; /* here the next touch sets Accessed anyway */
-    (void)page;
-    (void)pages;
+    struct sim *sim = owner;
+    for (uint64_t end = page + pages; page < end; page++)
+        if (ept_word_state(sim->words[page]) == EPT_LOCAL)
+            sim->flags[page] |= SIM_UNMAPPED;
 }
 
 static const struct clock_ops clock_ops = {

@@ -17,6 +17,7 @@ static void flight_land(struct sim *sim, struct sim_flight *flight)
         bool tells = i % SAMPLE_PAGES == 0 || flight->pages < SAMPLE_PAGES;
         sim->flags[i] = SIM_UNUSED | (tells ? SIM_SAMPLED : SIM_ACCESSED);
         sim_arrive(sim, i, false);
+        sim->words[i] |= EPT_PREFETCHED;
     }
     sim->threads[flight->thread].flights--;
     sim->in_flight--;

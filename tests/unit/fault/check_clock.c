@@ -14,10 +14,10 @@
 
 static ept_word_t words[PAGES];
 static struct block blocks[BLOCKS];
-static bool accessed[PAGES];
+static atomic_bool accessed[PAGES], unmapped[PAGES];
 static struct clock policy;
 static unsigned resident;
-static unsigned aged;
+static unsigned aged, unmappings;
 
 static bool get_accessed(void *owner, uint64_t page)
 {
@@ -34,8 +34,10 @@ static void clear_accessed(void *owner, uint64_t page)
 static void age(void *owner, uint64_t page, uint64_t pages)
 {
     (void)owner;
-    (void)page;
     aged += (unsigned)pages;
+    unmappings++;
+    for (uint64_t end = page + pages; page < end; page++)
+        unmapped[page] = true;
 }
 
 static const struct clock_ops ops = {
@@ -60,8 +62,9 @@ static void arrive(uint64_t page, bool demanded)
 {
     uint64_t word = words[page], stamp = clock_arrival(&policy, word, demanded);
     clock_arrived(&policy, page, 1, (stamp & EPT_ACTIVE) != 0);
-    words[page] = stamp | (word & EPT_COPY) | EPT_LOCAL;
-    accessed[page] = demanded;
+    words[page] = stamp | (word & EPT_COPY) | EPT_LOCAL | (demanded ? 0 : EPT_PREFETCHED);
+    accessed[page] = true; /* as the engine primes it, whoever asked for the page */
+    unmapped[page] = false;
     resident++;
 }
 
@@ -92,7 +95,8 @@ static unsigned evict(uint64_t want, bool urgent)
 static bool touch(uint64_t page)
 {
     if (ept_word_state(words[page]) == EPT_LOCAL) {
-        accessed[page] = true;
+        if (atomic_exchange(&unmapped[page], false)) /* of others nobody learns */
+            accessed[page] = true;
         return false;
     }
     for (unsigned i = 0; resident + LOCAL / 16 > LOCAL; i++)
@@ -157,6 +161,17 @@ START_TEST(a_scan_alone_never_becomes_active)
     for (unsigned i = 0; i < 4 * PAGES; i++)
         touch(i % PAGES);
     ck_assert_uint_eq(policy.active_pages, 0);
+}
+END_TEST
+
+/* Half of what comes back must miss, but it need not be all. */
+START_TEST(of_a_loop_that_does_not_fit_a_part_stays)
+{
+    unsigned missed = 0, loop = 2 * LOCAL;
+    for (unsigned i = 0; i < 20 * loop; i++)
+        missed += touch(i % loop) && i >= 10 * loop;
+    ck_assert_uint_le(missed, 10 * loop / 100 * 75);
+    ck_assert_uint_ge(missed, 10 * loop / 2);
 }
 END_TEST
 
@@ -232,6 +247,99 @@ START_TEST(urgent_takes_active_pages)
 }
 END_TEST
 
+/* ---- looks on probation ---- */
+
+/* Fills blocks, and makes what leaves seem to come back soon. */
+static void fill_blocks(unsigned count, bool demanded)
+{
+    policy.returns = 65536;
+    for (unsigned i = 0; i < count * BLOCK_PAGES; i++)
+        arrive(i, demanded);
+    clock_batch(&policy, 0);
+}
+
+START_TEST(a_page_seen_again_on_probation_becomes_active)
+{
+    fill_blocks(4, true);
+    while (!unmapped[500])
+        evict(64, false);
+    ck_assert(here(500));
+    touch(500);
+    for (unsigned i = 0; i < 16; i++)
+        evict(64, false);
+    ck_assert(here(500));
+    ck_assert(words[500] & EPT_ACTIVE);
+    ck_assert(!(words[500] & EPT_LOOKED));
+    ck_assert_uint_eq(policy.active_pages, 1);
+    ck_assert_uint_eq(blocks[0].active, 1);
+}
+END_TEST
+
+START_TEST(pages_are_unmapped_for_a_look_many_at_a_time)
+{
+    fill_blocks(4, true);
+    words[100] = EPT_REMOTE; /* not here, so it does not matter */
+    clock_left(&policy, 100, 1, 0);
+    for (unsigned i = 0; i < 16; i++)
+        evict(64, false);
+    ck_assert_uint_ge(aged, 2 * BLOCK_PAGES);
+    ck_assert_uint_le(unmappings, aged / BLOCK_PAGES);
+}
+END_TEST
+
+START_TEST(guessed_pages_are_not_looked_at)
+{
+    fill_blocks(4, false);
+    for (unsigned left = 0; left < 4 * BLOCK_PAGES;)
+        left += evict(64, false);
+    ck_assert_uint_eq(aged, 0);
+}
+END_TEST
+
+START_TEST(cold_pages_are_not_saved_by_having_been_seen)
+{
+    fill_blocks(4, true);
+    while (!unmapped[500])
+        evict(64, false);
+    ck_assert(here(500));
+    touch(500);
+    clock_cold(&policy, 500, 1);
+    evict(64, false);
+    ck_assert(!here(500));
+}
+END_TEST
+
+/* What comes back does so after so long that no look would have saved it. */
+START_TEST(a_long_scan_ends_the_looks)
+{
+    for (unsigned i = 0; i < 2 * PAGES; i++)
+        touch(i % PAGES);
+    aged = 0;
+    for (unsigned i = 0; i < 2 * PAGES; i++)
+        touch(i % PAGES);
+    ck_assert_uint_eq(aged, 0);
+}
+END_TEST
+
+/* One system call a page, and nothing found. */
+START_TEST(looks_in_vain_become_few)
+{
+    unsigned arrived = 0;
+    policy.returns = 65536;
+    for (unsigned i = 0; i < 40 * LOCAL;
+         i++) { /* every fourth page, so that none adjoins another */
+        uint64_t page = (uint64_t)i * 4 % PAGES + (i * 4 / PAGES) % 4;
+        if (i == 20 * LOCAL)
+            unmappings = 0;
+        policy.returns = 65536;
+        words[page] &= ~(uint64_t)EPT_COPY;
+        arrived += touch(page) && i >= 20 * LOCAL;
+    }
+    ck_assert_uint_gt(arrived, 19 * LOCAL);
+    ck_assert_uint_le(unmappings, arrived / 8);
+}
+END_TEST
+
 /* ---- threads: arrivals race with the hands ---- */
 
 #define ARRIVALS 200000u
@@ -246,6 +354,7 @@ static void *arrive_main(void *argument)
         state = state * 6364136223846793005u + 1442695040888963407u;
         uint64_t page = state >> 33 & (PAGES - 1), word = words[page];
         enum ept_state was = ept_word_state(word);
+        accessed[page] = true;
         if ((was != EPT_ABSENT && was != EPT_REMOTE) ||
             !atomic_compare_exchange_strong(&words[page], &word,
                                             (word & ~EPT_STATE_MASK) | EPT_FETCHING))
@@ -376,6 +485,13 @@ int main(void)
     tcase_add_test(tcase, late_arrivals_of_a_block_stay_while_its_old_pages_leave);
     tcase_add_test(tcase, a_hot_set_survives_a_scan);
     tcase_add_test(tcase, a_scan_alone_never_becomes_active);
+    tcase_add_test(tcase, of_a_loop_that_does_not_fit_a_part_stays);
+    tcase_add_test(tcase, a_page_seen_again_on_probation_becomes_active);
+    tcase_add_test(tcase, pages_are_unmapped_for_a_look_many_at_a_time);
+    tcase_add_test(tcase, guessed_pages_are_not_looked_at);
+    tcase_add_test(tcase, cold_pages_are_not_saved_by_having_been_seen);
+    tcase_add_test(tcase, a_long_scan_ends_the_looks);
+    tcase_add_test(tcase, looks_in_vain_become_few);
     tcase_add_test(tcase, active_pages_leave_room_for_probation);
     tcase_add_test(tcase, a_page_not_accessed_loses_its_second_chance);
     tcase_add_test(tcase, guessed_pages_do_not_become_active);
