@@ -19,6 +19,7 @@
 #define MOMENT_SHARE(local) (CLOCK_ACTIVE_SHARE(local) / 16)
 #define HORIZON(local)      ((local)*2) /* away for longer: as good as new */
 #define BEYOND_EACH         8u
+#define BUDGET_MAX(local)   ((int)((local) < INT32_MAX ? (local) : INT32_MAX))
 #define RETURN_HISTORY      1024 /* pages that the average of returns is over, about */
 
 /* ---- queues ---- */
@@ -164,6 +165,8 @@ static bool has_room(struct clock *clock, uint64_t away)
 uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded)
 {
     uint64_t stamp = (uint64_t)clock_now(clock) << EPT_STAMP_SHIFT;
+    if (demanded || !(word & EPT_COPY))
+        clock_owe(&clock->budget, BUDGET_MAX(clock->local_pages));
     if (!(word & EPT_COPY))
         return stamp;
     uint64_t away = evicted_since(clock, (uint32_t)(word >> EPT_STAMP_SHIFT));
@@ -173,7 +176,7 @@ uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded)
     if (has_room(clock, away))
         return stamp | EPT_ACTIVE;
     if (away <= CLOCK_ACTIVE_SHARE(clock->local_pages))
-        clock_look_owed(clock);
+        clock_owe(&clock->looks_due, CLOCK_LOOKS_MAX);
     return stamp;
 }
 

@@ -74,6 +74,7 @@ struct clock {
     /* Advice all: threads may overwrite each other's. */
     atomic_uint beyond;   /* pages that came back too late to fit */
     atomic_uint returns;  /* of what comes back, how much soon: moving average, 1/65536 */
+    atomic_int budget;    /* pages on probation that may be looked at: one for each that arrives */
     atomic_int looks_due; /* ACTIVE pages that the hand should look at; below 0: it is ahead */
     atomic_int worth;     /* what looks on probation found, less what they cost */
     atomic_uint unlooked; /* blocks passed by while that is not enough */

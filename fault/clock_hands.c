@@ -110,10 +110,14 @@ static void worth_count(struct clock *clock, int found)
     atomic_store_explicit(&clock->worth, worth, memory_order_relaxed);
 }
 
-/* While looks find too little, a few go on, which tell when that changes. */
+/*
+ * A page that goes round often is not looked at as often: each look costs it 4 us. While looks find
+ * too little, a few go on, which tell when that changes.
+ */
 static bool look_worth(struct clock *clock)
 {
-    if (atomic_load_explicit(&clock->returns, memory_order_relaxed) < CLOCK_RETURNS_ENOUGH)
+    if (atomic_load_explicit(&clock->returns, memory_order_relaxed) < CLOCK_RETURNS_ENOUGH ||
+        atomic_load_explicit(&clock->budget, memory_order_relaxed) <= 0)
         return false;
     return atomic_load_explicit(&clock->worth, memory_order_relaxed) > -WORTH_MAX ||
            atomic_fetch_add_explicit(&clock->unlooked, 1, memory_order_relaxed) % PROBE_EACH == 0;
@@ -128,15 +132,18 @@ static bool look_due(uint64_t word, uint32_t age, uint32_t spared)
 
 /*
  * Unmaps the older pages of a block on probation, in runs that may have pages between them which
- * are not here: those are not mapped either. The race: a page may leave and come back between its
- * mark and the unmapping, and then has lost its Accessed bit without being LOOKED; it is not asked
- * for it either. Whether any is LOOKED now.
+ * are not here (on their way in or out at most: unmapping changes no contents and no protection).
+ * Races, which cost advice and nothing else: a page that leaves and comes back between its mark and
+ * the unmapping has lost its Accessed bit without being LOOKED, and nobody asks for it; another
+ * reclaimer that finds the mark before the bit is cleared takes the page for seen again. Whether
+ * any is LOOKED now.
  */
 static bool block_look(struct clock *clock, const struct clock_entry *entry)
 {
     uint64_t first = (uint64_t)entry->block << BLOCK_SHIFT;
     uint32_t batch = clock_now(clock), spared = (batch - entry->stamp) / 2;
     unsigned begin = 0, end = 0;
+    int marked = 0;
     bool any = false;
     for (unsigned i = 0; i <= BLOCK_PAGES; i++) {
         uint64_t word = i < BLOCK_PAGES ? atomic_load(&clock->words[first + i]) : EPT_LOCAL;
@@ -147,14 +154,15 @@ static bool block_look(struct clock *clock, const struct clock_entry *entry)
             clock->ops->accessed_clear(clock->owner, first + i);
             begin = end ? begin : i;
             end = i + 1;
-            any = true;
+            marked++;
         } else if (ept_word_state(word) == EPT_LOCAL && end) {
             clock->ops->age(clock->owner, first + begin, end - begin);
             worth_count(clock, -1);
             end = 0;
         }
     }
-    return any;
+    atomic_fetch_sub_explicit(&clock->budget, marked, memory_order_relaxed);
+    return any || marked;
 }
 
 /* Keeps half of the blocks on probation on trial, as far as a few looks get. */
@@ -185,7 +193,7 @@ static void page_seen(struct clock *clock, uint64_t page)
         clock_activated(clock, page, 1);
     if (!page_mark(clock, page, EPT_LOOKED, room ? EPT_ACTIVE : 0, true) && room)
         clock_deactivated(clock, page);
-    clock_look_owed(clock);
+    clock_owe(&clock->looks_due, CLOCK_LOOKS_MAX);
     worth_count(clock, SEEN_WORTH);
 }
 

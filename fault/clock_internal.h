@@ -16,11 +16,11 @@ static inline uint32_t clock_now(const struct clock *clock)
     return atomic_load_explicit(&clock->epoch, memory_order_relaxed);
 }
 
-/* The hand of the ACTIVE pages is to look at one more; what it is behind with is bounded. */
-static inline void clock_look_owed(struct clock *clock)
+/* One more of something that is owed; what it is behind with is bounded. */
+static inline void clock_owe(atomic_int *owed, int most)
 {
-    if (atomic_load_explicit(&clock->looks_due, memory_order_relaxed) < CLOCK_LOOKS_MAX)
-        atomic_fetch_add_explicit(&clock->looks_due, 1, memory_order_relaxed);
+    if (atomic_load_explicit(owed, memory_order_relaxed) < most)
+        atomic_fetch_add_explicit(owed, 1, memory_order_relaxed);
 }
 
 bool clock_pop(struct clock *clock, enum clock_queue queue, struct clock_entry *entry);

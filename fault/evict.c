@@ -125,7 +125,7 @@ static void rescue(struct evictor *evictor, unsigned i, bool written)
     struct fault_engine *engine = evictor->engine;
     ept_word_t *word = &engine->words[evictor->first + i];
     ept_write_protect(engine->ept, evictor->first + i, 1, false);
-    uint64_t keep = atomic_load(word) & ~(EPT_STATE_MASK | EPT_RESCUE);
+    uint64_t keep = atomic_load(word) & ~(EPT_STATE_MASK | EPT_RESCUE | EPT_LOOKED);
     keep |= clock_rescued(&engine->clock, evictor->first + i, keep);
     word_settle(word, keep | EPT_LOCAL | (written ? EPT_COPY : 0));
     atomic_fetch_add(&engine->rescued, 1);
