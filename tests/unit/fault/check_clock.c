@@ -17,7 +17,7 @@ static struct block blocks[BLOCKS];
 static atomic_bool accessed[PAGES], unmapped[PAGES];
 static struct clock policy;
 static unsigned resident;
-static unsigned aged, unmappings;
+static atomic_uint aged, unmappings;
 
 static bool get_accessed(void *owner, uint64_t page)
 {
