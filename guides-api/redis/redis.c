@@ -5,116 +5,314 @@
  *
  *   addReplyBulk(client, object)          GET and others: a long string is about to be copied out
  *   addListRangeReply(client, object, start, end, reverse)   LRANGE: a quicklist will be walked
+ *   genericHgetallCommand, hashTypeInitIterator   HGETALL, HKEYS, HVALS: all of a hash
+ *   setTypeInitIterator(object)           SMEMBERS, SUNION, SDIFF and others: all of a set
+ *   scanGenericCommand(client, object, cursor)    HSCAN, SSCAN, ZSCAN: some buckets
+ *   genericZrangeby{rank,score,lex}Command        ZRANGE and kin: a skiplist will be walked
+ *   processInputBuffer(client), call(client, flags)   requests that wait behind one another
  *
- * The guide looks at what the program itself touches next (a string's header, the nodes up to the
- * range's end), so that looking costs no fetch of its own, names the pages that the reply will be
- * made of, all at once, and calls the function. A list's nodes are small and mostly here, so they
- * are followed directly: a look through the channel (guide_read_chain) would wait for another
- * thread.
+ * The guide looks at what the program itself touches next (a table, a string's header, the nodes up
+ * to the range's end), so that looking costs no fetch of its own, names the pages that the reply
+ * will be made of, many at once, and calls the function.
  *
- * Nothing is written. A layout other than the expected one makes wrong hints, or a bad pointer, at
- * which the guide is switched off with one warning.
- * Layouts: Redis 7.0, src/server.h (redisObject), src/sds.h, src/quicklist.h, 64-bit little-endian.
+ * Nothing is written, and no pointer outlives the hook that found it. What is read is checked where
+ * a wrong value could lead astray; a bad pointer nevertheless switches the guide off with one
+ * warning.
  */
-#include <farvisor/guide.h>
+#include "internal.h"
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
 
-#define OBJECT_STRING    0u
-#define OBJECT_LIST      1u
-#define ENCODING_RAW     0u /* a string of its own; shorter ones lie beside their object */
-#define ENCODING_QUICK   9u /* a list: quicklist */
-#define PAGE_BYTES       4096u
-#define STRING_MAX_BYTES (8u << 20) /* more than that is left to the prefetcher */
+#define WALK_PAGES 4096u /* named for one command at most: 16 MiB */
+#define SCAN_COUNT 10u   /* without COUNT */
+#define SCAN_MAX   1000u
+#define PAGE_BYTES 4096u
 
-#define RANGE_NODES 4096u /* a longer walk outlives what was prefetched for it */
-
-struct object {
-    uint32_t type : 4, encoding : 4, lru : 24;
-    int32_t references;
-    const void *value;
-};
-
-struct list_node {
-    const struct list_node *previous, *next;
-    const void *entry;
-    uint64_t bytes;
-    uint32_t count : 16, encoding : 2, container : 2, other : 12;
-    uint32_t padding;
-};
-_Static_assert(sizeof(struct list_node) == 40, "quicklistNode of Redis 7.0");
-
-struct list {
-    const struct list_node *head, *tail;
-    uint64_t count, nodes;
-};
+typedef void range_rank_fn(void *handler, struct object *object, long start, long end, int scores,
+                           int reverse);
+typedef void range_score_fn(void *handler, const struct score_range *range, struct object *object,
+                            long offset, long limit, int reverse);
+typedef void range_lex_fn(void *handler, void *range, struct object *object, int scores,
+                          long offset, long limit, int reverse);
+typedef const struct skip_node *find_fn(const struct skiplist *list, const void *range);
 
 static void (*original_bulk)(void *client, struct object *object);
 static void (*original_range)(void *client, struct object *object, long start, long end,
                               int reverse);
+static void (*original_hgetall)(void *client, int what);
+static void *(*original_hash)(struct object *object);
+static void *(*original_set)(struct object *object);
+static void (*original_scan)(struct client *client, struct object *object, unsigned long cursor);
+static range_rank_fn *original_rank;
+static range_score_fn *original_score;
+static range_lex_fn *original_lex;
+static void (*original_input)(struct client *client);
+static void (*original_call)(struct client *client, int flags);
 
-/* The length in the header, which ends at the text; 0: not worth anything. */
-static uint64_t string_bytes(const uint8_t *text)
+/* The program's own, which only read: where a range starts. */
+static const struct skip_node *(*node_by_rank)(const struct skiplist *list, unsigned long rank);
+static find_fn *first_in_score, *last_in_score, *first_in_lex, *last_in_lex;
+
+static pthread_t main_thread;
+static bool native;
+static unsigned hash_what = NAME_KEYS | NAME_VALUES; /* of the HGETALL under way */
+
+/* Its structures are the main thread's; and there must be somebody to listen. */
+static bool active(void)
 {
-    /* len, alloc, flags: the kind in the low three bits of the flags is the lengths' width. */
-    unsigned kind = text[-1] & 7, width = kind ? 1u << (kind - 1) : 0;
-    uint64_t length = 0;
-    if (kind > 4 || width == 0)
-        return 0;
-    memcpy(&length, text - 1 - 2 * (size_t)width, width);
-    return length;
+    if (!pthread_equal(pthread_self(), main_thread) || !(native || guide_is_far()))
+        return false;
+    pages_begin(WALK_PAGES);
+    return true;
+}
+
+static bool is(const struct object *object, unsigned type, unsigned encoding)
+{
+    return sane_link(object) && object->type == type && object->encoding == encoding &&
+           sane(object->value);
 }
 
 static void guided_bulk(void *client, struct object *object)
 {
-    if (object && object->type == OBJECT_STRING && object->encoding == ENCODING_RAW) {
-        const uint8_t *text = object->value;
-        uint64_t bytes = string_bytes(text);
-        if (bytes >= PAGE_BYTES && bytes <= STRING_MAX_BYTES)
-            guide_prefetch(text, bytes);
+    if (is(object, TYPE_STRING, ENCODING_RAW) && active() && !pipeline_named(object->value)) {
+        uint64_t bytes = text_bytes(object->value);
+        if (bytes >= PAGE_BYTES)
+            pages_name(object->value, bytes);
     }
     original_bulk(client, object);
 }
 
-/* Names the pages of the elements [start, end], both counted from the end that it walks from. */
-static void range_prefetch(const struct list *list, uint64_t start, uint64_t end, bool from_tail)
+/* ---- lists ---- */
+
+/* Indices as the commands have them, negative ones from the end. false: nothing is in the range. */
+static bool indices_clip(long *start, long *end, uint64_t length)
 {
-    const struct list_node *at = from_tail ? list->tail : list->head;
-    uint64_t first = 0;
-    for (unsigned i = 0; at && first <= end && i < RANGE_NODES; i++) {
-        first += at->count;
-        if (first > start && at->bytes <= STRING_MAX_BYTES)
-            guide_prefetch(at->entry, at->bytes);
-        at = from_tail ? at->previous : at->next;
-    }
+    long count = (long)length;
+    *start = *start < 0 ? *start + count : *start;
+    *end = *end < 0 ? *end + count : *end;
+    *start = *start < 0 ? 0 : *start;
+    *end = *end >= count ? count - 1 : *end;
+    return *start <= *end;
 }
 
 static void guided_range(void *client, struct object *object, long start, long end, int reverse)
 {
-    if (object && object->type == OBJECT_LIST && object->encoding == ENCODING_QUICK &&
-        ((const struct list *)object->value)->nodes > 1) {
-        const struct list *list = object->value;
+    long from = start, to = end;
+    const struct list *list;
+    if (is(object, TYPE_LIST, ENCODING_QUICKLIST) && (list = object->value)->nodes > 1 &&
+        active() && indices_clip(&from, &to, list->count)) {
         long count = (long)list->count;
-        long from = start < 0 ? start + count : start, to = end < 0 ? end + count : end;
-        from = from < 0 ? 0 : from;
-        to = to >= count ? count - 1 : to;
         /* From the nearer end, as the program finds its first element. */
-        if (from <= to && from <= count - 1 - to)
-            range_prefetch(list, (uint64_t)from, (uint64_t)to, false);
-        else if (from <= to)
-            range_prefetch(list, (uint64_t)(count - 1 - to), (uint64_t)(count - 1 - from), true);
+        if (from <= count - 1 - to)
+            list_name(list, (uint64_t)from, (uint64_t)to, false);
+        else
+            list_name(list, (uint64_t)(count - 1 - to), (uint64_t)(count - 1 - from), true);
     }
     original_range(client, object, start, end, reverse);
 }
 
+/* ---- hashes and sets ---- */
+
+static void guided_hgetall(void *client, int what)
+{
+    hash_what = (unsigned)what & (NAME_KEYS | NAME_VALUES);
+    original_hgetall(client, what);
+    hash_what = NAME_KEYS | NAME_VALUES;
+}
+
+static void *guided_hash(struct object *object)
+{
+    if (is(object, TYPE_HASH, ENCODING_HT) && active())
+        dict_name(object->value, hash_what);
+    else if (is(object, TYPE_HASH, ENCODING_LISTPACK) && active())
+        block_name(object);
+    return original_hash(object);
+}
+
+static void *guided_set(struct object *object)
+{
+    if (is(object, TYPE_SET, ENCODING_HT) && active())
+        dict_name(object->value, NAME_KEYS);
+    else if (sane_link(object) && object->type == TYPE_SET && active())
+        block_name(object);
+    return original_set(object);
+}
+
+/* The number behind COUNT, in the arguments behind the cursor. */
+static uint64_t scan_count(const struct client *client)
+{
+    for (int i = 3; i + 1 < client->argc; i++) {
+        const char *word = client->argv[i]->value;
+        if (strcasecmp(word, "count") == 0) {
+            uint64_t count = strtoull(client->argv[i + 1]->value, NULL, 10);
+            return count < SCAN_MAX ? count : SCAN_MAX;
+        }
+    }
+    return SCAN_COUNT;
+}
+
+static void guided_scan(struct client *client, struct object *object, unsigned long cursor)
+{
+    if (is(object, TYPE_HASH, ENCODING_HT) && active()) /* a key and a value count two */
+        dict_name_scan(object->value, cursor, (scan_count(client) + 1) / 2,
+                       NAME_KEYS | NAME_VALUES);
+    else if (is(object, TYPE_SET, ENCODING_HT) && active())
+        dict_name_scan(object->value, cursor, scan_count(client), NAME_KEYS);
+    else if (is(object, TYPE_ZSET, ENCODING_SKIPLIST) && active())
+        dict_name_scan(((const struct zset *)object->value)->dict, cursor,
+                       (scan_count(client) + 1) / 2, NAME_KEYS | NAME_SCORES);
+    else if (sane_link(object) && active())
+        block_name(object);
+    original_scan(client, object, cursor);
+}
+
+/* ---- sorted sets ---- */
+
+/* The skiplist of a sorted set; of one in a block, which is named, NULL. */
+static const struct skiplist *skiplist_of(const struct object *object)
+{
+    if (is(object, TYPE_ZSET, ENCODING_LISTPACK) && active())
+        block_name(object);
+    if (!is(object, TYPE_ZSET, ENCODING_SKIPLIST) || !active())
+        return NULL;
+    const struct skiplist *list = ((const struct zset *)object->value)->list;
+    return sane_link(list) ? list : NULL;
+}
+
+static void guided_rank(void *handler, struct object *object, long start, long end, int scores,
+                        int reverse)
+{
+    const struct skiplist *list = skiplist_of(object);
+    long from = start, to = end;
+    if (list && indices_clip(&from, &to, list->length)) {
+        unsigned long rank = (unsigned long)from + 1;
+        if (reverse)
+            rank = list->length - (unsigned long)from;
+        skiplist_name(node_by_rank(list, rank), reverse, 0, (uint64_t)(to - from) + 1, NULL);
+    }
+    original_rank(handler, object, start, end, scores, reverse);
+}
+
+/* OFFSET and COUNT as the commands have them: a negative count is none. */
+static void limit_name(const struct skip_node *node, long offset, long limit, int reverse,
+                       const struct score_range *range)
+{
+    if (sane_link(node) && offset >= 0)
+        skiplist_name(node, reverse, (uint64_t)offset, limit < 0 ? UINT64_MAX : (uint64_t)limit,
+                      range);
+}
+
+static void guided_score(void *handler, const struct score_range *range, struct object *object,
+                         long offset, long limit, int reverse)
+{
+    const struct skiplist *list = skiplist_of(object);
+    if (list)
+        limit_name((reverse ? last_in_score : first_in_score)(list, range), offset, limit, reverse,
+                   range);
+    original_score(handler, range, object, offset, limit, reverse);
+}
+
+/* Where a range of words ends is not to be seen in a node: without a limit nothing is named. */
+static void guided_lex(void *handler, void *range, struct object *object, int scores, long offset,
+                       long limit, int reverse)
+{
+    const struct skiplist *list = skiplist_of(object);
+    if (list && limit > 0)
+        limit_name((reverse ? last_in_lex : first_in_lex)(list, range), offset, limit, reverse,
+                   NULL);
+    original_lex(handler, range, object, scores, offset, limit, reverse);
+}
+
+/* ---- pipelines ---- */
+
+static void guided_input(struct client *client)
+{
+    if (active())
+        pipeline_look(client, true);
+    original_input(client);
+}
+
+static void guided_call(struct client *client, int flags)
+{
+    if (active())
+        pipeline_look(client, false);
+    original_call(client, flags);
+}
+
+/* ---- start ---- */
+
+static const struct {
+    const char *symbol;
+    void *replacement;
+    void **original;
+} hooks[] = {
+    {"addReplyBulk", (void *)guided_bulk, (void **)&original_bulk},
+    {"addListRangeReply", (void *)guided_range, (void **)&original_range},
+    {"genericHgetallCommand", (void *)guided_hgetall, (void **)&original_hgetall},
+    {"hashTypeInitIterator", (void *)guided_hash, (void **)&original_hash},
+    {"setTypeInitIterator", (void *)guided_set, (void **)&original_set},
+    {"scanGenericCommand", (void *)guided_scan, (void **)&original_scan},
+    {"genericZrangebyrankCommand", (void *)guided_rank, (void **)&original_rank},
+    {"genericZrangebyscoreCommand", (void *)guided_score, (void **)&original_score},
+    {"genericZrangebylexCommand", (void *)guided_lex, (void **)&original_lex},
+    {"processInputBuffer", (void *)guided_input, (void **)&original_input},
+    {"call", (void *)guided_call, (void **)&original_call},
+};
+
+static const struct {
+    const char *symbol;
+    void **function;
+} functions[] = {
+    {"zslGetElementByRank", (void **)&node_by_rank}, {"zslFirstInRange", (void **)&first_in_score},
+    {"zslLastInRange", (void **)&last_in_score},     {"zslFirstInLexRange", (void **)&first_in_lex},
+    {"zslLastInLexRange", (void **)&last_in_lex},
+};
+
+/* 0: this is the program whose structures we know. */
+static int program_check(void)
+{
+    int (*version_of)(void);
+    *(void **)&version_of = dlsym(RTLD_DEFAULT, "RM_GetServerVersion");
+    if (!version_of) {
+        fprintf(stderr, "redis guide: this is not redis-server 7.0: nothing is looked ahead\n");
+        return -1;
+    }
+    unsigned version = (unsigned)version_of();
+    if (version >> 8 == REDIS_VERSION)
+        return 0;
+    fprintf(stderr,
+            "redis guide: this is redis-server %u.%u.%u, not 7.0: nothing is looked ahead\n",
+            version >> 16, version >> 8 & 255, version & 255);
+    return -1;
+}
+
 static int start(void)
 {
-    int bulk = guide_hook("addReplyBulk", (void *)guided_bulk, (void **)&original_bulk);
-    int range = guide_hook("addListRangeReply", (void *)guided_range, (void **)&original_range);
-    return bulk ? bulk : range;
+    int error = 0;
+    if (program_check())
+        return 0;
+    for (size_t i = 0; i < sizeof(functions) / sizeof(*functions); i++)
+        if (!(*functions[i].function = dlsym(RTLD_DEFAULT, functions[i].symbol)))
+            error = -1;
+    if (error || pipeline_open()) {
+        fprintf(stderr,
+                "redis guide: functions of the program are missing: nothing is looked ahead\n");
+        return 0;
+    }
+    main_thread = pthread_self();
+    native = !guide_is_far();
+    chains_open();
+    for (size_t i = 0; i < sizeof(hooks) / sizeof(*hooks); i++) {
+        error = guide_hook(hooks[i].symbol, hooks[i].replacement, hooks[i].original);
+        if (error)
+            fprintf(stderr, "redis guide: %s cannot be hooked (error %d)\n", hooks[i].symbol,
+                    -error);
+    }
+    return 0;
 }
 
 GUIDE("redis", start)

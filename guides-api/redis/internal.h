@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Private to the redis guide: prototypes by file. All of it runs on the program's main thread,
+ * inside of a hook; the state is that thread's.
+ */
+#ifndef REDIS_GUIDE_H
+#define REDIS_GUIDE_H
+
+#include "layout.h"
+
+#include <farvisor/guide.h>
+
+/* ---- pages.c: naming pages, and finding out what is far ---- */
+
+/*
+ * Links (table entries, objects) that are touched to find out what they lead to. While some of
+ * them turn out to be far they are named before; while all are here that would be a waste.
+ */
+struct links {
+    uint32_t credit; /* so many more are named */
+    bool far;        /* one was, since links_begin */
+};
+#define LINKS_CREDIT 256u
+
+/* A hook begins: what was named before may have left again; `pages` may be named at most. */
+void pages_begin(uint32_t pages);
+/* How many of them are left. */
+uint32_t pages_left(void);
+/* Names [start, start + bytes) unless that was just done. false: nothing more may be named. */
+bool pages_name(const void *start, uint64_t bytes);
+/* The header of an sds and its first bytes. */
+bool text_name(const uint8_t *text);
+/* Touches the header and names what text_name left out. Returns the text's length. */
+uint64_t text_name_rest(const uint8_t *text);
+/* A walk begins: if anything was far in the one before, this one starts with all the credit. */
+void links_begin(struct links *links);
+/* A link that links_touch comes to soon. */
+void links_name(const struct links *links, const void *link, uint64_t bytes);
+/* Touches it; whether it was far decides what is named from now on. */
+void links_touch(struct links *links, const void *link);
+/* A listpack or intset: one block, its length at its start. Others are left alone. */
+void block_name(const struct object *object);
+
+/* ---- tables.c: hash tables ---- */
+
+enum { NAME_KEYS = 1, NAME_VALUES = 2, NAME_SCORES = 4 }; /* the first two as OBJ_HASH_* */
+
+/* All elements will be read. */
+void dict_name(const struct dict *dict, unsigned what);
+/* About `count` elements from the cursor on, as dictScan finds them. */
+void dict_name_scan(const struct dict *dict, uint64_t cursor, uint64_t count, unsigned what);
+
+/* ---- chains.c: what has to be followed node by node ---- */
+
+/* How nodes are read: whichever took less time so far, or as FARVISOR_REDIS_WALK says. */
+void chains_open(void);
+/* Elements [start, end] of a list, counted from the end it is walked from. */
+void list_name(const struct list *list, uint64_t start, uint64_t end, bool from_tail);
+/* From `node` on: `skip` nodes, then as many as `count` within `range` (NULL: no bound). */
+void skiplist_name(const struct skip_node *node, bool reverse, uint64_t skip, uint64_t count,
+                   const struct score_range *range);
+
+/* ---- requests.c: what clients sent; no more than bytes are looked at ---- */
+
+/* What of a key's value a command reads. */
+enum request_reads {
+    READS_OBJECT, /* its head */
+    READS_ALL     /* a string's text; of others what their own hook begins with */
+};
+
+#define REQUEST_KEYS 64u
+
+struct request {
+    enum request_reads reads;
+    unsigned keys; /* 0: nothing is known of this command */
+    struct {
+        const uint8_t *text;
+        size_t bytes;
+    } key[REQUEST_KEYS];
+};
+
+/* Parses one request; returns its length, or 0: not a whole one, or not in the binary form. */
+size_t request_parse(const uint8_t *text, size_t bytes, struct request *request);
+
+/* ---- pipeline.c ---- */
+
+/* 0, or -ENOENT: functions of the program that are called are missing. */
+int pipeline_open(void);
+/* The query buffer has something new, or (`fresh` false) a command of it is about to run. */
+void pipeline_look(const struct client *client, bool fresh);
+/* Was this text named for a request that was looked ahead for? Asked once. */
+bool pipeline_named(const void *text);
+
+#endif
