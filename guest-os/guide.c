@@ -13,7 +13,8 @@ static int64_t open_ring(void)
     int64_t ring = vmm_call1(FV_CALL_GUIDE, FV_GUIDE_OPEN);
     if (ring > 0) {
         thread->hints = (struct fv_hint_ring *)ring;
-        thread->hints->inside = thread->hints->overdue = 0; /* perhaps left by an earlier thread */
+        thread->hints->inside = thread->hints->overdue = thread->hints->held =
+            0; /* perhaps left by an earlier thread */
     }
     return ring;
 }
@@ -28,13 +29,17 @@ int64_t sys_guide(struct frame *frame)
 bool guide_is_overdue(void)
 {
     const struct fv_hint_ring *ring = thread_current()->hints;
-    return ring != NULL && __atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE) != 0;
+    return ring != NULL && ring->held == 0 &&
+           __atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE) != 0;
 }
 
 bool guide_rescue(struct frame *frame, bool fault)
 {
     struct fv_hint_ring *ring = thread_current()->hints;
     if (ring == NULL || (!fault && ring->overdue == 0))
+        return false;
+    if (ring->held !=
+        0) /* half a hook would break the program: the library goes when it is whole */
         return false;
     uint32_t overdue = ring->overdue;
     ring->overdue = 0;

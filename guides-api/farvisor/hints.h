@@ -125,7 +125,8 @@ struct fv_hint_ring {
     uint32_t entries;   /* how often a guide was entered: a loop is one that does not end */
     gpa_t rescue;       /* where the guest kernel sends a guide that must stop ... */
     gpa_t rescue_stack; /* ... and its stack pointer there */
-    uint64_t thread_pad[4];
+    uint32_t held; /* the library is amid what it must end: it looks at `overdue` itself then */
+    uint32_t thread_pad[7];
     /* The VMM's, on a cache line of its own. */
     uint32_t tail;
     uint32_t awake;

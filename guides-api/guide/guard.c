@@ -52,6 +52,13 @@ static void guide_begins(struct guide_thread *thread, const struct guide_record 
     __atomic_store_n(&ring->inside, 1, __ATOMIC_RELEASE);
 }
 
+/* A rescue comes between any two instructions: what follows must not be done before. */
+static void guide_leaves(struct fv_hint_ring *ring)
+{
+    __atomic_store_n(&ring->inside, 0, __ATOMIC_RELEASE);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
 static void guide_off(uint64_t why, const char *name)
 {
     size_t bytes = 0;
@@ -69,7 +76,7 @@ static void guide_ends(struct guide_thread *thread, uint32_t hook)
     thread->guide_ticks += now - thread->entered_ticks;
     if (!ring)
         return;
-    __atomic_store_n(&ring->inside, 0, __ATOMIC_RELEASE);
+    guide_leaves(ring);
     uint64_t life = now - thread->began_ticks;
     if (life > SLOW_MIN_TICKS && ring->time_percent &&
         thread->guide_ticks > life / 100 * ring->time_percent)
@@ -153,8 +160,9 @@ static void regs_for_caller(const struct guide_record *record, const struct guid
 void guide_on_return(struct guide_regs *regs)
 {
     struct guide_thread *thread = guide_thread_self();
-    struct guide_record *record = &thread->records[--thread->depth];
+    struct guide_record *record = &thread->records[thread->depth - 1];
     guide_ends(thread, record->hook);
+    thread->depth--;
     regs_for_caller(record, regs, regs);
 }
 
@@ -214,6 +222,41 @@ _Noreturn void guide_on_rescue(uint64_t why)
     guide_resume(&record->entry, (uintptr_t)stack);
 }
 
+void guide_hold(void)
+{
+    struct guide_thread *thread = guide_thread_self();
+    if (thread && thread->ring)
+        thread->ring->held = 1;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/*
+ *   held      overdue   who
+ *   0 -> 1    any       library: from here on the guest kernel leaves an overdue guide alone
+ *   1         0 -> 1    VMM; the guest kernel, if it is told, changes nothing
+ *   1 -> 0    1         library: sees it after `held` and goes to the rescue itself
+ *   1 -> 0    0 -> 1    VMM, after the look: the guest kernel finds `held` 0, as ever
+ */
+void guide_let_go(bool progress)
+{
+    struct guide_thread *thread = guide_thread_self();
+    struct fv_hint_ring *ring = thread ? thread->ring : NULL;
+    if (!ring)
+        return;
+    if (progress)
+        ring->entries++; /* the stall watch starts anew */
+    atomic_signal_fence(memory_order_seq_cst);
+    ring->held = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (!ring->inside || !__atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE))
+        return;
+    __atomic_store_n(&ring->overdue, 0, __ATOMIC_RELAXED);
+    if (progress)
+        return;
+    guide_leaves(ring);
+    guide_on_rescue(FV_OFF_STALL);
+}
+
 GUIDE_PUBLIC int guide_start(const char *name, int (*start)(void))
 {
     struct guide_thread *thread = guide_thread_self();
@@ -232,7 +275,7 @@ GUIDE_PUBLIC int guide_start(const char *name, int (*start)(void))
         guide_begins(thread, record);
         result = start();
         if (thread->ring)
-            __atomic_store_n(&thread->ring->inside, 0, __ATOMIC_RELEASE);
+            guide_leaves(thread->ring);
         thread->depth--;
     } else {
         result = -ECANCELED;

@@ -144,23 +144,37 @@ static int hook_make(uint8_t *function, size_t bytes, void *replacement, void **
     return function_patch(function, island);
 }
 
-GUIDE_PUBLIC int guide_hook(const char *symbol, void *replacement, void **original)
+static int hook_symbol(const char *symbol, void *replacement, void **original)
 {
     Dl_info info;
     const ElfW(Sym) *entry = NULL;
-    int saved = errno;
-    void *function = dlsym(RTLD_DEFAULT, symbol);
-    if (!function) {
-        errno = saved;
-        return -ENOENT;
-    }
     size_t bytes = 0;
+    void *function = dlsym(RTLD_DEFAULT, symbol);
+    if (!function)
+        return -ENOENT;
     if (dladdr1(function, &info, (void **)&entry, RTLD_DL_SYMENT) && entry &&
         info.dli_saddr == function)
         bytes = entry->st_size;
     pthread_mutex_lock(&hook_lock);
     int error = hook_make(function, bytes, replacement, original);
     pthread_mutex_unlock(&hook_lock);
+    return error;
+}
+
+/*
+ * A guide that were abandoned amid this would leave islands that cannot be executed, a function of
+ * which half is patched, or locks of ld.so and ours. What the guide itself could have wrong, its
+ * pointers, is touched before. Hooks that were made are bounded in number, those refused are not.
+ */
+GUIDE_PUBLIC int guide_hook(const char *symbol, void *replacement, void **original)
+{
+    int saved = errno;
+    (void)*(const volatile char *)symbol;
+    if (original)
+        *(void *volatile *)original = *original;
+    guide_hold();
+    int error = hook_symbol(symbol, replacement, original);
+    guide_let_go(error == 0);
     errno = saved;
     return error;
 }

@@ -103,6 +103,15 @@ GUIDE_HIDDEN extern atomic_bool guide_is_off;
 /* The guide whose start function runs, or "". */
 GUIDE_HIDDEN const char *guide_starting(void);
 
+/*
+ * Between these two the thread is not sent away from a guide that takes too long, so that nothing
+ * stays half done; but it goes, and guide_let_go does not return, as soon as they are over. A fault
+ * in between is the program's. `progress`: a bounded step of a guide's work was done, and its time
+ * starts anew.
+ */
+GUIDE_HIDDEN void guide_hold(void);
+GUIDE_HIDDEN void guide_let_go(bool progress);
+
 /* ---- enter.S ---- */
 GUIDE_HIDDEN void guide_hook_enter(void);
 GUIDE_HIDDEN void guide_hook_return(void);

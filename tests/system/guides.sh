@@ -61,6 +61,15 @@ test_guide_that_sleeps() {
     expect_one_warning 'guide loop: switched off: it did not come back'
 }
 
+# Its time is over while the library makes a hook: that is not left half done.
+test_guide_that_loops_while_hooks_are_made() {
+    local turn
+    for turn in 1 2 3; do
+        expect_orders --guide "$GUIDES/half.so"
+        expect_one_warning 'guide half: switched off: it did not come back'
+    done
+}
+
 test_guide_that_posts_garbage() {
     expect_orders --guide-time 100% --guide "$GUIDES/garbage.so"
     expect_one_warning 'hints: switched off: 0% of the pages they named were used'
