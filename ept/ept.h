@@ -142,6 +142,7 @@ enum ept_state {
 #define EPT_WAITERS     (1ULL << 7) /* somebody sleeps on the low half of the word */
 #define EPT_PREFETCHED  (1ULL << 8) /* LOCAL only: fetched unasked, not yet seen used */
 #define EPT_ACTIVE      (1ULL << 9) /* LOCAL only: came back soon after it left (fault/clock.c) */
+#define EPT_USED        (1ULL << 10) /* was touched after it had been fetched unasked the last time */
 #define EPT_PIN         (1ULL << 12)
 #define EPT_PIN_MASK    (0xfffULL << 12)
 /* FETCHING pages have no pins: the field tells who will install them, 0 a faulting thread. */

@@ -126,7 +126,7 @@ static void rescue(struct evictor *evictor, unsigned i, bool written)
     ept_word_t *word = &engine->words[evictor->first + i];
     ept_write_protect(engine->ept, evictor->first + i, 1, false);
     uint64_t keep = atomic_load(word) & ~(EPT_STATE_MASK | EPT_RESCUE);
-    keep |= clock_rescued(&engine->clock, evictor->first + i, keep);
+    keep |= clock_rescued(&engine->clock, evictor->first + i, keep) | EPT_USED;
     word_settle(word, keep | EPT_LOCAL | (written ? EPT_COPY : 0));
     atomic_fetch_add(&engine->rescued, 1);
     evictor->set[i / 64] &= ~(1ULL << (i % 64));
@@ -278,10 +278,10 @@ static void publish(struct evictor *evictor, unsigned freed)
             continue;
         ept_word_t *word = &engine->words[evictor->first + i];
         bool forget = evictor->fate[i] == FATE_FORGET;
-        uint64_t file = atomic_load(word) & EPT_FILE;
+        uint64_t keep = atomic_load(word) & (EPT_FILE | EPT_USED);
         forgotten += forget;
         clean += evictor->fate[i] == FATE_COPY_VALID;
-        word_settle(word, epoch | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY | file));
+        word_settle(word, epoch | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY | keep));
     }
     atomic_fetch_sub(&block_of(engine, evictor->first)->existing, forgotten);
     clock_left(&engine->clock, evictor->first, freed, evictor->active);

@@ -313,6 +313,43 @@ START_TEST(prefetched_pages_arrive_untouched)
 }
 END_TEST
 
+static void used_are(bool by_cpu, bool by_pin, bool untouched)
+{
+    ck_assert_int_eq(fault_was_used(engine, FIRST), by_cpu);
+    ck_assert_int_eq(fault_was_used(engine, FIRST + 8), by_pin);
+    ck_assert_int_eq(fault_was_used(engine, FIRST + 16), untouched);
+}
+
+/* Others come until the range has left. */
+static void range_push_out(uint64_t pages)
+{
+    for (uint64_t i = pages; i < pages + 2 * LOCAL_PAGES; i++)
+        page_put(context, FIRST + i, 7);
+    ck_assert_uint_eq(resident(FIRST, pages), 0);
+}
+
+/* Pages that come unasked are on probation, and leave before anybody asks what became of them. */
+START_TEST(a_prefetched_page_was_used_or_not_also_after_it_left)
+{
+    range_send_away(64);
+    prefetch_until_resident(FIRST, 64);
+    used_are(false, false, false);
+    ept_prime(ept, FIRST, 1, true, false); /* as a CPU that reads it does */
+    ck_assert_uint_eq(page_get(context, FIRST + 8), 9000);
+    used_are(true, true, false);
+    range_push_out(64);
+    used_are(true, true, false);
+    /* Wanted after all, but the advice had come too early. */
+    ck_assert_uint_eq(page_get(context, FIRST), 1000);
+    ck_assert_uint_eq(page_get(context, FIRST + 16), 17000);
+    used_are(true, true, false);
+    range_push_out(64);
+    used_are(true, true, false);
+    prefetch_until_resident(FIRST, 64); /* anew */
+    used_are(false, false, false);
+}
+END_TEST
+
 START_TEST(pages_in_flight_can_be_demanded_and_discarded)
 {
     range_send_away(1024);
@@ -476,6 +513,7 @@ int main(void)
     tcase_add_test(tests, quota_is_a_bound);
     tcase_add_test(tests, pinned_pages_stay);
     tcase_add_test(tests, prefetched_pages_arrive_untouched);
+    tcase_add_test(tests, a_prefetched_page_was_used_or_not_also_after_it_left);
     tcase_add_test(tests, pages_in_flight_can_be_demanded_and_discarded);
     tcase_add_test(tests, scattered_pages_are_read_and_landed_together);
     tcase_add_test(tests, pages_only_gathered_can_be_demanded_and_discarded);
