@@ -114,7 +114,7 @@ static unsigned batch_next(struct chain *chain, uint64_t wanted)
     struct kind *kind = chain->kind;
     unsigned nodes = chain->left < BATCH ? (unsigned)chain->left : BATCH;
     nodes = wanted < nodes ? (unsigned)wanted : nodes;
-    if (nodes == 0 || !sane_link(chain->at))
+    if (nodes == 0 || !sane_link(chain->at) || pages_late())
         return 0;
     bool trial, reads = reading_pays(kind, nodes, &trial);
     uint64_t before = __rdtsc();

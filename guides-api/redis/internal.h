@@ -26,6 +26,8 @@ struct links {
 void pages_begin(uint32_t pages);
 /* How many of them are left. */
 uint32_t pages_left(void);
+/* Has this hook looked ahead for so long that the program had better go on? */
+bool pages_late(void);
 /* Names [start, start + bytes) unless that was just done. false: nothing more may be named. */
 bool pages_name(const void *start, uint64_t bytes);
 /* The header of an sds and its first bytes. */

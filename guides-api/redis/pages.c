@@ -14,13 +14,15 @@
 #define TEXT_GUESS 64u   /* of a text whose length is not known yet */
 #define SLOW_TICKS 8000u /* some 3 us: more than any miss in the caches, less than any fault */
 #define ROOM_LOOKS 500u  /* some 10 us for the hint thread to take what waits */
+#define LATE_TICKS 100000000ULL /* some 40 ms: of the 0.1 s that a call of a guide may take */
 
 static struct {
     uintptr_t page[NAMED];
     uint32_t hook[NAMED];
     uint32_t now;
     uint32_t left; /* pages that may still be named */
-    bool full;     /* the ring did not empty while this hook waited: it waits no more */
+    uint64_t began_ticks;
+    bool full; /* the ring did not empty while this hook waited: it waits no more */
 } named;
 
 void pages_begin(uint32_t pages)
@@ -28,6 +30,12 @@ void pages_begin(uint32_t pages)
     named.now++;
     named.left = pages;
     named.full = false;
+    named.began_ticks = __rdtsc();
+}
+
+bool pages_late(void)
+{
+    return __rdtsc() - named.began_ticks > LATE_TICKS;
 }
 
 uint32_t pages_left(void)

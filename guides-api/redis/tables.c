@@ -103,7 +103,7 @@ void dict_name(const struct dict *dict, unsigned what)
     batch_fill(now, dict, &table, &bucket);
     while (now->count) {
         batch_fill(next, dict, &table, &bucket);
-        if (!batch_name(now, what))
+        if (!batch_name(now, what) || pages_late())
             return;
         struct batch *done = now;
         now = next;
@@ -161,7 +161,7 @@ void dict_name_scan(const struct dict *dict, uint64_t cursor, uint64_t count, un
             if (cursor == 0)
                 break;
         }
-        more = batch_name(&batch, what) && cursor != 0;
+        more = batch_name(&batch, what) && cursor != 0 && !pages_late();
         found += batch.count;
     }
 }
