@@ -117,6 +117,12 @@ int64_t vmm_call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d
                  uint64_t f);
 int64_t vmm_call1(uint32_t number, uint64_t a);
 int64_t vmm_call3(uint32_t number, uint64_t a, uint64_t b, uint64_t c);
+static inline uint64_t ticks_now(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
 /* Sleeps until a kick (-EINTR) or for timeout_ms (0; negative: for ever). */
 int64_t vmm_sleep(int timeout_ms);
 _Noreturn void vmm_exit_group(uint32_t code, uint32_t signal, bool core);

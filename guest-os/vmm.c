@@ -5,13 +5,6 @@
  */
 #include "guest-os/kernel.h"
 
-static inline uint64_t ticks_now(void)
-{
-    uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-    return (uint64_t)high << 32 | low;
-}
-
 /* Fills fields one by one: a structure assignment would become a call of memcpy. */
 static inline void call_fill(struct fv_call *call, uint32_t number, const uint64_t args[6])
 {

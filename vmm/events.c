@@ -22,6 +22,7 @@
 
 #define CLOCK_REFRESH_NS   250000000ULL
 #define RETRY_NS           10000000ULL
+#define TICK_NS            1000000ULL
 #define FORCE_NS           3000000000ULL /* a second interrupt this soon, the first unseen, ends it */
 #define EVENTS_STACK_BYTES (128u << 10)
 
@@ -29,7 +30,9 @@ struct events {
     struct vm *vm;
     pthread_t thread;
     bool started;
-    int epoll_fd, signal_fd, stop_fd, end_fd, engine_fd;
+    int epoll_fd, signal_fd, stop_fd, end_fd, tick_fd, engine_fd;
+    bool ticking; /* hostio_sends_tick wants it */
+    unsigned idle_ticks;
     struct clock_state clock;
     uint64_t clock_due_ns, force_from_ns;
     atomic_ullong cut_ns; /* when the process is ended as it is; 0: the guest lives */
@@ -224,10 +227,19 @@ static int wait_ms(struct events *events)
     uint64_t due_ns = events->clock_due_ns;
     if (events->held && now_ns + RETRY_NS < due_ns)
         due_ns = now_ns + RETRY_NS;
+    if (events->ticking && now_ns + TICK_NS < due_ns)
+        due_ns = now_ns + TICK_NS;
     uint64_t cut_ns = atomic_load(&events->cut_ns);
     if (cut_ns && cut_ns < due_ns)
         due_ns = cut_ns;
     return due_ns > now_ns ? (int)((due_ns - now_ns + 999999) / 1000000) : 0;
+}
+
+static void tick_begin(struct events *events)
+{
+    uint64_t asked;
+    (void)!read(events->tick_fd, &asked, sizeof(asked));
+    events->ticking = true;
 }
 
 static void *events_thread(void *argument)
@@ -235,8 +247,8 @@ static void *events_thread(void *argument)
     struct events *events = argument;
     pthread_setname_np(pthread_self(), "events");
     for (;;) {
-        struct epoll_event ready[4];
-        int count = epoll_wait(events->epoll_fd, ready, 4, wait_ms(events));
+        struct epoll_event ready[8];
+        int count = epoll_wait(events->epoll_fd, ready, 8, wait_ms(events));
         for (int i = 0; i < count; i++) {
             if (ready[i].data.fd == events->stop_fd)
                 return NULL;
@@ -244,10 +256,14 @@ static void *events_thread(void *argument)
                 epoll_ctl(events->epoll_fd, EPOLL_CTL_DEL, events->end_fd, NULL);
             else if (ready[i].data.fd == events->signal_fd)
                 signals_read(events);
+            else if (ready[i].data.fd == events->tick_fd)
+                tick_begin(events);
             else
                 engine_failed(events);
         }
         cut_short(events);
+        if (events->ticking)
+            events->ticking = hostio_sends_tick(events->vm->io, &events->idle_ticks);
         if (events->held)
             held_retry(events);
         if (clock_now_ns() >= events->clock_due_ns) {
@@ -277,6 +293,10 @@ static int events_open(struct events *events)
         error = watch(events, events->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!error)
         error = watch(events, events->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!error)
+        error = watch(events, events->tick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!error)
+        hostio_tick_by(events->vm->io, events->tick_fd);
     events->engine_fd = fault_engine_event_fd(events->vm->engine);
     if (!error && events->engine_fd >= 0)
         error = watch(events, events->engine_fd);
@@ -302,7 +322,7 @@ int events_start(struct vm *vm)
     vm->events = events;
     events->vm = vm;
     events->epoll_fd = events->signal_fd = events->stop_fd = -1;
-    events->end_fd = events->engine_fd = -1;
+    events->end_fd = events->tick_fd = events->engine_fd = -1;
     pthread_mutex_init(&events->lock, NULL);
     clock_start(vm, &events->clock);
     events->clock_due_ns = clock_now_ns() + CLOCK_REFRESH_NS;
@@ -324,7 +344,8 @@ void events_stop(struct vm *vm)
         (void)!write(events->stop_fd, &one, sizeof(one));
         pthread_join(events->thread, NULL);
     }
-    int fds[] = {events->signal_fd, events->stop_fd, events->end_fd, events->epoll_fd};
+    int fds[] = {events->signal_fd, events->stop_fd, events->end_fd, events->tick_fd,
+                 events->epoll_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         if (fds[i] >= 0)
             close(fds[i]);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Looking ahead: after an epoll_wait told that sockets are readable, what they hold is shown to the
- * guest kernel, which then answers the program's reads by itself (abi.h, fv_ahead: the states).
+ * guest kernel, which then answers the program's reads by itself, and may gather its sends
+ * (io_sends.c). States: abi.h, fv_ahead and fv_sends.
  *
  * The bytes are looked at, not taken: the host kernel has them until the program has read them. So
  * whatever else looks at the socket sees the truth as soon as what was read has left the socket
@@ -9,9 +10,9 @@
  * that names the socket, or the epoll set it was told of by; and at the latest when the vCPU leaves
  * the guest. A grant begins only while nobody else uses socket or set: see `begin`.
  *
- * Which descriptor an event is about is guessed from its data word, and checked.
+ * Threads that serve different sockets have areas and locks of their own.
  */
-#include "vmm/hostio_internal.h"
+#include "vmm/io_ahead_internal.h"
 
 #include "ept/ept.h"
 
@@ -20,46 +21,11 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define OPEN_TURNS   16u         /* epoll_waits that could have granted, before an area is made */
-#define LOOKED_MAX   128u        /* files of one epoll_wait that are looked at */
-#define GRANT_MAX    (16u << 10) /* bytes: a larger message is read by a request */
-#define ROOM_MIN     256u        /* bytes: less is not worth a look */
-#define DATA_ALIGN   64u
-#define PENALTY_MAX  63u /* events that a socket whose grants are of no use goes without one */
-#define WATCHES      1024u
-#define EVENTS_QUIET (EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI)
-
-/* Events of a set with this data word are about that descriptor: a guess, others may have it too.
- */
-struct io_watch {
-    uint64_t data;
-    int fd;
-};
-
-/* The VMM's own copy of a grant: what the guest writes decides only how much it took of it. */
-struct grant {
-    struct io_file *file; /* NULL: ended. It has no reference: closing the file ends the grant */
-    int fd;
-    uint16_t bytes;
-    uint16_t gone; /* taken, and out of the socket */
-};
-
-/* What one vCPU was shown. Under io_aheads.lock. */
-struct io_ahead {
-    struct fv_ahead *shared;
-    uint32_t *shown; /* fv_vcpu.ahead_count */
-    struct io_file *set;
-    struct grant grants[FV_AHEAD_GRANTS];
-    unsigned count;
-    uint32_t data_bytes; /* of shared->data in use */
-    atomic_uint live;
-};
-
-static unsigned watch_index(uint64_t data)
-{
-    return (unsigned)(data * 0x9e3779b97f4a7c15ull >> 54);
-}
-_Static_assert(WATCHES == 1u << (64 - 54), "watch_index");
+#define OPEN_TURNS 16u         /* epoll_waits that could have granted, before an area is made */
+#define LOOKED_MAX 128u        /* files of one epoll_wait that are looked at */
+#define GRANT_MAX  (16u << 10) /* bytes: a larger message is read by a request */
+#define ROOM_MIN   256u        /* bytes: less is not worth a look */
+#define DATA_ALIGN 64u
 
 /* ---- ending ---- */
 
@@ -79,7 +45,7 @@ static void discard(const struct io_file *file, size_t bytes)
     }
 }
 
-static unsigned taken(const struct grant *grant, uint64_t word)
+static unsigned taken(const struct io_grant *grant, uint64_t word)
 {
     unsigned bytes = word & FV_AHEAD_BYTES_MASK;
 
@@ -90,7 +56,7 @@ static unsigned taken(const struct grant *grant, uint64_t word)
     return bytes > grant->gone ? bytes : grant->gone;
 }
 
-static void grant_settle(struct grant *grant, uint64_t word)
+static void grant_settle(struct io_grant *grant, uint64_t word)
 {
     unsigned bytes = taken(grant, word);
 
@@ -99,24 +65,16 @@ static void grant_settle(struct grant *grant, uint64_t word)
     grant->gone = (uint16_t)bytes;
 }
 
-/* Was it of use? A look costs a host call: after some in vain only now and then another is made. */
-static void file_learn(struct io_file *file, bool used)
-{
-    if (used)
-        file->sight.penalty = 0;
-    else if (file->sight.penalty < PENALTY_MAX)
-        file->sight.penalty = (uint8_t)(file->sight.penalty * 2 + 1);
-    file->sight.skip = file->sight.penalty;
-}
-
 static void grant_end(struct io_aheads *all, struct io_ahead *ahead, unsigned index)
 {
-    struct grant *grant = &ahead->grants[index];
+    struct io_grant *grant = &ahead->grants[index];
     struct io_file *file = grant->file;
 
     /* From here on the guest takes no more of it. */
     grant_settle(grant, __atomic_exchange_n(&ahead->shared->grant[index], 0, __ATOMIC_ACQ_REL));
-    file_learn(file, grant->gone != 0);
+    if (grant->sends)
+        io_sends_flush(all, ahead, index, true);
+    io_habit_learn(&file->sight.reads, grant->gone != 0);
     if (grant->gone)
         all->used++;
     grant->file = NULL;
@@ -133,23 +91,26 @@ static void ahead_end(struct io_aheads *all, struct io_ahead *ahead)
     }
     ahead->count = 0;
     ahead->data_bytes = 0;
-    __atomic_store_n(ahead->shown, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&ahead->page->ahead_count, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&ahead->page->sends_count, 0, __ATOMIC_RELAXED);
     if (ahead->set)
         atomic_store(&ahead->set->sight.ahead, NULL);
     ahead->set = NULL;
 }
 
+/* The caller has a reference, so none begins anew: see `begin`. */
 void io_ahead_revoke(struct io_aheads *all, struct io_file *file)
 {
     struct io_ahead *ahead;
 
-    pthread_mutex_lock(&all->lock);
-    ahead = atomic_load(&file->sight.ahead);
-    if (ahead && ahead->set == file)
-        ahead_end(all, ahead);
-    else if (ahead)
-        grant_end(all, ahead, file->sight.index);
-    pthread_mutex_unlock(&all->lock);
+    while ((ahead = atomic_load(&file->sight.ahead))) {
+        pthread_mutex_lock(&ahead->lock);
+        if (ahead->set == file)
+            ahead_end(all, ahead);
+        else if (atomic_load(&file->sight.ahead) == ahead)
+            grant_end(all, ahead, file->sight.index);
+        pthread_mutex_unlock(&ahead->lock);
+    }
 }
 
 void hostio_settle(struct vcpu *vcpu)
@@ -159,58 +120,74 @@ void hostio_settle(struct vcpu *vcpu)
 
     if (!ahead || !atomic_load(&ahead->live))
         return;
-    pthread_mutex_lock(&all->lock);
+    pthread_mutex_lock(&ahead->lock);
     for (unsigned i = 0; i < ahead->count; i++) {
-        if (ahead->grants[i].file)
-            grant_settle(&ahead->grants[i],
-                         __atomic_load_n(&ahead->shared->grant[i], __ATOMIC_ACQUIRE));
+        struct io_grant *grant = &ahead->grants[i];
+
+        if (!grant->file)
+            continue;
+        grant_settle(grant, __atomic_load_n(&ahead->shared->grant[i], __ATOMIC_ACQUIRE));
+        if (grant->sends)
+            io_sends_flush(all, ahead, i, false);
     }
-    pthread_mutex_unlock(&all->lock);
+    io_sends_rewind(ahead);
+    pthread_mutex_unlock(&ahead->lock);
 }
 
 void hostio_end_sight(struct hostio *io)
 {
     struct io_aheads *all = &io->aheads;
 
-    pthread_mutex_lock(&all->lock);
+    pthread_mutex_lock(&all->lock); /* areas are made with it */
+    atomic_store(&all->ended, true);
+    pthread_mutex_unlock(&all->lock);
     for (unsigned i = 0; i < FV_VCPU_MAX; i++) {
         struct io_ahead *ahead = atomic_load(&all->list[i]);
 
-        if (ahead)
-            ahead_end(all, ahead);
+        if (!ahead)
+            continue;
+        pthread_mutex_lock(&ahead->lock);
+        ahead_end(all, ahead);
+        pthread_mutex_unlock(&ahead->lock);
     }
-    all->ended = true;
-    pthread_mutex_unlock(&all->lock);
 }
 
 /* ---- beginning ---- */
 
-int io_ahead_open(struct io_aheads *all, uint32_t index, struct fv_ahead *shared, uint32_t *shown)
+int io_ahead_open(struct io_aheads *all, uint32_t index, struct fv_ahead *shared,
+                  struct fv_sends *sends, struct fv_vcpu *page)
 {
     struct io_ahead *ahead = calloc(1, sizeof(*ahead));
 
     if (!ahead)
         return -ENOMEM;
+    pthread_mutex_init(&ahead->lock, NULL);
     memset(shared, 0, sizeof(*shared));
+    memset(sends, 0, sizeof(*sends));
     ahead->shared = shared;
-    ahead->shown = shown;
+    ahead->sends = sends;
+    ahead->page = page;
     atomic_store(&all->list[index], ahead);
     return 0;
 }
 
-/* This vCPU's, once it is known to profit. NULL: not yet, or not at all. */
-static struct io_ahead *ahead_get(struct io_aheads *all, struct vcpu *vcpu)
+/* This vCPU's areas, once they are known to be of use. */
+static void ahead_prepare(struct io_aheads *all, struct vcpu *vcpu)
 {
-    struct io_ahead *ahead = atomic_load(&all->list[vcpu->index]);
-    gpa_t gpa = FV_AHEAD_BASE + (gpa_t)vcpu->index * FV_AHEAD_STRIDE;
+    struct ept *ept = vcpu->vm->ept;
+    gpa_t reads = FV_AHEAD_BASE + (gpa_t)vcpu->index * FV_AHEAD_STRIDE;
+    gpa_t sends = FV_SENDS_BASE + (gpa_t)vcpu->index * FV_SENDS_STRIDE;
 
-    if (ahead || ++vcpu->ahead_turns < OPEN_TURNS || !vcpu->vm->ept)
-        return ahead;
+    pthread_mutex_lock(&all->lock);
+    if (atomic_load(&all->ended) || atomic_load(&all->list[vcpu->index]) ||
+        ++vcpu->ahead_turns < OPEN_TURNS || !ept)
+        goto unlock;
     vcpu->ahead_turns = 0;
-    if (ept_map_kernel(vcpu->vm->ept, gpa, FV_AHEAD_STRIDE, EPT_READ | EPT_WRITE, true) ||
-        io_ahead_open(all, vcpu->index, ept_hva(vcpu->vm->ept, gpa), &vcpu->page->ahead_count))
-        return NULL;
-    return atomic_load(&all->list[vcpu->index]);
+    if (!ept_map_kernel(ept, reads, FV_AHEAD_STRIDE, EPT_READ | EPT_WRITE, true) &&
+        !ept_map_kernel(ept, sends, FV_SENDS_STRIDE, EPT_READ | EPT_WRITE, true))
+        (void)io_ahead_open(all, vcpu->index, ept_hva(ept, reads), ept_hva(ept, sends), vcpu->page);
+unlock:
+    pthread_mutex_unlock(&all->lock);
 }
 
 /*
@@ -223,9 +200,11 @@ static struct io_ahead *ahead_get(struct io_aheads *all, struct vcpu *vcpu)
  */
 static bool begin(struct io_ahead *ahead, struct io_file *file)
 {
-    if (atomic_load(&file->sight.shared))
+    struct io_ahead *none = NULL;
+
+    if (atomic_load(&file->sight.shared) ||
+        !atomic_compare_exchange_strong(&file->sight.ahead, &none, ahead))
         return false;
-    atomic_store(&file->sight.ahead, ahead);
     if (atomic_load(&file->references) == 2 && !atomic_load(&file->sight.shared) &&
         !atomic_load(&file->sight.odd) && !atomic_load(&file->patient))
         return true;
@@ -233,24 +212,17 @@ static bool begin(struct io_ahead *ahead, struct io_file *file)
     return false;
 }
 
-/* Is it worth a look? */
-static bool is_eligible(struct io_file *file, const struct io_file *set, uint64_t data)
-{
-    if (!atomic_load(&file->sight.own) || atomic_load(&file->sight.odd) ||
-        atomic_load(&file->patient) || atomic_load(&file->sight.ahead))
-        return false;
-    return file->sight.watch_set == set->sight.set_id && file->sight.watch_data == data;
-}
-
-static void grant_publish(struct io_ahead *ahead, struct io_file *file, int fd, size_t bytes)
+static void grant_publish(struct io_aheads *all, struct io_ahead *ahead, struct io_file *file,
+                          int fd, size_t bytes)
 {
     unsigned index = ahead->count++;
 
-    ahead->grants[index] = (struct grant){.file = file, .fd = fd, .bytes = (uint16_t)bytes};
+    ahead->grants[index] = (struct io_grant){.file = file, .fd = fd, .bytes = (uint16_t)bytes};
     ahead->shared->offset[index] = (uint16_t)ahead->data_bytes;
     file->sight.index = index;
     ahead->data_bytes += (uint32_t)((bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
     atomic_fetch_add(&ahead->live, 1);
+    io_sends_begin(all, ahead, index);
     __atomic_store_n(&ahead->shared->grant[index],
                      ((uint64_t)fd + 1) << FV_AHEAD_FD_SHIFT | (uint64_t)bytes
                                                                    << FV_AHEAD_BYTES_SHIFT,
@@ -261,7 +233,7 @@ static void grant_publish(struct io_ahead *ahead, struct io_file *file, int fd, 
  * Looks. Only if that is all there is may a read end with it: a short count tells a program that
  * nothing more will come without another event.
  */
-static bool look(struct io_ahead *ahead, struct io_file *file, int fd)
+static bool look(struct io_aheads *all, struct io_ahead *ahead, struct io_file *file, int fd)
 {
     size_t room = FV_AHEAD_DATA - ahead->data_bytes;
     ssize_t n;
@@ -270,12 +242,12 @@ static bool look(struct io_ahead *ahead, struct io_file *file, int fd)
         room = GRANT_MAX;
     n = recv(file->fd, ahead->shared->data + ahead->data_bytes, room, MSG_PEEK | MSG_DONTWAIT);
     if (n > 0 && (size_t)n < room) {
-        grant_publish(ahead, file, fd, (size_t)n);
+        grant_publish(all, ahead, file, fd, (size_t)n);
         return true;
     }
     if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ENOTCONN) /* it is told once */
         atomic_store(&file->sight.late_error, errno);
-    file_learn(file, false);
+    io_habit_learn(&file->sight.reads, false);
     return false;
 }
 
@@ -290,23 +262,20 @@ struct looked {
 static bool event_grant(struct io_aheads *all, struct io_ahead *ahead, struct io_file *set,
                         const struct epoll_event *event, struct looked *looked)
 {
-    const struct io_watch *watch = &set->sight.watches[watch_index(event->data.u64)];
-    struct io_file *file;
     bool eligible;
+    int fd;
+    struct io_file *file = io_watch_find(all, set, event, &fd, &eligible);
 
-    if (!(event->events & EPOLLIN) || event->events & EVENTS_QUIET ||
-        watch->data != event->data.u64 || watch->fd < 0)
-        return false;
-    file = io_fds_look(all->fds, watch->fd);
     if (!file)
         return false;
     looked->files[looked->count++] = file;
-    eligible = is_eligible(file, set, event->data.u64);
-    if (eligible && file->sight.skip)
-        file->sight.skip--;
-    else if (eligible && ahead && begin(ahead, file) && !look(ahead, file, watch->fd))
+    if (!eligible || !ahead || io_habit_skips(&file->sight.reads) || !begin(ahead, file))
+        return eligible;
+    /* Since the mark is there nobody moves it to another set unseen; before, somebody might have.
+     */
+    if (atomic_load(&file->sight.watch_set) != set->sight.set_id || !look(all, ahead, file, fd))
         atomic_store(&file->sight.ahead, NULL);
-    return eligible;
+    return true;
 }
 
 static bool has_room(const struct io_ahead *ahead)
@@ -314,77 +283,45 @@ static bool has_room(const struct io_ahead *ahead)
     return ahead->count < FV_AHEAD_GRANTS && ahead->data_bytes + ROOM_MIN <= FV_AHEAD_DATA;
 }
 
+/* With the area's lock. */
+static void events_grant(struct io_aheads *all, struct io_ahead *ahead, struct io_file *set,
+                         const struct epoll_event *events, unsigned count, struct looked *looked)
+{
+    ahead_end(all, ahead); /* another set's */
+    io_sends_rewind(ahead);
+    if (atomic_load(&all->ended) || !begin(ahead, set))
+        return;
+    ahead->set = set;
+    for (unsigned i = 0; i < count && looked->count < LOOKED_MAX && has_room(ahead); i++)
+        (void)event_grant(all, ahead, set, &events[i], looked);
+    all->shown += ahead->count;
+    __atomic_store_n(&ahead->page->sends_count, atomic_load(&ahead->sending) ? ahead->count : 0,
+                     __ATOMIC_RELEASE);
+    __atomic_store_n(&ahead->page->ahead_count, ahead->count, __ATOMIC_RELEASE);
+}
+
 void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *set,
                     const struct epoll_event *events, unsigned count)
 {
     struct io_ahead *ahead = atomic_load(&all->list[vcpu->index]);
-    struct looked looked;
+    struct looked looked = {.count = 0};
     bool any = false;
 
-    looked.count = 0;
     if (!atomic_load(&set->sight.watches))
         return;
-    pthread_mutex_lock(&all->lock);
-    if (ahead)
-        ahead_end(all, ahead); /* another set's */
-    if (all->ended || (ahead && !begin(ahead, set)))
-        goto unlock;
-    if (ahead)
-        ahead->set = set;
-    for (unsigned i = 0; i < count && looked.count < LOOKED_MAX; i++) {
-        if (ahead ? !has_room(ahead) : any)
-            break;
-        any |= event_grant(all, ahead, set, &events[i], &looked);
-    }
     if (ahead) {
-        all->shown += ahead->count;
-        __atomic_store_n(ahead->shown, ahead->count, __ATOMIC_RELEASE);
-    } else if (any) {
-        (void)ahead_get(all, vcpu);
+        pthread_mutex_lock(&ahead->lock);
+        events_grant(all, ahead, set, events, count, &looked);
+        pthread_mutex_unlock(&ahead->lock);
+        io_sends_tick_ask(all, ahead);
+    } else {
+        for (unsigned i = 0; i < count && looked.count < LOOKED_MAX && !any; i++)
+            any = event_grant(all, NULL, set, &events[i], &looked);
+        if (any)
+            ahead_prepare(all, vcpu);
     }
-unlock:
-    pthread_mutex_unlock(&all->lock);
     while (looked.count)
         io_file_put(looked.files[--looked.count]);
-}
-
-/* ---- what is watched ---- */
-
-static struct io_watch *watches_make(struct io_aheads *all, struct io_file *set)
-{
-    struct io_watch *watches = malloc(WATCHES * sizeof(*watches));
-
-    for (unsigned i = 0; watches && i < WATCHES; i++)
-        watches[i] = (struct io_watch){.fd = -1};
-    set->sight.set_id = ++all->sets;
-    atomic_store(&set->sight.watches, watches);
-    return watches;
-}
-
-void io_ahead_watch(struct io_aheads *all, struct io_file *set, struct io_file *file, int fd,
-                    int operation, const struct epoll_event *event)
-{
-    struct io_watch *watches;
-
-    if (!file->type) /* a set within a set is looked at by those who do not name it */
-        atomic_store(&file->sight.shared, true);
-    if (!file->stream || !io_is_inet(file)) /* before it is connected, too: is_eligible asks */
-        return;
-    pthread_mutex_lock(&all->lock);
-    watches = atomic_load(&set->sight.watches);
-    if (!watches)
-        watches = watches_make(all, set);
-    if (operation == EPOLL_CTL_DEL || !watches) {
-        file->sight.watch_set = 0;
-        goto unlock;
-    }
-    if (file->sight.watch_set && file->sight.watch_set != set->sight.set_id) /* told of by two */
-        atomic_store(&file->sight.shared, true);
-    file->sight.watch_set = set->sight.set_id;
-    file->sight.watch_data = event->data.u64;
-    watches[watch_index(event->data.u64)] = (struct io_watch){event->data.u64, fd};
-unlock:
-    pthread_mutex_unlock(&all->lock);
 }
 
 /* ---- life ---- */
@@ -392,19 +329,30 @@ unlock:
 void io_aheads_create(struct io_aheads *all, struct io_fds *fds)
 {
     pthread_mutex_init(&all->lock, NULL);
+    all->tick_fd = -1;
     all->fds = fds;
     fds->aheads = all;
 }
 
 void io_aheads_destroy(struct io_aheads *all)
 {
-    for (unsigned i = 0; i < FV_VCPU_MAX; i++)
-        free(atomic_load(&all->list[i]));
+    for (unsigned i = 0; i < FV_VCPU_MAX; i++) {
+        struct io_ahead *ahead = atomic_load(&all->list[i]);
+
+        if (!ahead)
+            continue;
+        pthread_mutex_destroy(&ahead->lock);
+        free(ahead);
+    }
     pthread_mutex_destroy(&all->lock);
 }
 
-void hostio_sight_counters(struct hostio *io, uint64_t *shown, uint64_t *used)
+void hostio_sight_counters(struct hostio *io, struct sight_counters *out)
 {
-    *shown = atomic_load(&io->aheads.shown);
-    *used = atomic_load(&io->aheads.used);
+    const struct io_aheads *all = &io->aheads;
+
+    *out = (struct sight_counters){.shown = atomic_load(&all->shown),
+                                   .used = atomic_load(&all->used),
+                                   .gathered = atomic_load(&all->gathered),
+                                   .late = atomic_load(&all->late)};
 }

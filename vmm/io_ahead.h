@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Looking ahead: what readable sockets hold, shown to the guest kernel (io_ahead.c).
+ * Reads and sends on sockets that the guest kernel answers by itself: what readable sockets hold is
+ * shown to it (io_ahead.c), and what the program sends on them is gathered by it (io_sends.c).
  */
 #ifndef FARVISOR_IO_AHEAD_H
 #define FARVISOR_IO_AHEAD_H
@@ -19,6 +20,11 @@ struct io_file;
 struct io_watch;
 struct vcpu;
 
+/* Events of a socket without a grant: still, and the next time one was of no use. Statistics. */
+struct io_habit {
+    _Atomic uint8_t skip, penalty;
+};
+
 /* What looking ahead (io_ahead.c) knows of a file, be it a socket or an epoll set. */
 struct io_sight {
     /* Whose grant this socket has, or whose grants came from this set; NULL: none. */
@@ -27,36 +33,42 @@ struct io_sight {
     /* Of a socket. */
     atomic_bool own;       /* a TCP connection that the program made or accepted */
     atomic_bool odd;       /* options under which a look is not as good as a read; inherited */
-    atomic_int late_error; /* errno that a look consumed: the next transfer tells it */
-    unsigned index;        /* of its grant */
-    uint64_t watch_set;    /* id of the set that watches it; 0: none */
-    uint64_t watch_data;
-    uint8_t skip, penalty; /* events without a look: still, the next time */
+    atomic_bool shut;      /* the program sends no more */
+    atomic_bool roomy;     /* its queue holds enough for what may be gathered */
+    atomic_int late_error; /* errno that a look or a late send met: the next transfer tells it */
+    unsigned index;        /* of its grant; under the area's lock */
+    _Atomic uint64_t watch_set; /* id of the set that watches it; 0: none */
+    _Atomic uint64_t watch_data;
+    struct io_habit reads, sends;
     /* Of a set. */
     _Atomic(struct io_watch *) watches;
     uint64_t set_id;
 };
 
 struct io_aheads {
-    /* Everything of io_ahead.c; its holder waits for no peer. Then the table's lock, not before. */
+    /* Who watches what, and the making of areas. Then the table's lock, not before. */
     pthread_mutex_t lock;
     struct io_fds *fds;
     _Atomic(struct io_ahead *) list[FV_VCPU_MAX]; /* a vCPU's, once it profits */
     uint64_t sets;                                /* ids given */
-    bool ended;
-    _Atomic uint64_t shown, used; /* grants made; those of which something was read */
+    atomic_bool ended;
+    atomic_bool ticking; /* somebody calls hostio_sends_tick */
+    int tick_fd;         /* eventfd that asks for it; -1: nobody does, and nothing is gathered */
+    /* Grants made; those of which something was read; those that sent; sends that a tick made. */
+    _Atomic uint64_t shown, used, gathered, late;
 };
 void io_aheads_create(struct io_aheads *all, struct io_fds *fds);
 void io_aheads_destroy(struct io_aheads *all);
-/* vCPU `index` can be shown things there. 0 or -ENOMEM. Lock held, or nobody else is there. */
-int io_ahead_open(struct io_aheads *all, uint32_t index, struct fv_ahead *shared, uint32_t *count);
+/* The areas of vCPU `index`, whose counts are in its page. 0 or -ENOMEM. */
+int io_ahead_open(struct io_aheads *all, uint32_t index, struct fv_ahead *shared,
+                  struct fv_sends *sends, struct fv_vcpu *page);
 /* `file` is in a set now, or not any more. The caller holds references of both. */
 void io_ahead_watch(struct io_aheads *all, struct io_file *set, struct io_file *file, int fd,
                     int operation, const struct epoll_event *event);
 /* These events were told to the program on vcpu. The caller holds a reference of the set. */
 void io_ahead_grant(struct io_aheads *all, struct vcpu *vcpu, struct io_file *set,
                     const struct epoll_event *events, unsigned count);
-/* Ends what was shown of a socket, or because of a set. */
+/* Ends what was shown of a socket, or because of a set, and sends what was gathered. */
 void io_ahead_revoke(struct io_aheads *all, struct io_file *file);
 
 #endif

@@ -134,6 +134,8 @@ int64_t io_setsockopt(const struct io_call *call)
                           bytes);
     if (!result && io_arg_int(call, 1) == SOL_SOCKET && io_arg_int(call, 2) == SO_RCVLOWAT)
         atomic_store(&file->patient, true);
+    if (io_arg_int(call, 1) == SOL_SOCKET && io_arg_int(call, 2) == SO_SNDBUF)
+        atomic_store(&file->sight.roomy, false);
     io_file_put(file);
     return result;
 }

@@ -197,6 +197,21 @@ int64_t io_listen(const struct io_call *call)
     return result;
 }
 
+int64_t io_shutdown(const struct io_call *call)
+{
+    struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    int how = io_arg_int(call, 1);
+    int64_t result;
+
+    if (!file)
+        return -EBADF;
+    result = IO_HOST2(SYS_shutdown, file->fd, how);
+    if (how != SHUT_RD)
+        atomic_store(&file->sight.shut, true);
+    io_file_put(file);
+    return result;
+}
+
 static int64_t name_of(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));

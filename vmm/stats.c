@@ -177,7 +177,7 @@ static json_t *vcpus_object(struct vm *vm)
 {
     struct poller_counters poller;
     struct vcpu_sum sum;
-    uint64_t shown, used;
+    struct sight_counters sight;
     json_t *object = json_object();
 
     vcpus_add_up(vm, &sum);
@@ -193,9 +193,11 @@ static json_t *vcpus_object(struct vm *vm)
     json_object_set_new(object, "posted_calls", number(poller.answered));
     json_object_set_new(object, "handed_back_calls", number(poller.handed_back));
     json_object_set_new(object, "poller_wakes", number(poller.wakes));
-    hostio_sight_counters(vm->io, &shown, &used);
-    json_object_set_new(object, "reads_ahead", number(shown));
-    json_object_set_new(object, "reads_ahead_used", number(used));
+    hostio_sight_counters(vm->io, &sight);
+    json_object_set_new(object, "reads_ahead", number(sight.shown));
+    json_object_set_new(object, "reads_ahead_used", number(sight.used));
+    json_object_set_new(object, "sends_gathered", number(sight.gathered));
+    json_object_set_new(object, "sends_late", number(sight.late));
     return object;
 }
 

@@ -307,13 +307,22 @@ int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args
 void hostio_part_end(struct io_part *part);
 /*
  * Before the vCPU does anything but run the guest: what the program has read of the bytes it was
- * shown (io_ahead.c) leaves the sockets. The vCPU's thread.
+ * shown (io_ahead.c) leaves the sockets, and what it sent is sent. The vCPU's thread, or the poller
+ * with its request.
  */
 void hostio_settle(struct vcpu *vcpu);
 /* Nothing is shown any more, from now on. No vCPU runs. */
 void hostio_end_sight(struct hostio *io);
-/* Grants made, and of how many something was read. */
-void hostio_sight_counters(struct hostio *io, uint64_t *shown, uint64_t *used);
+/* What was gathered and waits: to be called every millisecond until it returns false, and again when
+ * there is something to read at the eventfd of hostio_tick_by. *idle: the caller's, 0 at first. */
+bool hostio_sends_tick(struct hostio *io, unsigned *idle);
+/* Somebody does so. Before the guest runs. */
+void hostio_tick_by(struct hostio *io, int fd);
+/* Grants made; of how many something was read; sent; times that something sent waited for a tick. */
+struct sight_counters {
+    uint64_t shown, used, gathered, late;
+};
+void hostio_sight_counters(struct hostio *io, struct sight_counters *out);
 /*
  * Finds and opens the program as the guest would (PATH, --dir). Returns the guest fd with *path set
  * to the guest's absolute path (malloc), or -ENOENT, -EACCES, -ENOEXEC... without a message.

@@ -12,7 +12,7 @@
 #define FARVISOR_ABI_H
 
 /* Bumped by every incompatible change; the VMM refuses an image that carries another one. */
-#define FV_ABI_VERSION 3
+#define FV_ABI_VERSION 4
 
 /*
  * Address map. Guest-virtual equals guest-physical everywhere. The kernel region is 1 GiB of
@@ -34,6 +34,8 @@
 #define FV_VCPU_MAX     1024
 #define FV_AHEAD_BASE   0x3fd0000000 /* one area a vCPU: struct fv_ahead, mapped once of use */
 #define FV_AHEAD_STRIDE 0x0000010000 /* 64 KiB */
+#define FV_SENDS_BASE   0x3fd8000000 /* one area a vCPU: struct fv_sends, mapped with the above */
+#define FV_SENDS_STRIDE 0x0000010000 /* 64 KiB */
 #define FV_TABLES_BASE  0x3fe0000000 /* guest page tables: physical only, mapped nowhere */
 #define FV_TABLES_SIZE  0x0020000000
 
@@ -126,6 +128,30 @@
 #define FV_AHEAD_BYTES_SHIFT 16
 #define FV_AHEAD_BYTES_MASK  0xffff
 
+/*
+ * fv_sends.grant[]: bytes that the program has sent and that have not left yet. Word n of it goes
+ * with word n of fv_ahead.grant[]: a socket that was shown to the guest, whose send queue was empty
+ * then, so that FV_SENDS_MAX more bytes are taken by the host kernel for sure.
+ *
+ *   bits 32..63  descriptor + 1
+ *   bits 16..31  where the bytes begin in data[]
+ *   bits  0..15  how many there are: those are sent, as far as the program can tell
+ *
+ *   from          to              by     when
+ *   0             fd, 0, 0        host   with the grant of fv_ahead
+ *   fd, 0, 0      fd, used, k     guest  compare-and-swap, after k bytes were copied to data[used]
+ *   fd, o, n      fd, o, n + k    guest  likewise, if o + n = used: nothing else was added since
+ *   fd, o, n      fd, 0, 0        host   exchange: any request of this vCPU, or they have waited
+ *                                        for a millisecond; then the n bytes are sent
+ *   fd, o, n      0               host   exchange: as fv_ahead's; then the n bytes are sent
+ *
+ * A guest whose compare-and-swap fails makes the request, before which the host sends what the
+ * guest had gathered: so the order stays. `used` is added to by the guest, and set to 0 by the host
+ * in a request of this vCPU, when no byte of data[] is needed any more.
+ */
+#define FV_SENDS_MAX  (16 * 1024) /* bytes of one grant */
+#define FV_SENDS_DATA 64496
+
 /* fv_vcpu.pending bits, set by either side, cleared by the guest. */
 #define FV_PENDING_SIGNAL 1 /* look at thread and process signals, and at fv_shared events */
 
@@ -210,12 +236,21 @@ struct fv_vcpu {
     uint64_t guest[64];   /* the guest kernel's own per-vCPU words; the VMM never looks */
     struct fv_post post __attribute__((aligned(64)));
     uint32_t ahead_count; /* OUT: words of fv_ahead.grant to look at; 0: perhaps there is no area */
+    uint32_t sends_count; /* OUT: likewise, of fv_sends.grant */
 };
 
 struct fv_ahead {
     uint64_t grant[FV_AHEAD_GRANTS];  /* both, atomic: table above */
     uint16_t offset[FV_AHEAD_GRANTS]; /* OUT: where its bytes begin in data[] */
     uint8_t data[FV_AHEAD_DATA];      /* OUT */
+};
+
+struct fv_sends {
+    uint64_t grant[FV_AHEAD_GRANTS]; /* both, atomic: table above */
+    uint32_t used;                   /* both: bytes of data[] */
+    uint32_t pad;
+    uint64_t since;              /* the guest's own: TSC when the first of them were gathered */
+    uint8_t data[FV_SENDS_DATA]; /* IN */
 };
 
 struct fv_event {
@@ -292,7 +327,10 @@ _Static_assert(offsetof(struct fv_vcpu, pending) == 24, "pending is reached from
 _Static_assert(offsetof(struct fv_vcpu, call) == 32, "call is reached from assembler");
 _Static_assert(sizeof(struct fv_vcpu) <= FV_PAGE_SIZE, "fv_vcpu is one page");
 _Static_assert(sizeof(struct fv_ahead) == FV_AHEAD_STRIDE, "fv_ahead is one area");
-_Static_assert(FV_AHEAD_BASE + FV_VCPU_MAX * (uint64_t)FV_AHEAD_STRIDE <= FV_TABLES_BASE,
+_Static_assert(sizeof(struct fv_sends) == FV_SENDS_STRIDE, "fv_sends is one area");
+_Static_assert(FV_AHEAD_BASE + FV_VCPU_MAX * (uint64_t)FV_AHEAD_STRIDE <= FV_SENDS_BASE,
+               "areas follow one another");
+_Static_assert(FV_SENDS_BASE + FV_VCPU_MAX * (uint64_t)FV_SENDS_STRIDE <= FV_TABLES_BASE,
                "areas end before the tables");
 _Static_assert(sizeof(struct fv_shared) <= FV_PAGE_SIZE, "fv_shared is one page");
 #endif /* __ASSEMBLER__ */

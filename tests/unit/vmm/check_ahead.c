@@ -4,11 +4,8 @@
  * uses the socket finds it as the program has left it, and no byte is read twice or lost.
  */
 #include "tests/unit/unit.h"
-#include "tests/unit/vmm/hostio_fixture.h"
+#include "tests/unit/vmm/ahead_fixture.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,95 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PEERS 4
-
-static struct fv_ahead area, other_area;
-static uint32_t count, other_count;
-static struct vcpu reader, other;
-static int set;            /* guest descriptors */
-static int served[PEERS];  /* likewise */
-static int clients[PEERS]; /* the other ends, host descriptors */
-
-static struct io_aheads *aheads(void)
-{
-    return &io->aheads;
-}
-
-/* A connection that the program accepted; *client is its other end. Guest descriptor. */
-static int connection(int *client)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof(address);
-    int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct io_file *from;
-
-    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, bytes), 0);
-    ck_assert_int_eq(listen(listener, 1), 0);
-    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
-    *client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(connect(*client, (struct sockaddr *)&address, bytes), 0);
-    ck_assert_int_eq(setsockopt(*client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)), 0);
-    from = io_file_create(listener, NULL);
-    int fd = io_install_socket(io, accept4(from->fd, NULL, NULL, SOCK_CLOEXEC), from, false);
-    io_file_put(from);
-    return fd;
-}
-
-static void watch_in(int which, int fd)
-{
-    struct io_file *in = io_fds_look(&io->fds, which), *file = io_fds_get(&io->fds, fd);
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 1000u + (unsigned)fd};
-
-    ck_assert_int_eq(epoll_ctl(in->fd, EPOLL_CTL_ADD, file->fd, &event), 0);
-    io_ahead_watch(aheads(), in, file, fd, EPOLL_CTL_ADD, &event);
-    io_file_put(in);
-    io_file_put(file);
-}
-
-static void ahead_setup(void)
-{
-    hostio_setup();
-    reader = (struct vcpu){.vm = &vm, .index = 0};
-    other = (struct vcpu){.vm = &vm, .index = 1};
-    ck_assert_int_eq(io_ahead_open(aheads(), 0, &area, &count), 0);
-    ck_assert_int_eq(io_ahead_open(aheads(), 1, &other_area, &other_count), 0);
-    set = io_install(io, epoll_create1(EPOLL_CLOEXEC), NULL, false);
-    for (unsigned i = 0; i < PEERS; i++) {
-        served[i] = connection(&clients[i]);
-        watch_in(set, served[i]);
-    }
-}
-
-static void ahead_teardown(void)
-{
-    hostio_teardown();
-    for (unsigned i = 0; i < PEERS; i++)
-        close(clients[i]);
-}
-
-static void say(unsigned peer, const char *what)
-{
-    struct pollfd ready = {.events = POLLIN};
-
-    ck_assert_int_eq(send(clients[peer], what, strlen(what), MSG_NOSIGNAL), (ssize_t)strlen(what));
-    struct io_file *file = io_fds_look(&io->fds, served[peer]);
-    ready.fd = file->fd;
-    ck_assert_int_eq(poll(&ready, 1, 5000), 1);
-    io_file_put(file);
-}
-
-/* What the program's epoll_wait does: how many were told. */
-static int wait_as(struct vcpu *vcpu, int which)
-{
-    struct io_file *file = io_fds_get(&io->fds, which);
-    struct epoll_event events[16];
-    int told = epoll_wait(file->fd, events, 16, 0);
-
-    if (told > 0)
-        io_ahead_grant(aheads(), vcpu, file, events, (unsigned)told);
-    io_file_put(file);
-    return told;
-}
+#define count page.ahead_count
 
 /* Index of the grant of a descriptor, or -1. */
 static int grant_of(const struct fv_ahead *in, int fd)
@@ -376,11 +285,6 @@ static void tally_add(struct tally *tally, const char *bytes, size_t n)
     for (size_t i = 0; i < n; i++)
         tally->of_value[(uint8_t)bytes[i]]++;
     tally->bytes += n;
-}
-
-static uint32_t next_random(uint32_t *state)
-{
-    return *state = *state * 1664525u + 1013904223u;
 }
 
 static void *send_stream(void *argument)
