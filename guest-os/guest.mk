@@ -48,14 +48,15 @@ $(GUEST_IMAGE): $(KERNEL_OBJECTS) guest-os/guest.lds
 
 -include $(KERNEL_OBJECTS:%=%.d) $(VDSO_FILE).d
 
-# The parts that judge foreign bytes, and those that read what sockets hold, for tests and fuzzers
-# that run on the host.
+# The parts that judge foreign bytes, and those that answer reads and sends of sockets, for tests
+# and fuzzers that run on the host.
 KERNEL_HOST_ARCHIVE := $(B)/libkernelhost.a
 KERNEL_HOST_OBJECTS := $(B)/obj/guest-os/elf_check.c.o $(B)/obj/guest-os/devicetree.c.o \
-    $(B)/obj/guest-os/ahead.c.o $(B)/obj/guest-os/usercopy.c.o $(B)/obj/guest-os/usercopy.S.o
+    $(B)/obj/guest-os/ahead.c.o $(B)/obj/guest-os/sends.c.o $(B)/obj/guest-os/usercopy.c.o \
+    $(B)/obj/guest-os/usercopy.S.o
 $(KERNEL_HOST_ARCHIVE): $(KERNEL_HOST_OBJECTS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 # usercopy.S has absolute addresses, of its fixups.
-$(B)/tests/unit/guest-os/check_reads: LDFLAGS += -no-pie
+$(B)/tests/unit/guest-os/check_reads $(B)/tests/unit/guest-os/check_sends: LDFLAGS += -no-pie
 -include $(KERNEL_HOST_OBJECTS:%=%.d)

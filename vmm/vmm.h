@@ -313,12 +313,14 @@ void hostio_part_end(struct io_part *part);
 void hostio_settle(struct vcpu *vcpu);
 /* Nothing is shown any more, from now on. No vCPU runs. */
 void hostio_end_sight(struct hostio *io);
-/* What was gathered and waits: to be called every millisecond until it returns false, and again when
- * there is something to read at the eventfd of hostio_tick_by. *idle: the caller's, 0 at first. */
+/* What was gathered and waits: to be called every millisecond until it returns false, and again
+ * when there is something to read at the eventfd of hostio_tick_by. *idle: the caller's, 0 at
+ * first. */
 bool hostio_sends_tick(struct hostio *io, unsigned *idle);
 /* Somebody does so. Before the guest runs. */
 void hostio_tick_by(struct hostio *io, int fd);
-/* Grants made; of how many something was read; sent; times that something sent waited for a tick. */
+/* Grants made; of how many something was read; sent; times that something sent waited for a tick.
+ */
 struct sight_counters {
     uint64_t shown, used, gathered, late;
 };
