@@ -231,6 +231,10 @@ bool guide_fault_escapes(const struct frame *frame);
 /* Signals wait until it ended. Returns whether they do. */
 bool guide_fault_defers(struct frame *frame);
 
+/* ---- sends.c ---- */
+bool sends_wait(
+    void); /* the program sent something that has not left yet: the next exit sends it */
+
 /* ---- thread.c ---- */
 void thread_boot(uint32_t tid);
 void thread_main(struct frame *frame, struct thread *thread);

@@ -7,7 +7,7 @@
 #include "guest-os/kernel.h"
 
 #define GUEST_WORD 3 /* fv_vcpu.guest[]: the grant after the one that served last */
-#define LATE_EXITS 8 /* what waits longer than so many exits take goes out, by one */
+#define LATE_EXITS 8 /* what has waited for longer than so many exits take goes out, by one */
 #define PIECES_MAX 16
 
 #define MSG_DONTWAIT 0x40
@@ -21,6 +21,12 @@ struct piece { /* struct iovec of the program */
 static struct fv_sends *sends_area(const struct fv_vcpu *vcpu)
 {
     return (struct fv_sends *)(FV_SENDS_BASE + (gpa_t)vcpu->index * FV_SENDS_STRIDE);
+}
+
+bool sends_wait(void)
+{
+    const struct fv_vcpu *vcpu = vcpu_current();
+    return vcpu->sends_count != 0 && sends_area(vcpu)->used != 0;
 }
 
 /* The word of a descriptor, or NULL. Programs send in the order they were told. */

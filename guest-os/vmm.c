@@ -74,7 +74,8 @@ int64_t vmm_call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d
 {
     const uint64_t args[6] = {a, b, c, d, e, f};
     int64_t result;
-    if (FV_SHARED->poller_awake != 0 && fv_call_postable(number) != 0 &&
+    /* What is kept to be sent has to go first, which may take longer than the poller has. */
+    if (FV_SHARED->poller_awake != 0 && fv_call_postable(number) != 0 && !sends_wait() &&
         call_by_post(number, args, &result))
         return result;
     return call_by_exit(number, args);

@@ -31,7 +31,8 @@ struct events {
     pthread_t thread;
     bool started;
     int epoll_fd, signal_fd, stop_fd, end_fd, tick_fd, engine_fd;
-    bool ticking; /* hostio_sends_tick wants it */
+    bool ticking; /* hostio_sends_tick wants it, at: */
+    uint64_t tick_due_ns;
     unsigned idle_ticks;
     struct clock_state clock;
     uint64_t clock_due_ns, force_from_ns;
@@ -227,8 +228,8 @@ static int wait_ms(struct events *events)
     uint64_t due_ns = events->clock_due_ns;
     if (events->held && now_ns + RETRY_NS < due_ns)
         due_ns = now_ns + RETRY_NS;
-    if (events->ticking && now_ns + TICK_NS < due_ns)
-        due_ns = now_ns + TICK_NS;
+    if (events->ticking && events->tick_due_ns < due_ns)
+        due_ns = events->tick_due_ns;
     uint64_t cut_ns = atomic_load(&events->cut_ns);
     if (cut_ns && cut_ns < due_ns)
         due_ns = cut_ns;
@@ -240,6 +241,17 @@ static void tick_begin(struct events *events)
     uint64_t asked;
     (void)!read(events->tick_fd, &asked, sizeof(asked));
     events->ticking = true;
+    events->tick_due_ns = clock_now_ns() + TICK_NS;
+}
+
+/* Not oftener, whatever else wakes us. */
+static void tick(struct events *events)
+{
+    uint64_t now_ns = clock_now_ns();
+    if (!events->ticking || now_ns < events->tick_due_ns)
+        return;
+    events->tick_due_ns = now_ns + TICK_NS;
+    events->ticking = hostio_sends_tick(events->vm->io, &events->idle_ticks);
 }
 
 static void *events_thread(void *argument)
@@ -262,8 +274,7 @@ static void *events_thread(void *argument)
                 engine_failed(events);
         }
         cut_short(events);
-        if (events->ticking)
-            events->ticking = hostio_sends_tick(events->vm->io, &events->idle_ticks);
+        tick(events);
         if (events->held)
             held_retry(events);
         if (clock_now_ns() >= events->clock_due_ns) {

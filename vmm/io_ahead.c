@@ -73,7 +73,7 @@ static void grant_end(struct io_aheads *all, struct io_ahead *ahead, unsigned in
     /* From here on the guest takes no more of it. */
     grant_settle(grant, __atomic_exchange_n(&ahead->shared->grant[index], 0, __ATOMIC_ACQ_REL));
     if (grant->sends)
-        io_sends_flush(all, ahead, index, true);
+        (void)io_sends_flush(all, ahead, index, true);
     io_habit_learn(&file->sight.reads, grant->gone != 0);
     if (grant->gone)
         all->used++;
@@ -93,8 +93,11 @@ static void ahead_end(struct io_aheads *all, struct io_ahead *ahead)
     ahead->data_bytes = 0;
     __atomic_store_n(&ahead->page->ahead_count, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&ahead->page->sends_count, 0, __ATOMIC_RELAXED);
-    if (ahead->set)
+    if (ahead->set) {
+        if (ahead->gathers)
+            io_habit_learn(&ahead->set->sight.sends, !ahead->late);
         atomic_store(&ahead->set->sight.ahead, NULL);
+    }
     ahead->set = NULL;
 }
 
@@ -118,7 +121,8 @@ void hostio_settle(struct vcpu *vcpu)
     struct io_aheads *all = &vcpu->vm->io->aheads;
     struct io_ahead *ahead = atomic_load(&all->list[vcpu->index]);
 
-    if (!ahead || !atomic_load(&ahead->live))
+    if (!ahead ||
+        (!atomic_load(&ahead->live) && !__atomic_load_n(&ahead->sends->used, __ATOMIC_RELAXED)))
         return;
     pthread_mutex_lock(&ahead->lock);
     for (unsigned i = 0; i < ahead->count; i++) {
@@ -128,7 +132,7 @@ void hostio_settle(struct vcpu *vcpu)
             continue;
         grant_settle(grant, __atomic_load_n(&ahead->shared->grant[i], __ATOMIC_ACQUIRE));
         if (grant->sends)
-            io_sends_flush(all, ahead, i, false);
+            (void)io_sends_flush(all, ahead, i, false);
     }
     io_sends_rewind(ahead);
     pthread_mutex_unlock(&ahead->lock);
@@ -292,6 +296,8 @@ static void events_grant(struct io_aheads *all, struct io_ahead *ahead, struct i
     if (atomic_load(&all->ended) || !begin(ahead, set))
         return;
     ahead->set = set;
+    ahead->late = false;
+    ahead->gathers = !io_habit_skips(&set->sight.sends);
     for (unsigned i = 0; i < count && looked->count < LOOKED_MAX && has_room(ahead); i++)
         (void)event_grant(all, ahead, set, &events[i], looked);
     all->shown += ahead->count;

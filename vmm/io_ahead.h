@@ -34,12 +34,11 @@ struct io_sight {
     atomic_bool own;       /* a TCP connection that the program made or accepted */
     atomic_bool odd;       /* options under which a look is not as good as a read; inherited */
     atomic_bool shut;      /* the program sends no more */
-    atomic_bool roomy;     /* its queue holds enough for what may be gathered */
     atomic_int late_error; /* errno that a look or a late send met: the next transfer tells it */
     unsigned index;        /* of its grant; under the area's lock */
     _Atomic uint64_t watch_set; /* id of the set that watches it; 0: none */
     _Atomic uint64_t watch_data;
-    struct io_habit reads, sends;
+    struct io_habit reads, sends; /* `sends` of a set, too */
     /* Of a set. */
     _Atomic(struct io_watch *) watches;
     uint64_t set_id;
@@ -53,8 +52,9 @@ struct io_aheads {
     uint64_t sets;                                /* ids given */
     atomic_bool ended;
     atomic_bool ticking; /* somebody calls hostio_sends_tick */
-    int tick_fd;         /* eventfd that asks for it; -1: nobody does, and nothing is gathered */
-    /* Grants made; those of which something was read; those that sent; sends that a tick made. */
+    atomic_bool gathers; /* sends may be kept at all: somebody ticks, and the host has memory */
+    int tick_fd;         /* eventfd that asks for ticks; -1: there are none */
+    /* Grants made; those of which something was read; those that sent; ticks that sent. */
     _Atomic uint64_t shown, used, gathered, late;
 };
 void io_aheads_create(struct io_aheads *all, struct io_fds *fds);

@@ -21,9 +21,7 @@ struct io_grant {
     int fd;
     uint16_t bytes;
     uint16_t gone; /* taken, and out of the socket */
-    bool sends;    /* it may send, too */
-    bool sent;     /* it did */
-    bool late;     /* after a tick at last */
+    bool sends;    /* it may gather sends, too: until they are sent, once */
 };
 
 /* What one vCPU was shown. Made once, and there until the end. */
@@ -36,7 +34,9 @@ struct io_ahead {
     struct io_grant grants[FV_AHEAD_GRANTS];
     unsigned count;
     uint32_t data_bytes; /* of shared->data in use */
+    bool gathers;        /* in this turn, some may */
     bool waited;         /* something gathered was there at the last tick */
+    bool late;           /* a tick had to send something in this turn */
     unsigned idle_ticks; /* since something was */
     atomic_uint live;    /* grants not ended */
     atomic_uint sending; /* of them, those that may send */
@@ -53,8 +53,9 @@ struct io_file *io_watch_find(struct io_aheads *all, const struct io_file *set,
 /* ---- io_sends.c; with the area's lock ---- */
 /* Grant `index` may send, if its socket takes it. */
 void io_sends_begin(struct io_aheads *all, struct io_ahead *ahead, unsigned index);
-/* What was gathered for it is sent; `end`: it may gather no more. */
-void io_sends_flush(struct io_aheads *all, struct io_ahead *ahead, unsigned index, bool end);
+/* What was gathered for it is sent, once; `end`: and if nothing was, it may not gather any more.
+ * Returns whether there was something. */
+bool io_sends_flush(struct io_aheads *all, struct io_ahead *ahead, unsigned index, bool end);
 /* Nothing of data[] is needed any more, and the vCPU does not add to it now. */
 void io_sends_rewind(struct io_ahead *ahead);
 /* Without a lock: somebody is to look every millisecond while something may be gathered. */

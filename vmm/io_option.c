@@ -104,10 +104,24 @@ static int set_check(int level, int name)
     }
 }
 
-/* Where a look differs from a read, or moves what the program's own looks see. */
+/*
+ * Where a look differs from a read, or moves what the program's own looks see; where a send can
+ * fail on a connection that goes on, or be short though the queue is empty.
+ */
 static bool is_odd(int level, int name)
 {
-    return level == SOL_SOCKET && (name == SO_PEEK_OFF || name == SO_OOBINLINE);
+    switch (level) {
+    case SOL_SOCKET:
+        return name == SO_PEEK_OFF || name == SO_OOBINLINE;
+    case IPPROTO_IP:
+        return name == IP_RECVERR;
+    case IPPROTO_IPV6:
+        return name == IPV6_RECVERR;
+    case IPPROTO_TCP:
+        return name == TCP_NOTSENT_LOWAT;
+    default:
+        return false;
+    }
 }
 
 int64_t io_setsockopt(const struct io_call *call)
@@ -134,8 +148,6 @@ int64_t io_setsockopt(const struct io_call *call)
                           bytes);
     if (!result && io_arg_int(call, 1) == SOL_SOCKET && io_arg_int(call, 2) == SO_RCVLOWAT)
         atomic_store(&file->patient, true);
-    if (io_arg_int(call, 1) == SOL_SOCKET && io_arg_int(call, 2) == SO_SNDBUF)
-        atomic_store(&file->sight.roomy, false);
     io_file_put(file);
     return result;
 }

@@ -4,31 +4,31 @@
  * guest kernel may keep, and the VMM sends it at the vCPU's next request: a server that answers
  * fifty clients in one turn leaves the guest once. States: abi.h, fv_sends.
  *
- * A send that the program was told of must not fail for lack of room. So it is gathered only where
- * the socket's queue was empty and holds far more; nobody else can send there without ending the
- * grant. An error of the connection is told by the next transfer, as Linux tells it when it learns
- * of it after a send.
+ * A send that the program was told of must not fail for lack of room. So a grant is for one flush
+ * of at most FV_SENDS_MAX bytes, where the socket's queue can hold four times as much beside what
+ * is in it; nobody else can send there without ending the grant. What the program sends after the
+ * flush is a request, which tells it of an error that the flush met.
  *
  * Nothing gathered waits for long: the guest makes a request instead when the first has waited for
  * the time of some exits, and a thread of the VMM looks every millisecond (hostio_sends_tick).
  *
- * Order: on one connection, and against everything else that its vCPU asks for, as the program made
- * it: before a request is carried out, what was gathered is sent. Between connections, in the order
- * in which epoll_wait told of them.
+ * Nothing here waits for a peer either, whoever's thread it is.
  */
 #include "vmm/io_ahead_internal.h"
 
 #include "support.h"
 
-#include <linux/sockios.h>
-#include <poll.h>
-#include <sys/ioctl.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define QUEUE_MIN  (2 * FV_SENDS_MAX) /* SO_SNDBUF: what is gathered fits, with its overhead */
-#define SHORT_MS   1000               /* a host short of memory gets this long */
-#define IDLE_TICKS 64u                /* without a send: gathering ends, and so do the ticks */
+/* Each packet's own overhead counts, too: 16 KiB in packets of 536 bytes take 55. */
+#define QUEUE_ROOM    (4u * FV_SENDS_MAX)
+#define IDLE_TICKS    64u /* without a send: gathering ends */
+#define NOBODYS_TICKS 4u  /* with nobody who may gather: the ticks end */
 
 static uint64_t word_of(const struct io_grant *grant)
 {
@@ -36,17 +36,16 @@ static uint64_t word_of(const struct io_grant *grant)
 }
 
 /* Is there room for certain? */
-static bool has_room(struct io_file *file)
+static bool has_room(const struct io_file *file)
 {
-    int queued = 0, room = 0;
-    socklen_t bytes = sizeof(room);
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t bytes = sizeof(memory);
 
-    if (!atomic_load(&file->sight.roomy)) {
-        if (getsockopt(file->fd, SOL_SOCKET, SO_SNDBUF, &room, &bytes) || room < QUEUE_MIN)
-            return false;
-        atomic_store(&file->sight.roomy, true);
-    }
-    return !ioctl(file->fd, SIOCOUTQ, &queued) && !queued;
+    if (getsockopt(file->fd, SOL_SOCKET, SO_MEMINFO, memory, &bytes) ||
+        bytes <= SK_MEMINFO_WMEM_QUEUED * sizeof(memory[0]))
+        return false;
+    return memory[SK_MEMINFO_SNDBUF] >= QUEUE_ROOM &&
+           memory[SK_MEMINFO_WMEM_QUEUED] <= memory[SK_MEMINFO_SNDBUF] - QUEUE_ROOM;
 }
 
 void io_sends_begin(struct io_aheads *all, struct io_ahead *ahead, unsigned index)
@@ -54,10 +53,10 @@ void io_sends_begin(struct io_aheads *all, struct io_ahead *ahead, unsigned inde
     struct io_grant *grant = &ahead->grants[index];
     struct io_sight *sight = &grant->file->sight;
 
-    if (all->tick_fd < 0 || atomic_load(&sight->shut) || atomic_load(&sight->late_error) ||
+    if (!ahead->gathers || atomic_load(&sight->shut) || atomic_load(&sight->late_error) ||
         io_habit_skips(&sight->sends))
         return;
-    if (!has_room(grant->file)) {
+    if (!atomic_load(&all->gathers) || !has_room(grant->file)) {
         io_habit_learn(&sight->sends, false);
         return;
     }
@@ -66,76 +65,70 @@ void io_sends_begin(struct io_aheads *all, struct io_ahead *ahead, unsigned inde
     __atomic_store_n(&ahead->sends->grant[index], word_of(grant), __ATOMIC_RELEASE);
 }
 
-/* The host refused what it had room for: it is short of memory. Bytes, or -1. */
-static ssize_t send_patiently(const struct io_file *file, const uint8_t *from, size_t bytes)
+static bool is_over(const struct io_file *file)
 {
-    struct pollfd ready = {.fd = file->fd, .events = POLLOUT};
+    struct tcp_info info = {0};
+    socklen_t bytes = sizeof(info);
 
-    if (poll(&ready, 1, SHORT_MS) < 0)
-        return -1;
-    return send(file->fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return !getsockopt(file->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) &&
+           info.tcpi_state == TCP_CLOSE;
 }
 
-/* The program was told that it is sent, and it cannot be: its peer must not take it for complete.
+/*
+ * The program was told that it is sent, and it cannot be. A connection that lives on with a hole in
+ * it would be a lie to both: it is reset.
  */
-static void connection_abort(struct io_file *file)
+static void unsent(struct io_aheads *all, struct io_file *file, int error)
 {
     const struct sockaddr none = {.sa_family = AF_UNSPEC};
+    int told = error == EAGAIN ? ECONNABORTED : error;
 
-    message_warning("network: a connection was reset: the host has no memory for what is sent");
-    (void)connect(file->fd, &none, sizeof(none));
-    atomic_store(&file->sight.late_error, ECONNABORTED);
+    if (error == EAGAIN && atomic_exchange(&all->gathers, false))
+        message_warning("network: a connection was reset: the host has no memory for what is sent");
+    if (!is_over(file))
+        (void)connect(file->fd, &none, sizeof(none));
+    if (error != EPIPE) /* which is told again */
+        atomic_store(&file->sight.late_error, told);
 }
 
-static void transmit(struct io_file *file, const uint8_t *from, size_t bytes)
+static void transmit(struct io_aheads *all, struct io_file *file, const uint8_t *from, size_t bytes)
 {
-    bool patient = false;
-
     while (bytes) {
-        ssize_t n = patient ? send_patiently(file, from, bytes)
-                            : send(file->fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = send(file->fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno == EAGAIN && !patient) {
-            patient = true;
-            continue;
-        }
-        if (n < 0 && errno == EAGAIN)
-            connection_abort(file);
-        else if (n < 0 && errno != EPIPE) /* EPIPE it tells again */
-            atomic_store(&file->sight.late_error, errno);
-        if (n < 0)
+        if (n < 0) {
+            unsent(all, file, errno);
             return;
+        }
         from += n;
         bytes -= (size_t)n;
     }
 }
 
-void io_sends_flush(struct io_aheads *all, struct io_ahead *ahead, unsigned index, bool end)
+bool io_sends_flush(struct io_aheads *all, struct io_ahead *ahead, unsigned index, bool end)
 {
     struct io_grant *grant = &ahead->grants[index];
     uint64_t *at = &ahead->sends->grant[index], word = __atomic_load_n(at, __ATOMIC_RELAXED);
     size_t offset, bytes;
 
     if (!end && !(word & FV_AHEAD_BYTES_MASK))
-        return;
-    word = __atomic_exchange_n(at, end ? 0 : word_of(grant), __ATOMIC_ACQ_REL);
+        return false;
+    word = __atomic_exchange_n(at, 0, __ATOMIC_ACQ_REL);
+    grant->sends = false;
+    atomic_fetch_sub(&ahead->sending, 1);
     offset = word >> FV_AHEAD_BYTES_SHIFT & FV_AHEAD_BYTES_MASK;
     bytes = word & FV_AHEAD_BYTES_MASK;
     if (bytes > FV_SENDS_MAX || offset + bytes > FV_SENDS_DATA ||
         word >> FV_AHEAD_FD_SHIFT != word_of(grant) >> FV_AHEAD_FD_SHIFT)
         bytes = 0; /* not by our guest kernel */
-    if (bytes) {
-        atomic_fetch_add(&all->gathered, !grant->sent);
-        grant->sent = true;
-        transmit(grant->file, ahead->sends->data + offset, bytes);
-    }
-    if (!end)
-        return;
-    io_habit_learn(&grant->file->sight.sends, grant->sent && !grant->late);
-    grant->sends = false;
-    atomic_fetch_sub(&ahead->sending, 1);
+    io_habit_learn(&grant->file->sight.sends, bytes);
+    if (!bytes)
+        return false;
+    atomic_fetch_add(&all->gathered, 1);
+    transmit(all, grant->file, ahead->sends->data + offset, bytes);
+    return true;
 }
 
 void io_sends_rewind(struct io_ahead *ahead)
@@ -175,15 +168,12 @@ static void ahead_tick(struct io_aheads *all, struct io_ahead *ahead)
     if (!late && ahead->idle_ticks < IDLE_TICKS)
         return;
     for (unsigned i = 0; i < ahead->count; i++) {
-        struct io_grant *grant = &ahead->grants[i];
-
-        if (!grant->sends)
-            continue;
-        grant->late |= late;
-        io_sends_flush(all, ahead, i, !late);
+        if (ahead->grants[i].sends)
+            (void)io_sends_flush(all, ahead, i, !late);
     }
-    atomic_fetch_add(&all->late, late);
+    ahead->late |= late;
     ahead->idle_ticks = 0;
+    atomic_fetch_add(&all->late, late);
 }
 
 /* One that is busy is sending, or about to. Returns whether any may gather. */
@@ -212,7 +202,7 @@ bool hostio_sends_tick(struct hostio *io, unsigned *idle)
     struct io_aheads *all = &io->aheads;
 
     *idle = aheads_tick(io) ? 0 : *idle + 1;
-    if (*idle < IDLE_TICKS)
+    if (*idle < NOBODYS_TICKS)
         return true;
     *idle = 0;
     atomic_store(&all->ticking, false);
@@ -220,7 +210,20 @@ bool hostio_sends_tick(struct hostio *io, unsigned *idle)
     return aheads_tick(io) && !atomic_exchange(&all->ticking, true);
 }
 
+/* A host that lets sockets hold less unsent than that is left alone (TCP_NOTSENT_LOWAT). */
+static bool host_has_room(void)
+{
+    unsigned long least = 0;
+    FILE *file = fopen("/proc/sys/net/ipv4/tcp_notsent_lowat", "re");
+    bool known = file && fscanf(file, "%lu", &least) == 1;
+
+    if (file)
+        fclose(file);
+    return known && least >= QUEUE_ROOM;
+}
+
 void hostio_tick_by(struct hostio *io, int fd)
 {
     io->aheads.tick_fd = fd;
+    atomic_store(&io->aheads.gathers, fd >= 0 && host_has_room());
 }

@@ -102,7 +102,6 @@ static bool post_serve(struct poller *poller, struct vcpu *vcpu)
     post->part = (struct io_part){0};
     poller->self.handed_back = poller->self.committed = false;
     poller->self.caller = vcpu;
-    hostio_settle(vcpu);
     int64_t result = -ENOSYS;
     if (fv_call_postable(post->call.number))
         result = hostio_call_part(&poller->self, post->call.number, post->call.args, &post->part);

@@ -307,8 +307,7 @@ int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args
 void hostio_part_end(struct io_part *part);
 /*
  * Before the vCPU does anything but run the guest: what the program has read of the bytes it was
- * shown (io_ahead.c) leaves the sockets, and what it sent is sent. The vCPU's thread, or the poller
- * with its request.
+ * shown (io_ahead.c) leaves the sockets, and what it sent is sent. The vCPU's thread.
  */
 void hostio_settle(struct vcpu *vcpu);
 /* Nothing is shown any more, from now on. No vCPU runs. */

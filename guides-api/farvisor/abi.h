@@ -130,8 +130,8 @@
 
 /*
  * fv_sends.grant[]: bytes that the program has sent and that have not left yet. Word n of it goes
- * with word n of fv_ahead.grant[]: a socket that was shown to the guest, whose send queue was empty
- * then, so that FV_SENDS_MAX more bytes are taken by the host kernel for sure.
+ * with word n of fv_ahead.grant[]: a socket that was shown to the guest, whose send queue has
+ * room for FV_SENDS_MAX more bytes for certain. They are sent once.
  *
  *   bits 32..63  descriptor + 1
  *   bits 16..31  where the bytes begin in data[]
@@ -141,9 +141,9 @@
  *   0             fd, 0, 0        host   with the grant of fv_ahead
  *   fd, 0, 0      fd, used, k     guest  compare-and-swap, after k bytes were copied to data[used]
  *   fd, o, n      fd, o, n + k    guest  likewise, if o + n = used: nothing else was added since
- *   fd, o, n      fd, 0, 0        host   exchange: any request of this vCPU, or they have waited
- *                                        for a millisecond; then the n bytes are sent
- *   fd, o, n      0               host   exchange: as fv_ahead's; then the n bytes are sent
+ *   fd, o, n      0               host   exchange: any request that this vCPU leaves the guest
+ *                                        for, they have waited for a millisecond, or as fv_ahead's;
+ *                                        then the n bytes are sent
  *
  * A guest whose compare-and-swap fails makes the request, before which the host sends what the
  * guest had gathered: so the order stays. `used` is added to by the guest, and set to 0 by the host

@@ -223,7 +223,7 @@ event_clients() {
 # Reads that the guest kernel answers by itself are those that the host would have answered: against
 # slow, vanishing and half-closing peers, with other threads and looks between, as natively.
 test_event_server_is_as_natively() {
-    local mode memory polling port connections how used=0
+    local mode memory polling port connections how used=0 gathered=0
     while read -r memory polling connections mode; do
         read -ra how <<<"$mode"
         port=$(free_port)
@@ -239,6 +239,7 @@ test_event_server_is_as_natively() {
         wait "$GUEST_PID" || fail "server, $mode, $memory, polling $polling: $(cat guest.err)"
         diff native guest >difference || fail "$mode, $memory, polling $polling: $(cat difference)"
         used=$((used + $(stat_of stats vcpus reads_ahead_used)))
+        gathered=$((gathered + $(stat_of stats vcpus sends_gathered)))
     done <<END
 256M auto 28 level nowait
 16M off 28 edge nowait
@@ -246,6 +247,8 @@ test_event_server_is_as_natively() {
 16M auto 24 level wait
 END
     [ "$used" -gt 50 ] || fail "only $used reads were answered in the guest"
+    [ "$gathered" -gt 20 ] || fail "only $gathered answers were gathered"
+    note "$used reads answered in the guest, $gathered answers gathered"
 }
 
 test_ipv6_loopback() {

@@ -7,6 +7,8 @@
 #include "tests/unit/unit.h"
 
 #include <asm/prctl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -172,6 +174,54 @@ START_TEST(what_has_waited_takes_no_more)
 }
 END_TEST
 
+/* ---- the VMM ends grants meanwhile ---- */
+
+static atomic_bool stop;
+static _Atomic uint64_t flushed;
+
+static void flush(uint64_t then)
+{
+    uint64_t word = __atomic_exchange_n(&area->grant[0], then, __ATOMIC_ACQ_REL);
+
+    atomic_fetch_add(&flushed, word & FV_AHEAD_BYTES_MASK);
+}
+
+static void *end_grants(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&stop))
+        flush(0);
+    return NULL;
+}
+
+START_TEST(what_is_told_is_what_is_kept)
+{
+    static const char bytes[64];
+    uint64_t told = 0, asked = 0;
+    pthread_t other;
+
+    atomic_store(&stop, false);
+    ck_assert_int_eq(pthread_create(&other, NULL, end_grants, NULL), 0);
+    for (unsigned i = 0; i < 300000 || (i < 3000000 && (!told || !asked)); i++) {
+        int64_t n;
+
+        area->used = 0; /* as after a request of this vCPU */
+        grant(0, 5);
+        n = write_call(5, bytes, 1 + i % sizeof(bytes));
+        if (n == REQUEST)
+            asked++;
+        else
+            told += (uint64_t)n;
+        flush(0);
+    }
+    atomic_store(&stop, true);
+    pthread_join(other, NULL);
+    ck_assert_uint_gt(told, 0);
+    ck_assert_uint_gt(asked, 0);
+    ck_assert_uint_eq(told, atomic_load(&flushed));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sends");
@@ -183,6 +233,7 @@ int main(void)
     tcase_add_test(tests, only_plain_sends_are_kept);
     tcase_add_test(tests, nothing_is_kept_that_could_not_be);
     tcase_add_test(tests, what_has_waited_takes_no_more);
+    tcase_add_test(tests, what_is_told_is_what_is_kept);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }

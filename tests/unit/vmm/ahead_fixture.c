@@ -26,6 +26,11 @@ struct io_aheads *aheads(void)
 
 int connection(int *client)
 {
+    return connection_to(client, 0);
+}
+
+int connection_to(int *client, int receive_bytes)
+{
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t bytes = sizeof(address);
     int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -35,6 +40,9 @@ int connection(int *client)
     ck_assert_int_eq(listen(listener, 1), 0);
     ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
     *client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (receive_bytes)
+        ck_assert_int_eq(setsockopt(*client, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof(int)),
+                         0);
     ck_assert_int_eq(connect(*client, (struct sockaddr *)&address, bytes), 0);
     ck_assert_int_eq(setsockopt(*client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)), 0);
     from = io_file_create(listener, NULL);

@@ -23,6 +23,8 @@ void ahead_teardown(void);
 struct io_aheads *aheads(void);
 /* A connection that the program accepted; *client is its other end. Guest descriptor. */
 int connection(int *client);
+/* The same to a peer with little room to receive; 0: as usual. */
+int connection_to(int *client, int receive_bytes);
 void watch_in(int which, int fd);
 /* The peer sends, and it has arrived. */
 void say(unsigned peer, const char *what);
