@@ -91,16 +91,18 @@ static int greet_error_code(uint32_t code)
  * and more on a busy host, says that it is alive. Each one buys it time, up to a limit. */
 static int greet_receive(struct rdma_node *node, union wire_message *answer)
 {
-    uint64_t began = clock_now_ns();
-    uint64_t deadline_ns = began + node->timeout_ns;
+    uint64_t now_ns = clock_now_ns();
+    uint64_t deadline_ns = now_ns + node->timeout_ns;
+    uint64_t last_ns = now_ns + GREET_PATIENCE * node->timeout_ns;
     int got;
 
     for (;;) {
         got = channel_receive(&node->channel, answer);
         if (got > 0 && answer->header.type == WIRE_PING) {
-            deadline_ns = clock_now_ns() + node->timeout_ns;
-            if (deadline_ns > began + GREET_PATIENCE * node->timeout_ns)
-                deadline_ns = began + GREET_PATIENCE * node->timeout_ns;
+            now_ns = clock_now_ns();
+            if (now_ns >= last_ns) /* with one after the other nobody would look at the deadline */
+                return -ETIMEDOUT;
+            deadline_ns = now_ns + node->timeout_ns < last_ns ? now_ns + node->timeout_ns : last_ns;
             continue;
         }
         if (got != 0)

@@ -16,6 +16,8 @@
 
 #define HEARTBEAT_MIN_NS 2000000ULL    /* 2 ms */
 #define HEARTBEAT_MAX_NS 1000000000ULL /* 1 s */
+#define MESSAGES_A_TURN  64u           /* then whoever waits for the lock has a turn ... */
+#define TURN_PAUSE_MS    1             /* ... and a server that sends without end is slowed down */
 
 /* What the thread knows of time; its own. */
 struct heartbeat {
@@ -106,18 +108,21 @@ static int control_dispatch(struct rdma_node *node, struct heartbeat *heartbeat,
     }
 }
 
-static int control_receive(struct rdma_node *node, struct heartbeat *heartbeat)
+/* The lock is held: a server that always has one more to say may not keep it. *more: it may have.
+ */
+static int control_receive(struct rdma_node *node, struct heartbeat *heartbeat, bool *more)
 {
     union wire_message message;
-    int got;
 
-    while ((got = channel_receive(&node->channel, &message)) > 0) {
-        int error = control_dispatch(node, heartbeat, &message);
+    for (unsigned i = 0; i < MESSAGES_A_TURN; i++) {
+        int got = channel_receive(&node->channel, &message);
+        int error = got > 0 ? control_dispatch(node, heartbeat, &message) : got;
 
-        if (error)
+        if (got <= 0 || error)
             return error;
     }
-    return got;
+    *more = true;
+    return 0;
 }
 
 /* A PING each interval; more than the limit without a word is the end. */
@@ -158,8 +163,9 @@ static void control_lost(struct rdma_node *node, int error)
         rdma_node_fail(node, -ECONNRESET, "connection lost: %s", strerror(-error));
 }
 
-/* One turn with the lock held; true to go on. Sleeping happens in the caller, without it. */
-static bool control_turn(struct rdma_node *node, struct heartbeat *heartbeat)
+/* One turn with the lock held; true to go on. Sleeping happens in the caller, without it; *more:
+ * not until something comes. */
+static bool control_turn(struct rdma_node *node, struct heartbeat *heartbeat, bool *more)
 {
     uint64_t count;
     bool was_full = channel_wants_write(&node->channel);
@@ -169,7 +175,7 @@ static bool control_turn(struct rdma_node *node, struct heartbeat *heartbeat)
         return false;
     if (read(node->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
         return false;
-    error = control_receive(node, heartbeat);
+    error = control_receive(node, heartbeat, more);
     if (!error)
         error = channel_flush(&node->channel);
     if (!error)
@@ -196,14 +202,16 @@ static void *control_main(void *argument)
         struct pollfd waited[3] = {{.fd = node->channel.fd, .events = POLLIN},
                                    {.fd = node->wake_fd, .events = POLLIN},
                                    {.fd = node->event_fd, .events = POLLIN}};
+        bool more = false;
 
         pthread_mutex_lock(&node->lock);
-        on = control_turn(node, &heartbeat);
+        on = control_turn(node, &heartbeat, &more);
         if (channel_wants_write(&node->channel))
             waited[0].events |= POLLOUT;
         pthread_mutex_unlock(&node->lock);
         if (on)
-            poll(waited, 3, (int)(heartbeat.interval_ns / 2000000 + 1));
+            poll(waited, more ? 0 : 3,
+                 more ? TURN_PAUSE_MS : (int)(heartbeat.interval_ns / 2000000 + 1));
     }
     /* Somebody may have begun to wait between a failure elsewhere and now. */
     pthread_mutex_lock(&node->lock);

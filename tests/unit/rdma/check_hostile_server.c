@@ -99,6 +99,42 @@ START_TEST(a_lie_about_slabs_ends_the_node)
 }
 END_TEST
 
+/* Each PING buys a starting server time, so many times the timeout in all. */
+START_TEST(a_flood_while_connecting_ends_it)
+{
+    uint64_t began = clock_now_ns();
+
+    ck_assert_int_eq(connect_to(HOSTILE_FLOODS_BEFORE_READY), -ETIMEDOUT);
+    ck_assert_uint_lt(clock_now_ns() - began, 8 * TIMEOUT_NS + SLACK_NS);
+    hostile_server_stop(&server);
+}
+END_TEST
+
+/* It shows that it is alive, but nobody who waits for something else may wait for ever. */
+START_TEST(a_flood_does_not_keep_others_waiting)
+{
+    uint64_t began = clock_now_ns();
+
+    ck_assert_int_eq(connect_to(HOSTILE_FLOODS_AFTER_READY), 0);
+    usleep(100000);
+    ck_assert_int_eq(rdma_reserve(node, 0, 1), -ETIMEDOUT);
+    expect_lost(began);
+    ck_assert_uint_lt(clock_now_ns() - began, TIMEOUT_NS + SLACK_NS);
+}
+END_TEST
+
+START_TEST(a_flood_does_not_keep_the_node_from_ending)
+{
+    uint64_t began = clock_now_ns();
+
+    ck_assert_int_eq(connect_to(HOSTILE_FLOODS_AFTER_READY), 0);
+    usleep(100000);
+    rdma_node_destroy(node);
+    ck_assert_uint_lt(clock_now_ns() - began, SLACK_NS);
+    hostile_server_stop(&server);
+}
+END_TEST
+
 static struct hostile_fabric fabric;
 static uint32_t nodes_got[CHAIN_DEPTH];
 
@@ -194,6 +230,9 @@ static Suite *hostile_suite(void)
                         HOSTILE_FORGETS_RESERVATIONS);
     tcase_add_loop_test(lies, a_lie_about_slabs_ends_the_node, HOSTILE_FORGETS_RESERVATIONS,
                         HOSTILE_END);
+    tcase_add_test(lies, a_flood_while_connecting_ends_it);
+    tcase_add_test(lies, a_flood_does_not_keep_others_waiting);
+    tcase_add_test(lies, a_flood_does_not_keep_the_node_from_ending);
     tcase_add_loop_test(lies, a_wrong_answer_to_a_chain_ends_none_of_them, 0, HOSTILE_CHAIN_TWICE);
     tcase_add_test(lies, an_answer_that_nobody_asked_for_ends_the_node);
     suite_add_tcase(suite, lies);

@@ -37,6 +37,32 @@ static void send_garbage(int fd)
     send_raw(fd, noise, sizeof(noise));
 }
 
+/* Until the client hangs up. */
+static void send_flood(int fd, enum wire_type type)
+{
+    static uint8_t flood[256 << 10];
+    union wire_message message;
+    size_t used = 0;
+    int room = 16 << 20; /* so much that it lasts until this thread gets a processor again */
+
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+
+    wire_message_init(&message, type);
+    if (type == WIRE_RELEASED)
+        message.range.count = 1;
+    for (; used + message.header.bytes <= sizeof(flood); used += message.header.bytes)
+        memcpy(flood + used, &message, message.header.bytes);
+    fcntl(fd, F_SETFL, 0); /* blocks, so that it never sends half a message */
+    for (size_t at = 0;;) {
+        ssize_t sent = send(fd, flood + at, used - at, MSG_NOSIGNAL);
+
+        if (sent < 0)
+            return;
+        at = (at + (size_t)sent) % used;
+    }
+}
+
 static int memory_create(const struct hostile_server *server, uint64_t bytes)
 {
     int fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -105,6 +131,9 @@ static bool lie_before_ready(const struct hostile_server *server, int fd)
             usleep(100000);
         }
         return true;
+    case HOSTILE_FLOODS_BEFORE_READY:
+        send_flood(fd, WIRE_PING);
+        return true;
     case HOSTILE_SPEAKS_ANOTHER_VERSION:
         message.header.version = WIRE_VERSION + 1;
         break;
@@ -135,6 +164,9 @@ static bool lie_after_ready(const struct hostile_server *server, struct channel 
     case HOSTILE_SAYS_READY_TWICE:
         send_ready(server, channel, hello);
         return false;
+    case HOSTILE_FLOODS_AFTER_READY:
+        send_flood(channel->fd, WIRE_RELEASED);
+        return true;
     case HOSTILE_GRANTS_UNASKED:
         wire_message_init(&message, WIRE_RESERVED);
         message.reserved.count = 1;

@@ -41,7 +41,10 @@ enum hostile_lie {
     HOSTILE_SAYS_ERROR_LATER,
     HOSTILE_END,
     /* none of these: the lies are those of the data connection */
-    HOSTILE_FABRIC
+    HOSTILE_FABRIC,
+    /* messages without end, as fast as they are taken: instead of READY, and after it */
+    HOSTILE_FLOODS_BEFORE_READY,
+    HOSTILE_FLOODS_AFTER_READY
 };
 
 struct hostile_server {
