@@ -5,6 +5,7 @@
  * proves that both its processes run; silence for the node's timeout ends the node. Time in which
  * this process itself was stopped does not count as silence.
  */
+#include "rdma/heartbeat.h"
 #include "rdma/transport.h"
 #include "support.h"
 
@@ -14,20 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HEARTBEAT_MIN_NS 2000000ULL    /* 2 ms */
-#define HEARTBEAT_MAX_NS 1000000000ULL /* 1 s */
-#define MESSAGES_A_TURN  64u           /* then whoever waits for the lock has a turn ... */
-#define TURN_PAUSE_MS    1             /* ... and a server that sends without end is slowed down */
-
-/* What the thread knows of time; its own. */
-struct heartbeat {
-    uint64_t interval_ns, limit_ns;
-    uint64_t looked_ns; /* last turn of the loop */
-    uint64_t pinged_ns;
-    uint64_t quiet_ns; /* heard nothing for so long while a PING was out */
-    uint64_t stamp;
-    bool waiting; /* a PING is out */
-};
+#define MESSAGES_A_TURN 64u /* then whoever waits for the lock has a turn ... */
+#define TURN_PAUSE_MS   1   /* ... and a server that sends without end is slowed down */
 
 int rdma_control_wait(struct rdma_node *node, uint64_t deadline_ns)
 {
@@ -86,16 +75,13 @@ static int control_reserved(struct rdma_node *node, const struct wire_reserved *
 static int control_dispatch(struct rdma_node *node, struct heartbeat *heartbeat,
                             union wire_message *message)
 {
-    heartbeat->quiet_ns = 0;
+    heartbeat_heard(heartbeat);
     switch (message->header.type) {
     case WIRE_PING:
         message->header.type = WIRE_PONG;
         return channel_send(&node->channel, message);
     case WIRE_PONG:
-        if (!heartbeat->waiting || message->ping.stamp != heartbeat->stamp)
-            return -EPROTO;
-        heartbeat->waiting = false;
-        return 0;
+        return heartbeat_pong(heartbeat, message->ping.stamp) ? 0 : -EPROTO;
     case WIRE_RESERVED:
         return control_reserved(node, &message->reserved);
     case WIRE_RELEASED:
@@ -128,23 +114,13 @@ static int control_receive(struct rdma_node *node, struct heartbeat *heartbeat, 
 /* A PING each interval; more than the limit without a word is the end. */
 static int control_heartbeat(struct rdma_node *node, struct heartbeat *heartbeat)
 {
-    uint64_t now = clock_now_ns();
-    uint64_t passed = now - heartbeat->looked_ns;
+    enum heartbeat_turn turn = heartbeat_turn(heartbeat, clock_now_ns());
     union wire_message ping;
 
-    heartbeat->looked_ns = now;
-    if (heartbeat->waiting) {
-        heartbeat->quiet_ns +=
-            passed < 2 * heartbeat->interval_ns ? passed : 2 * heartbeat->interval_ns;
-        return heartbeat->quiet_ns >= heartbeat->limit_ns ? -ETIMEDOUT : 0;
-    }
-    if (now - heartbeat->pinged_ns < heartbeat->interval_ns)
-        return 0;
+    if (turn != HEARTBEAT_PING)
+        return turn == HEARTBEAT_LOST ? -ETIMEDOUT : 0;
     wire_message_init(&ping, WIRE_PING);
-    ping.ping.stamp = ++heartbeat->stamp;
-    heartbeat->waiting = true;
-    heartbeat->pinged_ns = now;
-    heartbeat->quiet_ns = 0;
+    ping.ping.stamp = heartbeat->stamp;
     return channel_send(&node->channel, &ping);
 }
 
@@ -190,14 +166,9 @@ static bool control_turn(struct rdma_node *node, struct heartbeat *heartbeat, bo
 static void *control_main(void *argument)
 {
     struct rdma_node *node = argument;
-    uint64_t quarter_ns = node->timeout_ns / 4;
-    struct heartbeat heartbeat = {.looked_ns = clock_now_ns()};
+    struct heartbeat heartbeat = heartbeat_begin(node->timeout_ns, clock_now_ns());
     bool on = true;
 
-    heartbeat.interval_ns = quarter_ns < HEARTBEAT_MIN_NS   ? HEARTBEAT_MIN_NS
-                            : quarter_ns > HEARTBEAT_MAX_NS ? HEARTBEAT_MAX_NS
-                                                            : quarter_ns;
-    heartbeat.limit_ns = node->timeout_ns - quarter_ns;
     while (on) {
         struct pollfd waited[3] = {{.fd = node->channel.fd, .events = POLLIN},
                                    {.fd = node->wake_fd, .events = POLLIN},

@@ -3,7 +3,7 @@
  * Servers that are late, lie about sizes, close early or send garbage: each lie must end in the
  * right error within the bound, never in a hang, a crash or a page from the wrong place.
  */
-#include "rdma/rdma.h"
+#include "rdma/transport.h"
 #include "support.h"
 #include "tests/unit/rdma/hostile_fabric.h"
 #include "tests/unit/rdma/hostile_server.h"
@@ -20,17 +20,22 @@
 static struct hostile_server server;
 static struct rdma_node *node;
 
-static int connect_by(const char *transport, enum hostile_lie lie)
+static int connect_within(uint64_t timeout_ns, const char *transport, enum hostile_lie lie)
 {
     struct rdma_config config = {.transport = transport,
                                  .quota_bytes = 16 << 20,
                                  .span_pages = 1 << 20,
-                                 .timeout_ns = TIMEOUT_NS};
+                                 .timeout_ns = timeout_ns};
 
     message_init("check_hostile", MESSAGE_NORMAL);
     hostile_server_start(&server, lie);
     config.address = server.address;
     return rdma_node_connect(&node, &config);
+}
+
+static int connect_by(const char *transport, enum hostile_lie lie)
+{
+    return connect_within(TIMEOUT_NS, transport, lie);
 }
 
 static int connect_to(enum hostile_lie lie)
@@ -96,6 +101,27 @@ START_TEST(a_lie_about_slabs_ends_the_node)
     ck_assert_int_eq(rdma_queue_post(queue, &request, 1), error);
     rdma_queue_destroy(queue);
     expect_lost(began);
+}
+END_TEST
+
+/* The lock is what makes the control thread late: for two intervals and more, twice. */
+START_TEST(a_late_control_thread_does_not_end_the_node)
+{
+    ck_assert_int_eq(connect_within(4000000000ULL, "loopback", HOSTILE_ANSWERS_PINGS_LATE), 0);
+    while (!atomic_load(&server.pinged))
+        usleep(1000);
+    for (int i = 0; i < 2; i++) {
+        pthread_mutex_lock(&node->lock);
+        usleep(2100000);
+        pthread_mutex_unlock(&node->lock);
+        usleep(100000); /* its turn */
+    }
+    atomic_store(&server.may_answer, true);
+    usleep(100000);
+    ck_assert_int_eq(rdma_node_error(node), 0);
+    ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
+    rdma_node_destroy(node);
+    hostile_server_stop(&server);
 }
 END_TEST
 
@@ -230,6 +256,7 @@ static Suite *hostile_suite(void)
                         HOSTILE_FORGETS_RESERVATIONS);
     tcase_add_loop_test(lies, a_lie_about_slabs_ends_the_node, HOSTILE_FORGETS_RESERVATIONS,
                         HOSTILE_END);
+    tcase_add_test(lies, a_late_control_thread_does_not_end_the_node);
     tcase_add_test(lies, a_flood_while_connecting_ends_it);
     tcase_add_test(lies, a_flood_does_not_keep_others_waiting);
     tcase_add_test(lies, a_flood_does_not_keep_the_node_from_ending);

@@ -213,7 +213,7 @@ static void answer_reserve(const struct hostile_server *server, struct channel *
     channel_send(channel, &answer);
 }
 
-static void answer(const struct hostile_server *server, struct channel *channel,
+static void answer(struct hostile_server *server, struct channel *channel,
                    union wire_message *message)
 {
     if (server->lie == HOSTILE_IS_SILENT_AFTER_READY)
@@ -222,6 +222,9 @@ static void answer(const struct hostile_server *server, struct channel *channel,
         message->header.type = WIRE_PONG;
         if (server->lie == HOSTILE_ANSWERS_ANOTHER_PING)
             message->ping.stamp += 7;
+        atomic_store(&server->pinged, true);
+        while (server->lie == HOSTILE_ANSWERS_PINGS_LATE && !atomic_load(&server->may_answer))
+            usleep(1000);
         channel_send(channel, message);
     } else if (message->header.type == WIRE_RESERVE) {
         answer_reserve(server, channel, &message->range);
@@ -266,6 +269,8 @@ void hostile_server_start(struct hostile_server *server, enum hostile_lie lie)
     struct sockaddr_un name = {.sun_family = AF_UNIX};
 
     server->lie = lie;
+    atomic_store(&server->pinged, false);
+    atomic_store(&server->may_answer, false);
     strcpy(server->folder, "/tmp/farvisor-hostile-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(server->folder));
     snprintf(name.sun_path, sizeof(name.sun_path), "%s/s", server->folder);

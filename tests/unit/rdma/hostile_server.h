@@ -8,6 +8,7 @@
 #define FARVISOR_HOSTILE_SERVER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 enum hostile_lie {
@@ -42,6 +43,8 @@ enum hostile_lie {
     HOSTILE_END,
     /* none of these: the lies are those of the data connection */
     HOSTILE_FABRIC,
+    /* answers PINGs when the test says so */
+    HOSTILE_ANSWERS_PINGS_LATE,
     /* messages without end, as fast as they are taken: instead of READY, and after it */
     HOSTILE_FLOODS_BEFORE_READY,
     HOSTILE_FLOODS_AFTER_READY
@@ -51,7 +54,8 @@ struct hostile_server {
     enum hostile_lie lie;
     char folder[64], address[96];
     int listener;
-    uint16_t fabric_port; /* HOSTILE_FABRIC: of hostile_fabric.h */
+    uint16_t fabric_port;           /* HOSTILE_FABRIC: of hostile_fabric.h */
+    atomic_bool pinged, may_answer; /* HOSTILE_ANSWERS_PINGS_LATE: a PING came; the test says so */
     pthread_t thread;
 };
 
