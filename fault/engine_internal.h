@@ -9,6 +9,7 @@
 #include "fault/lane.h"
 #include "fault/prefetch.h"
 #include "fault/probes.h"
+#include "support.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -179,20 +180,14 @@ void sample_take(struct fault_engine *engine, uint64_t page);
 void word_settle(ept_word_t *word, uint64_t value);
 void word_wake(ept_word_t *word);
 /*
- * How long a caller is still ready to wait; one for everything that one page needs, so that a chain
- * of waits (for a frame, for the read, for another thread) is bounded as one wait is. Only time
- * spent awake counts, in slices, so that a VMM that was stopped for an hour (SIGSTOP, Ctrl-Z) has
- * not waited for an hour. It is twice the timeout: the queues and the control connection give a
- * node that does not answer up after one, and say so, which ends every wait. A demand read, once
- * posted, has one of its own: a late frame is not the node's fault (lane_demand_wait).
+ * One for everything that one page needs, so that a chain of waits (for a frame, for the read, for
+ * another thread) is bounded as one wait is. It is twice the timeout: the queues and the control
+ * connection give a node that does not answer up after one, and say so, which ends every wait. A
+ * demand read, once posted, has one of its own: a late frame is not the node's fault
+ * (lane_demand_wait).
  */
-struct patience {
-    uint64_t left_ns, looked_ns;
-};
 #define PATIENCE_SLICE_NS 100000000u
 struct patience patience_begin(const struct fault_engine *engine);
-/* Charges what passed since the last look, at most a slice. 0, or -ETIMEDOUT when it is used up. */
-int patience_spend(struct patience *patience);
 
 /* Sleeps at most a slice, or until *word differs from `seen`. 0, or -ETIMEDOUT at the end of
  * patience. */

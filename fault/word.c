@@ -40,17 +40,7 @@ void word_settle(ept_word_t *word, uint64_t value)
 
 struct patience patience_begin(const struct fault_engine *engine)
 {
-    return (struct patience){.left_ns = 2 * engine->config.timeout_ns, .looked_ns = clock_now_ns()};
-}
-
-int patience_spend(struct patience *patience)
-{
-    uint64_t now_ns = clock_now_ns(), passed_ns = now_ns - patience->looked_ns;
-    patience->looked_ns = now_ns;
-    if (passed_ns > PATIENCE_SLICE_NS)
-        passed_ns = PATIENCE_SLICE_NS;
-    patience->left_ns -= passed_ns < patience->left_ns ? passed_ns : patience->left_ns;
-    return patience->left_ns ? 0 : -ETIMEDOUT;
+    return patience_of(2 * engine->config.timeout_ns, PATIENCE_SLICE_NS);
 }
 
 int word_wait(ept_word_t *word, uint64_t seen, struct patience *patience)

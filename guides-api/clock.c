@@ -5,6 +5,7 @@
  */
 #include "support.h"
 
+#include <errno.h>
 #include <time.h>
 
 uint64_t clock_now_ns(void)
@@ -14,4 +15,20 @@ uint64_t clock_now_ns(void)
     /* Cannot fail: the clock exists on every Linux and the pointer is ours. */
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
+struct patience patience_of(uint64_t ns, uint64_t slice_ns)
+{
+    return (struct patience){.left_ns = ns, .slice_ns = slice_ns, .looked_ns = clock_now_ns()};
+}
+
+int patience_spend(struct patience *patience)
+{
+    uint64_t now_ns = clock_now_ns(), passed_ns = now_ns - patience->looked_ns;
+
+    patience->looked_ns = now_ns;
+    if (passed_ns > patience->slice_ns)
+        passed_ns = patience->slice_ns;
+    patience->left_ns -= passed_ns < patience->left_ns ? passed_ns : patience->left_ns;
+    return patience->left_ns ? 0 : -ETIMEDOUT;
 }

@@ -37,6 +37,18 @@ const char *format_bytes(uint64_t bytes, char *buffer, size_t buffer_bytes);
 
 /* ---- clock.c ---- */
 uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
+/*
+ * How long a caller is still ready to wait for somebody. Only time spent awake counts: what passed
+ * between two looks counts for a slice at most, so that a process that was stopped for an hour
+ * (SIGSTOP, Ctrl-Z, a container paused), or got no processor, has not waited for an hour. Whoever
+ * uses it sleeps for a slice at most.
+ */
+struct patience {
+    uint64_t left_ns, slice_ns, looked_ns;
+};
+struct patience patience_of(uint64_t ns, uint64_t slice_ns);
+/* Charges what passed since the last look, at most a slice. 0, or -ETIMEDOUT when it is used up. */
+int patience_spend(struct patience *patience);
 
 /* ---- options.c: one table a program ---- */
 struct option_spec {

@@ -15,26 +15,37 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MESSAGES_A_TURN 64u /* then whoever waits for the lock has a turn ... */
-#define TURN_PAUSE_MS   1   /* ... and a server that sends without end is slowed down */
+#define MESSAGES_A_TURN 64u          /* then whoever waits for the lock has a turn ... */
+#define TURN_PAUSE_MS   1            /* ... and a server that sends without end is slowed down */
+#define SLICE_MAX_NS    100000000ULL /* of a wait for the server ... */
+#define SLICES_LEAST    8u           /* ... of which there are so many at least */
 
-int rdma_control_wait(struct rdma_node *node, uint64_t deadline_ns)
+struct patience rdma_patience(const struct rdma_node *node)
 {
-    struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000),
-                             .tv_nsec = (long)(deadline_ns % 1000000000)};
+    uint64_t slice_ns = node->timeout_ns / SLICES_LEAST;
+
+    return patience_of(node->timeout_ns, slice_ns < SLICE_MAX_NS ? slice_ns : SLICE_MAX_NS);
+}
+
+int rdma_control_wait(struct rdma_node *node, struct patience *patience)
+{
+    uint64_t sleep_ns =
+        patience->left_ns < patience->slice_ns ? patience->left_ns : patience->slice_ns;
+    uint64_t until_ns = clock_now_ns() + sleep_ns;
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000),
+                             .tv_nsec = (long)(until_ns % 1000000000)};
     int error = atomic_load(&node->error);
 
     if (error)
         return error;
-    error = -pthread_cond_timedwait(&node->changed, &node->lock, &until);
-    if (atomic_load(&node->error))
-        return atomic_load(&node->error);
-    return error;
+    pthread_cond_timedwait(&node->changed, &node->lock, &until);
+    error = patience_spend(patience);
+    return atomic_load(&node->error) ? atomic_load(&node->error) : error;
 }
 
 int rdma_control_send(struct rdma_node *node, const union wire_message *message)
 {
-    uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
+    struct patience patience = rdma_patience(node);
     uint64_t one = 1;
     int error = rdma_node_error(node);
 
@@ -45,7 +56,7 @@ int rdma_control_send(struct rdma_node *node, const union wire_message *message)
             error = -errno;
         if (error != -ENOBUFS)
             break;
-        error = rdma_control_wait(node, deadline_ns);
+        error = rdma_control_wait(node, &patience);
     }
     if (error == -ETIMEDOUT)
         rdma_node_fail(node, error, "takes no more requests (is the server stopped?)");

@@ -110,7 +110,7 @@ static int ofi_connect_error(struct ofi_queue *ofi)
 
 static int ofi_connect_wait(struct rdma_node *node, struct ofi_queue *ofi)
 {
-    uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
+    struct patience patience = rdma_patience(node);
     const struct timespec look = {.tv_nsec = CONNECT_LOOK_NS};
 
     for (;;) {
@@ -127,7 +127,7 @@ static int ofi_connect_wait(struct rdma_node *node, struct ofi_queue *ofi)
             return ofi_connect_error(ofi);
         if (got < 0 && got != -FI_EAGAIN)
             return (int)got;
-        if (clock_now_ns() >= deadline_ns)
+        if (patience_spend(&patience))
             return -ETIMEDOUT;
         nanosleep(&look, NULL);
     }

@@ -82,7 +82,7 @@ static uint32_t slabs_run(const struct rdma_node *node, uint64_t slab, uint64_t 
 /* Lock held: one round trip for [slab, slab + run). Returns 0 (granted some), 1 (full), -errno. */
 static int slabs_ask(struct rdma_node *node, uint64_t slab, uint32_t run)
 {
-    uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
+    struct patience patience = rdma_patience(node);
     union wire_message reserve;
     int error;
 
@@ -95,8 +95,10 @@ static int slabs_ask(struct rdma_node *node, uint64_t slab, uint32_t run)
     node->reserve_count = run;
     error = rdma_control_send(node, &reserve);
     while (!error && !node->reserve_answered)
-        error = rdma_control_wait(node, deadline_ns);
+        error = rdma_control_wait(node, &patience);
     node->reserving = false;
+    if (error == -ETIMEDOUT && node->reserve_answered)
+        error = 0; /* it came late, but it came */
     if (error == -ETIMEDOUT)
         rdma_node_fail(node, error, "did not answer a request for memory within %.1f s",
                        (double)node->timeout_ns / 1e9);
@@ -150,12 +152,14 @@ static int slabs_obtain(struct rdma_node *node, uint64_t slab, uint64_t wanted)
 /* Lock held: claims [first, end), asking where needed. */
 static int slabs_claim(struct rdma_node *node, uint64_t first, uint64_t end)
 {
-    uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
+    struct patience patience = rdma_patience(node);
     int error = 0;
 
     /* Another thread's round trip: slabs it gets may be ours. */
     while (node->claiming && !error)
-        error = rdma_control_wait(node, deadline_ns);
+        error = rdma_control_wait(node, &patience);
+    if (error == -ETIMEDOUT && !node->claiming)
+        error = 0;
     if (error)
         return error;
     node->claiming = true;

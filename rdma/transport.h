@@ -13,6 +13,7 @@
 #include "rdma/spin.h"
 #include "rdma/verbs_select.h"
 #include "rdma/wire.h"
+#include "support.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -168,8 +169,13 @@ int rdma_node_greet(struct rdma_node *node, const char *name);
 /* control.c: the thread that keeps the control connection. */
 int rdma_control_start(struct rdma_node *node);
 void rdma_control_stop(struct rdma_node *node);
-/* With node->lock held: waits for node->changed until `deadline_ns` or node error. 0 or -errno. */
-int rdma_control_wait(struct rdma_node *node, uint64_t deadline_ns);
+/* For the whole of one wait for the server. */
+struct patience rdma_patience(const struct rdma_node *node);
+/*
+ * With node->lock held: waits for node->changed, a slice at most. 0, -ETIMEDOUT (the end of
+ * patience; what was waited for may have come all the same) or the node's error.
+ */
+int rdma_control_wait(struct rdma_node *node, struct patience *patience);
 /* With node->lock held: sends, waiting for room in the bounded buffer. 0 or -errno. */
 int rdma_control_send(struct rdma_node *node, const union wire_message *message);
 

@@ -232,6 +232,39 @@ START_TEST(a_client_that_was_stopped_goes_on)
 }
 END_TEST
 
+/* The same while it waits for the server on the control connection, which has the answer ready
+ * when it goes on, or a moment later. */
+START_TEST(a_client_that_was_stopped_waiting_for_memory_goes_on)
+{
+    int connected[2], status;
+    pid_t child;
+    char byte = 0;
+
+    ck_assert_int_eq(pipe(connected), 0);
+    child = fork();
+    if (child == 0) {
+        struct rdma_node *node = fixture_connect_as(&server, transports[_i], QUOTA);
+
+        if (write(connected[1], &byte, 1) != 1)
+            _exit(1);
+        usleep(300000); /* the server is stopped by then */
+        _exit(rdma_reserve(node, 0, 1) ? 2 : rdma_node_error(node) ? 3 : 0);
+    }
+    ck_assert_int_eq(read(connected[0], &byte, 1), 1);
+    kill(server.pid, SIGSTOP);
+    usleep(600000);
+    kill(child, SIGSTOP);
+    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
+    kill(child, SIGCONT);
+    usleep(200000);
+    kill(server.pid, SIGCONT);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    close(connected[0]);
+    close(connected[1]);
+}
+END_TEST
+
 static Suite *death_suite(void)
 {
     Suite *suite = suite_create("rdma peers that die");
@@ -250,6 +283,7 @@ static Suite *death_suite(void)
     fixture_add_each(each, connecting_does_not_outwait_a_stopped_server, transports);
     fixture_add_each(each, connecting_to_nobody_is_refused, transports);
     fixture_add_each(each, a_client_that_was_stopped_goes_on, transports);
+    fixture_add_each(each, a_client_that_was_stopped_waiting_for_memory_goes_on, transports);
     fixture_add_each(worker, a_killed_worker_ends_transfers, networks);
     fixture_add_each(worker, a_stopped_worker_ends_transfers, networks);
     fixture_add_each(worker, a_stopped_worker_is_noticed_while_idle, networks);
