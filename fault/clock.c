@@ -75,8 +75,8 @@ static bool block_belongs(const struct block *block, enum clock_queue queue)
 {
     if (queue == CLOCK_COLD) /* one visit; what arrives after it is found by the other hands */
         return false;
-    unsigned active = atomic_load(&block->active);
-    return queue == CLOCK_ACTIVE ? active != 0 : atomic_load(&block->resident) != active;
+    unsigned held = atomic_load(&block->held), active = held_active(held);
+    return queue == CLOCK_ACTIVE ? active != 0 : held_resident(held) != active;
 }
 
 /*
@@ -154,22 +154,19 @@ uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded)
 void clock_arrived(struct clock *clock, uint64_t page, unsigned pages, unsigned active)
 {
     uint64_t number = page >> BLOCK_SHIFT;
-    atomic_fetch_add(&clock->blocks[number].resident, (unsigned short)pages);
+    atomic_fetch_add(&clock->blocks[number].held, block_held(pages, active));
     if (active < pages)
         block_queue(clock, number, CLOCK_PROBATION);
     if (!active)
         return;
-    atomic_fetch_add(&clock->blocks[number].active, (unsigned short)active);
     atomic_fetch_add(&clock->active_pages, active);
     block_queue(clock, number, CLOCK_ACTIVE);
 }
 
 void clock_left(struct clock *clock, uint64_t page, unsigned pages, unsigned active)
 {
-    struct block *block = &clock->blocks[page >> BLOCK_SHIFT];
-    atomic_fetch_sub(&block->active, (unsigned short)active);
+    atomic_fetch_sub(&clock->blocks[page >> BLOCK_SHIFT].held, block_held(pages, active));
     atomic_fetch_sub(&clock->active_pages, active);
-    atomic_fetch_sub(&block->resident, (unsigned short)pages);
 }
 
 uint64_t clock_rescued(struct clock *clock, uint64_t page, uint64_t word)
@@ -177,7 +174,7 @@ uint64_t clock_rescued(struct clock *clock, uint64_t page, uint64_t word)
     if (word & EPT_ACTIVE)
         return 0;
     uint64_t number = page >> BLOCK_SHIFT;
-    atomic_fetch_add(&clock->blocks[number].active, 1);
+    atomic_fetch_add(&clock->blocks[number].held, block_held(0, 1));
     atomic_fetch_add(&clock->active_pages, 1);
     block_queue(clock, number, CLOCK_ACTIVE);
     return EPT_ACTIVE;
@@ -201,7 +198,7 @@ static bool page_demote(struct clock *clock, uint64_t page)
             return false;
         want = (word & EPT_LOW_HALF & ~EPT_ACTIVE) | (uint64_t)now(clock) << EPT_STAMP_SHIFT;
     } while (!atomic_compare_exchange_weak(&clock->words[page], &word, want));
-    atomic_fetch_sub(&clock->blocks[page >> BLOCK_SHIFT].active, 1);
+    atomic_fetch_sub(&clock->blocks[page >> BLOCK_SHIFT].held, block_held(0, 1));
     atomic_fetch_sub(&clock->active_pages, 1);
     return true;
 }

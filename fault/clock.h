@@ -23,15 +23,31 @@
 #define BLOCK_PAGES (1u << BLOCK_SHIFT)
 
 struct block {
-    atomic_uint existing;   /* pages not ABSENT, and claims about to be made by every thread */
-    atomic_ushort resident; /* pages that hold a frame */
-    atomic_ushort active;   /* ... of which ACTIVE */
-    atomic_ushort copies;   /* remote copies, plus write-backs under way; under its block lock */
-    atomic_uchar queued;    /* bit a queue: the block is in it */
-    atomic_uchar reserved;  /* the memory node holds a slab for it; under its block lock */
-    atomic_uint departed;   /* number of the eviction that left it last (chain.c) */
+    atomic_uint existing;  /* pages not ABSENT, and claims about to be made by every thread */
+    atomic_uint held;      /* pages that hold a frame, and in the high half how many are ACTIVE */
+    atomic_ushort copies;  /* remote copies, plus write-backs under way; under its block lock */
+    atomic_uchar queued;   /* bit a queue: the block is in it */
+    atomic_uchar reserved; /* the memory node holds a slab for it; under its block lock */
+    atomic_uint departed;  /* number of the eviction that left it last (chain.c) */
 };
 _Static_assert(sizeof(struct block) == 16, "16 bytes for 2 MiB");
+
+/* Both of `held` in one step: looked at one after the other while pages come and go, as many might
+ * seem ACTIVE as there are, and the block of a page that is not be left out of its queue. */
+static inline unsigned block_held(unsigned resident, unsigned active)
+{
+    return resident | active << 16;
+}
+
+static inline unsigned held_resident(unsigned held)
+{
+    return held & 0xffffu;
+}
+
+static inline unsigned held_active(unsigned held)
+{
+    return held >> 16;
+}
 
 enum clock_queue { CLOCK_PROBATION, CLOCK_ACTIVE, CLOCK_COLD, CLOCK_QUEUES };
 

@@ -53,7 +53,7 @@ void fault_cold(struct fault_engine *engine, uint64_t page, uint64_t pages)
     for (uint64_t end = page + pages, next; page < end; page = next) {
         next = (page | (BLOCK_PAGES - 1)) + 1;
         next = next < end ? next : end;
-        if (atomic_load(&block_of(engine, page)->resident))
+        if (held_resident(atomic_load(&block_of(engine, page)->held)))
             clock_cold(&engine->clock, page, next - page);
     }
 }

@@ -56,7 +56,7 @@ void run_resident(struct fault_engine *engine, uint64_t page, uint64_t pages)
         if (engine->paged)
             clock_arrived(&engine->clock, page, (unsigned)here, 0);
         else
-            atomic_fetch_add(&block_of(engine, page)->resident, (unsigned short)here);
+            atomic_fetch_add(&block_of(engine, page)->held, block_held((unsigned)here, 0));
     }
 }
 

@@ -313,11 +313,41 @@ START_TEST(no_block_is_lost_while_pages_arrive_and_leave)
         ck_assert(!here(i));
     ck_assert_uint_eq(policy.active_pages, 0);
     for (unsigned i = 0; i < BLOCKS; i++) {
-        ck_assert_uint_eq(blocks[i].resident, 0);
-        ck_assert_uint_eq(blocks[i].active, 0);
+        ck_assert_uint_eq(blocks[i].held, 0);
     }
     for (unsigned i = 0; i < CLOCK_QUEUES; i++)
         ck_assert_uint_le(policy.rings[i].count, BLOCKS);
+}
+END_TEST
+
+static void *come_and_go(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&done)) {
+        clock_arrived(&policy, 1, 1, 1);
+        clock_left(&policy, 1, 1, 1);
+    }
+    return NULL;
+}
+
+/* The block is looked at all the time while one page is held on probation and ACTIVE ones come and
+ * go: however their numbers are read, it stays in the queue. */
+START_TEST(a_block_stays_on_probation_while_active_pages_come_and_go)
+{
+    pthread_t threads[2];
+    clock_arrived(&policy, 0, 1, 0);
+    words[0] = EPT_LOCAL | EPT_PIN;
+    for (unsigned i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, come_and_go, NULL);
+    for (unsigned i = 0; i < 300000; i++) {
+        struct clock_choice choice;
+        if (clock_choose(&policy, 64, false, &choice))
+            clock_return(&policy, &choice);
+        ck_assert(atomic_load(&blocks[0].queued) & 1u << CLOCK_PROBATION);
+    }
+    atomic_store(&done, true);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
 }
 END_TEST
 
@@ -383,6 +413,7 @@ int main(void)
     tcase_add_test(tcase, pinned_pages_are_not_chosen_however_urgent);
     tcase_add_test(tcase, urgent_takes_active_pages);
     tcase_add_test(tcase, no_block_is_lost_while_pages_arrive_and_leave);
+    tcase_add_test(tcase, a_block_stays_on_probation_while_active_pages_come_and_go);
     tcase_add_test(tcase, something_leaves_though_all_is_active_and_in_use);
     tcase_add_test(tcase, a_cold_page_that_was_pinned_leaves_later);
     suite_add_tcase(suite, tcase);
