@@ -111,7 +111,9 @@ void chain_landed(struct fault_context *context, unsigned index, int status)
 bool fault_chain_valid(const struct fault_engine *engine, const struct fault_chain *chain,
                        gpa_t gpa)
 {
-    uint64_t page = gpa >> EPT_PAGE_SHIFT, last = (gpa + chain->node_bytes - 1) >> EPT_PAGE_SHIFT;
+    /* By number: what begins in the last page of all addresses has no end. */
+    uint64_t page = gpa >> EPT_PAGE_SHIFT,
+             last = page + (gpa % EPT_PAGE_BYTES + chain->node_bytes - 1) / EPT_PAGE_BYTES;
     for (; page <= last; page++) {
         if (page >= engine->span_pages)
             return false;

@@ -76,6 +76,8 @@ START_TEST(a_chain_comes_but_for_what_is_here)
     ck_assert(chain_good(NODE_A) && chain_good(NODE_B));
     ck_assert(chain_value(0) == 1 && chain_value(1) == 1);
     ck_assert(residency(NODE_A) == FV_PAGE_REMOTE && residency(NODE_B) == FV_PAGE_REMOTE);
+    for (gpa_t at = UINT64_MAX - chain.node_bytes; at != 0; at++) /* to the last byte there is */
+        ck_assert(!fault_chain_valid(engine, &chain, at));
     node_put(NODE_B, 0, 2);
     chain_start();
     chain_wait();
