@@ -221,23 +221,14 @@ static void recent_add(struct hint_upcalls *upcalls, uint64_t page, uint64_t pag
     upcalls->recent[upcalls->recent_next++ % GUIDE_RECENT] = tells;
 }
 
-/* What became of the next `pages`, which are done with. */
-static void pages_account(struct hint_ring *ring, uint64_t page, uint64_t pages,
-                          const uint8_t *state, uint64_t whole)
+/* The next `pages` are done with. */
+static void pages_passed(struct hint_ring *ring, uint64_t page, uint64_t pages,
+                         const uint8_t *state, uint64_t whole)
 {
-    struct hint_counters *counters = &ring->hints->counters;
-    uint64_t absent = 0, remote = 0;
-    for (uint64_t i = 0; i < pages; i++) {
-        absent += state[i] == FV_PAGE_ABSENT;
-        remote += state[i] == FV_PAGE_REMOTE;
-        if (state[i] == FV_PAGE_REMOTE)
-            hint_worth_sample(ring->hints, &ring->upcalls.samples, page + i, whole);
-    }
-    hint_count(&counters->prefetch_pages, pages);
-    hint_count(&counters->started_pages, remote);
-    hint_count(&counters->upcall_pages, remote);
-    hint_count(&counters->wasted_pages, absent);
-    if (remote)
+    uint64_t started =
+        hint_worth_passed(ring->hints, &ring->upcalls.samples, page, pages, state, whole);
+    hint_count(&ring->hints->counters.upcall_pages, started);
+    if (started)
         recent_add(&ring->upcalls, page, pages);
 }
 
@@ -259,7 +250,7 @@ static void pages_start(struct vcpu *vcpu, struct hint_ring *ring, uint64_t page
         }
         if (passed <= 0)
             break;
-        pages_account(ring, page, (uint64_t)passed, state, whole);
+        pages_passed(ring, page, (uint64_t)passed, state, whole);
         page += (uint64_t)passed;
         pages -= (uint64_t)passed;
     }

@@ -28,11 +28,11 @@ void hints_switch_off(struct hints *hints)
 }
 
 /*
- * Every 8th page that was started is looked at again when SAMPLES more were sampled: was it
+ * A page of a hint was started. Every 8th is looked at again when SAMPLES more were sampled: was it
  * touched? Of a run only pages whose number is a multiple of 8 can tell (fault_was_used).
  */
-void hint_worth_sample(struct hints *hints, struct hint_samples *samples, uint64_t page,
-                       uint64_t hint_pages)
+static void sample(struct hints *hints, struct hint_samples *samples, uint64_t page,
+                   uint64_t hint_pages)
 {
     if (hint_pages >= HINT_SAMPLE_EVERY && page % HINT_SAMPLE_EVERY)
         return;
@@ -44,6 +44,22 @@ void hint_worth_sample(struct hints *hints, struct hint_samples *samples, uint64
         hint_count(&hints->used, fault_was_used(hints->vm->engine, *place));
     }
     *place = page;
+}
+
+uint64_t hint_worth_passed(struct hints *hints, struct hint_samples *samples, uint64_t page,
+                           uint64_t pages, const uint8_t *state, uint64_t hint_pages)
+{
+    uint64_t absent = 0, remote = 0;
+    for (uint64_t i = 0; i < pages; i++) {
+        absent += state[i] == FV_PAGE_ABSENT;
+        remote += state[i] == FV_PAGE_REMOTE;
+        if (state[i] == FV_PAGE_REMOTE)
+            sample(hints, samples, page + i, hint_pages);
+    }
+    hint_count(&hints->counters.prefetch_pages, pages);
+    hint_count(&hints->counters.started_pages, remote);
+    hint_count(&hints->counters.wasted_pages, absent);
+    return remote;
 }
 
 void hint_worth_judge(struct hints *hints)

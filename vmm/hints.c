@@ -31,25 +31,6 @@
 
 /* ---- one ring ---- */
 
-/* The next `pages` of the hint are done with: started, or there was nothing to start. */
-static void prefetch_passed(struct hint_ring *ring, const uint8_t *state, uint64_t pages)
-{
-    struct hint_counters *counters = &ring->hints->counters;
-    uint64_t absent = 0, remote = 0;
-    for (uint64_t i = 0; i < pages; i++) {
-        absent += state[i] == FV_PAGE_ABSENT;
-        remote += state[i] == FV_PAGE_REMOTE;
-        if (state[i] == FV_PAGE_REMOTE)
-            hint_worth_sample(ring->hints, &ring->hints->samples, ring->page + i, ring->whole);
-    }
-    hint_count(&counters->prefetch_pages, pages);
-    hint_count(&counters->started_pages, remote);
-    hint_count(&counters->wasted_pages, absent);
-    ring->page += pages;
-    ring->pages -= pages;
-    ring->stuck_ns = 0;
-}
-
 /* Goes on with the hint taken last; gives it up when there has been no room for long. */
 static void prefetch_some(struct hint_ring *ring)
 {
@@ -65,7 +46,10 @@ static void prefetch_some(struct hint_ring *ring)
         passed = fault_prefetch(hints->fault, ring->page, pages);
     uint64_t now_ns = clock_now_ns();
     if (passed > 0) {
-        prefetch_passed(ring, state, (uint64_t)passed);
+        hint_worth_passed(hints, &hints->samples, ring->page, (uint64_t)passed, state, ring->whole);
+        ring->page += (uint64_t)passed;
+        ring->pages -= (uint64_t)passed;
+        ring->stuck_ns = 0;
     } else if (passed == 0 && ring->stuck_ns == 0) {
         ring->stuck_ns = now_ns;
     } else if (passed < 0 || now_ns - ring->stuck_ns > STUCK_NS) {

@@ -148,9 +148,12 @@ void hint_read_begin(struct hint_ring *ring, const struct fv_hint *hint);
 void hint_reads_retry(struct hint_ring *ring);
 
 /* ---- hint_worth.c ---- */
-/* A page of a hint of `hint_pages` pages was started. */
-void hint_worth_sample(struct hints *hints, struct hint_samples *samples, uint64_t page,
-                       uint64_t hint_pages);
+/*
+ * Counts `pages` pages, a part of a hint of `hint_pages`, that are done with: started or not
+ * needed, as state[i] (FV_PAGE_*, from before they were started) says. How many were started.
+ */
+uint64_t hint_worth_passed(struct hints *hints, struct hint_samples *samples, uint64_t page,
+                           uint64_t pages, const uint8_t *state, uint64_t hint_pages);
 /* Switches the hints of the guest off, with one warning, when too few of them are of use. */
 void hint_worth_judge(struct hints *hints);
 /* Has a guide been at it for too long? Sends those that have to their rescue. */
