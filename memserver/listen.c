@@ -159,6 +159,27 @@ static void listen_refuse(int fd)
     close(fd);
 }
 
+/*
+ * What we have none left of, descriptors or memory, comes back when somebody goes. Until the next
+ * tick nobody is accepted: epoll would tell of who waits again and again, and the loop, and whoever
+ * reads our messages, would do nothing else.
+ */
+static void listen_pause(struct server *server, int error)
+{
+    if (!server->accept_failed)
+        message_warning("cannot accept a connection: %s", strerror(error));
+    server->accept_failed = server->accept_paused = true;
+    for (int i = 0; i < server->listener_count; i++)
+        server_rewatch(server, &server->listeners[i], 0);
+}
+
+void listen_resume(struct server *server)
+{
+    for (int i = 0; server->accept_paused && i < server->listener_count; i++)
+        server_rewatch(server, &server->listeners[i], EPOLLIN);
+    server->accept_paused = false;
+}
+
 void listen_accept(struct server *server, const struct source *listener)
 {
     struct address peer = {.bytes = sizeof(peer.storage)};
@@ -167,9 +188,10 @@ void listen_accept(struct server *server, const struct source *listener)
 
     if (fd < 0) {
         if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
-            message_warning("cannot accept a connection: %s", strerror(errno));
+            listen_pause(server, errno);
         return;
     }
+    server->accept_failed = false;
     if (peer.storage.ss_family != AF_UNIX)
         listen_tune(fd);
     if (server->connections >= server->config.tenants_max + CONNECTIONS_SPARE ||

@@ -197,6 +197,7 @@ struct server {
     uint32_t connections, admitted;
     uint64_t next_number, served, started_ns, drain_deadline_ns;
     bool draining, stopping;
+    bool accept_failed, accept_paused; /* listen.c */
 };
 int server_run(const struct server_config *config);
 int server_watch(struct server *server, struct source *source, uint32_t events);
@@ -212,6 +213,7 @@ int reaper_start(int *fd);
 int listen_open_all(struct server *server);
 void listen_close_all(struct server *server);
 void listen_accept(struct server *server, const struct source *listener);
+void listen_resume(struct server *server); /* each tick */
 
 /* ---- status.c: the asking side ---- */
 int status_print(const char *address_text, bool json);

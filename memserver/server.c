@@ -171,8 +171,10 @@ static void server_loop(struct server *server)
             server_event(server, events[i].data.ptr, events[i].events);
         now = clock_now_ns(); /* after the events: nobody may have come later than now */
         tick = now - ticked_ns >= TICK_MS * 1000000ULL;
-        if (tick)
+        if (tick) {
             ticked_ns = now;
+            listen_resume(server);
+        }
         more = server_sweep(server, now, tick);
     }
 }

@@ -5,7 +5,9 @@
  */
 #include "tests/unit/rdma/server_fixture.h"
 
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 static const char *const transports[] = {"loopback", "ofi", "verbs"};
 #define QUOTA (8 * FIXTURE_SLAB_BYTES)
@@ -342,6 +344,32 @@ START_TEST(idle_tenants_cost_no_processor_time)
 }
 END_TEST
 
+/* Its tenants are served, and somebody is accepted again when another has gone. */
+START_TEST(without_descriptors_the_loop_does_not_spin)
+{
+    struct rdma_node *node = fixture_connect_as(&server, "loopback", QUOTA);
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    struct rlimit few = {24, 24};
+    int fds[40];
+    unsigned long before;
+
+    ck_assert_int_eq(prlimit(server.pid, RLIMIT_NOFILE, &few, NULL), 0);
+    strncpy(name.sun_path, server.unix_address + strlen("unix:"), sizeof(name.sun_path) - 1);
+    for (int i = 0; i < 40; i++) {
+        fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(connect(fds[i], (struct sockaddr *)&name, sizeof(name)), 0);
+    }
+    before = used_ticks(server.pid);
+    sleep(1);
+    ck_assert_uint_le(used_ticks(server.pid) - before, 20); /* of 100, if it spins */
+    ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
+    for (int i = 0; i < 40; i++)
+        close(fds[i]);
+    ck_assert_int_eq(try_connect(QUOTA), 0);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 static Suite *server_suite(void)
 {
     Suite *suite = suite_create("memserver");
@@ -369,6 +397,7 @@ static Suite *server_suite(void)
     tcase_add_test(life, too_few_huge_pages_are_a_warning);
     tcase_add_test(life, the_table_for_people_names_tenants);
     tcase_add_test(life, idle_tenants_cost_no_processor_time);
+    tcase_add_test(life, without_descriptors_the_loop_does_not_spin);
     tcase_add_loop_test(options, a_wrong_option_is_explained, 0,
                         (int)(sizeof(wrong) / sizeof(wrong[0])));
     suite_add_tcase(suite, each);
