@@ -3,11 +3,13 @@
  * The server as its users and starters see it: readiness, status, draining, options that cannot
  * work, limits on tenants, and memory that comes back when a tenant goes.
  */
+#include "rdma/address.h"
+#include "rdma/channel.h"
 #include "tests/unit/rdma/server_fixture.h"
 
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 static const char *const transports[] = {"loopback", "ofi", "verbs"};
 #define QUOTA (8 * FIXTURE_SLAB_BYTES)
@@ -348,16 +350,17 @@ END_TEST
 START_TEST(without_descriptors_the_loop_does_not_spin)
 {
     struct rdma_node *node = fixture_connect_as(&server, "loopback", QUOTA);
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
     struct rlimit few = {24, 24};
+    struct address there;
     int fds[40];
     unsigned long before;
+    const char *why;
 
     ck_assert_int_eq(prlimit(server.pid, RLIMIT_NOFILE, &few, NULL), 0);
-    strncpy(name.sun_path, server.unix_address + strlen("unix:"), sizeof(name.sun_path) - 1);
+    ck_assert_int_eq(address_parse(server.unix_address, &there, &why), 0);
     for (int i = 0; i < 40; i++) {
         fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        ck_assert_int_eq(connect(fds[i], (struct sockaddr *)&name, sizeof(name)), 0);
+        ck_assert_int_eq(connect(fds[i], (struct sockaddr *)&there.storage, there.bytes), 0);
     }
     before = used_ticks(server.pid);
     sleep(1);
@@ -367,6 +370,59 @@ START_TEST(without_descriptors_the_loop_does_not_spin)
         close(fds[i]);
     ck_assert_int_eq(try_connect(QUOTA), 0);
     rdma_node_destroy(node);
+}
+END_TEST
+
+/* Answers each question for the status with as many more tenants as go into one answer. */
+static void *tenants_without_end(void *argument)
+{
+    int fd = accept4(*(int *)argument, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    static struct channel channel;
+    union wire_message message;
+    int got;
+
+    channel_init(&channel, fd, WIRE_TO_SERVER);
+    while ((got = channel_receive(&channel, &message)) >= 0) {
+        uint64_t after = message.status.after_tenant;
+
+        if (got == 0) {
+            poll(&readable, 1, 10000);
+            continue;
+        }
+        wire_message_init(&message, WIRE_STATUS_REPLY);
+        message.status_reply.rows = WIRE_STATUS_ROWS_MAX;
+        for (uint32_t i = 0; i < WIRE_STATUS_ROWS_MAX; i++) {
+            message.status_reply.row[i].tenant = ++after;
+            message.status_reply.row[i].transport = WIRE_LOOPBACK;
+        }
+        channel_send(&channel, &message);
+    }
+    channel_close(&channel);
+    return NULL;
+}
+
+START_TEST(status_does_not_listen_to_a_server_without_end)
+{
+    struct address here;
+    pthread_t thread;
+    char text[64], command[512];
+    const char *why;
+    int status, listener;
+
+    snprintf(text, sizeof(text), "unix:/tmp/farvisor-status-%d", (int)getpid());
+    ck_assert_int_eq(address_parse(text, &here, &why), 0);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&here.storage, here.bytes), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, tenants_without_end, &listener), 0);
+    snprintf(command, sizeof(command), "timeout 15 %s --status %s >/dev/null", fixture_program(),
+             text);
+    status = system(command);
+    ck_assert_int_eq(WEXITSTATUS(status), 125);
+    pthread_join(thread, NULL);
+    close(listener);
+    unlink(text + strlen("unix:"));
 }
 END_TEST
 
@@ -397,6 +453,7 @@ static Suite *server_suite(void)
     tcase_add_test(life, too_few_huge_pages_are_a_warning);
     tcase_add_test(life, the_table_for_people_names_tenants);
     tcase_add_test(life, idle_tenants_cost_no_processor_time);
+    tcase_add_test(options, status_does_not_listen_to_a_server_without_end);
     tcase_add_test(life, without_descriptors_the_loop_does_not_spin);
     tcase_add_loop_test(options, a_wrong_option_is_explained, 0,
                         (int)(sizeof(wrong) / sizeof(wrong[0])));
