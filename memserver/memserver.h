@@ -154,9 +154,10 @@ struct tenant {
     struct tenant *next;
     struct server *server;
     enum tenant_state state;
-    bool admitted; /* counts as a tenant */
-    bool starting; /* its worker is */
-    bool more;     /* has read bytes that were not looked at yet */
+    bool admitted;  /* counts as a tenant */
+    bool starting;  /* its worker is */
+    bool more;      /* has read bytes that were not looked at yet */
+    uint32_t asked; /* BUSY: what its worker was, enum worker_type */
     uint64_t number, came_ns, heard_ns;
     struct channel channel;
     struct wire_hello hello;

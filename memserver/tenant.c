@@ -129,6 +129,7 @@ void tenant_send(struct tenant *tenant, const union wire_message *message)
 void tenant_ask_worker(struct tenant *tenant, struct worker_message *message)
 {
     tenant->state = TENANT_BUSY;
+    tenant->asked = message->type;
     if (worker_send(tenant->worker.fd, message) < 0)
         tenant_end(tenant, WIRE_ERROR_INTERNAL, "its worker process does not answer");
     tenant_rewatch(tenant);
@@ -366,8 +367,8 @@ void tenant_worker_event(struct tenant *tenant)
     got = worker_receive(tenant->worker.fd, &answer);
     if (got == 0)
         return;
-    if (got < 0 || tenant->state != TENANT_BUSY || answer.type < WORKER_START ||
-        answer.type > WORKER_PING) {
+    /* A worker that its tenant has taken over must not say that memory is free which was not. */
+    if (got < 0 || tenant->state != TENANT_BUSY || answer.type != tenant->asked) {
         tenant_end(tenant, WIRE_ERROR_INTERNAL, "its worker process ended");
         return;
     }

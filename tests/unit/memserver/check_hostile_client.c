@@ -3,12 +3,14 @@
  * Clients that send garbage, half messages, requests out of order or nothing, or never read, while
  * an honest tenant works: the honest one must not notice, the other must be rid of soon.
  */
+#include "memserver/memserver.h"
 #include "rdma/address.h"
 #include "rdma/channel.h"
 #include "tests/unit/rdma/server_fixture.h"
 
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #define QUOTA        (8 * FIXTURE_SLAB_BYTES)
 #define GONE_IN_MS   7000 /* the greeting deadline is 5 s */
@@ -411,6 +413,48 @@ START_TEST(a_stranger_at_a_workers_port_gets_nowhere)
 }
 END_TEST
 
+/* Answers in a worker's place, over its own socket. */
+static void answer_as(pid_t worker, uint32_t type)
+{
+    struct worker_message answer = {.type = type};
+    int process = (int)syscall(SYS_pidfd_open, worker, 0);
+    int fd = (int)syscall(SYS_pidfd_getfd, process, WORKER_CONTROL_FD, 0);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(worker_send(fd, &answer), 0);
+    close(fd);
+    close(process);
+}
+
+/* A tenant that has taken its worker over would hold memory that counts as nobody's. */
+START_TEST(a_worker_that_answers_what_it_was_not_asked_ends_its_tenant)
+{
+    struct rdma_config config = {.transport = "ofi",
+                                 .address = server.tcp_address,
+                                 .quota_bytes = QUOTA,
+                                 .span_pages = 1 << 20,
+                                 .timeout_ns = 4 * FIXTURE_TIMEOUT_NS};
+    struct rdma_node *node;
+    pid_t worker;
+
+    ck_assert_int_eq(rdma_node_connect(&node, &config), 0);
+    worker = fixture_last_worker(&server);
+    for (int i = 0; i < 2; i++) { /* the second one stays */
+        ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
+        if (i == 0)
+            ck_assert_int_eq(rdma_release_slab(node, 0), 0);
+    }
+    fixture_expect_status(&server, "used_bytes", 2 * FIXTURE_SLAB_BYTES);
+    kill(worker, SIGSTOP);
+    usleep(1300000); /* it was asked for a sign of life by now, and is given 6 s */
+    answer_as(worker, WORKER_UNMAP);
+    usleep(100000);
+    ck_assert_uint_eq(fixture_status(&server, "tenants_now"), 1);
+    kill(worker, SIGKILL);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 static Suite *hostile_client_suite(void)
 {
     Suite *suite = suite_create("memserver hostile clients");
@@ -423,6 +467,7 @@ static Suite *hostile_client_suite(void)
     tcase_add_test(cases, idle_connections_are_limited_and_closed);
     tcase_add_test(cases, a_tenant_that_takes_unreserved_memory_is_ended);
     tcase_add_test(cases, slabs_far_apart_cost_the_node_no_memory_of_its_own);
+    tcase_add_test(cases, a_worker_that_answers_what_it_was_not_asked_ends_its_tenant);
     tcase_add_test(cases, a_stranger_at_a_workers_port_gets_nowhere);
     suite_add_tcase(suite, cases);
     return suite;
