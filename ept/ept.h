@@ -138,7 +138,7 @@ enum ept_state {
 #define EPT_STATE_MASK  7ULL
 #define EPT_DIRTY       (1ULL << 3) /* written by the VMM, or the D bit cannot be trusted */
 #define EPT_COPY        (1ULL << 4) /* the memory node holds a copy (maybe older than ours) */
-#define EPT_FILE        (1ULL << 5) /* clean means: can be read from its file again */
+#define EPT_FILE        (1ULL << 5) /* clean means: can be read from its file again; ABSENT: it was */
 #define EPT_RESCUE      (1ULL << 6) /* EVICTING only: somebody wants it to stay */
 #define EPT_WAITERS     (1ULL << 7) /* somebody sleeps on the low half of the word */
 #define EPT_PREFETCHED  (1ULL << 8) /* LOCAL only: fetched unasked, not yet seen used */

@@ -137,7 +137,7 @@ uint64_t clock_arrival(struct clock *clock, uint64_t word, bool demanded)
 {
     uint32_t batch = now(clock), left = (uint32_t)(word >> EPT_STAMP_SHIFT);
     uint64_t stamp = (uint64_t)batch << EPT_STAMP_SHIFT;
-    if (!demanded || !(word & EPT_COPY) || batch - left >= CLOCK_MEMORY)
+    if (!demanded || !(word & (EPT_COPY | EPT_FILE)) || batch - left >= CLOCK_MEMORY)
         return stamp;
     uint64_t then =
         atomic_load_explicit(&clock->evicted_at[left % CLOCK_MEMORY], memory_order_relaxed);

@@ -205,8 +205,8 @@ uint64_t run_claim(struct fault_engine *engine, uint64_t page, uint64_t want, en
 void run_release(struct fault_engine *engine, uint64_t page, uint64_t pages, enum ept_state to);
 /* Counts pages as existing (or no more). */
 void run_existing(struct fault_engine *engine, uint64_t page, uint64_t pages, int sign);
-/* Puts settled pages in the clock's hands. */
-void run_resident(struct fault_engine *engine, uint64_t page, uint64_t pages);
+/* Puts pages about to settle in the clock's hands. `active`: 1 if the first will be ACTIVE. */
+void run_resident(struct fault_engine *engine, uint64_t page, uint64_t pages, unsigned active);
 /* Marks those pages whose D bit cannot be trusted. */
 void run_distrust(struct fault_engine *engine, uint64_t page, uint64_t pages);
 int install_failed(struct fault_engine *engine, uint64_t page, int error);

@@ -281,7 +281,8 @@ static void publish(struct evictor *evictor, unsigned freed)
         uint64_t file = atomic_load(word) & EPT_FILE;
         forgotten += forget;
         clean += evictor->fate[i] == FATE_COPY_VALID;
-        word_settle(word, epoch | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY | file));
+        /* What is read from its file again is known to have been here, too: fill.c. */
+        word_settle(word, epoch | file | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY));
     }
     atomic_fetch_sub(&block_of(engine, evictor->first)->existing, forgotten);
     clock_left(&engine->clock, evictor->first, freed, evictor->active);

@@ -41,15 +41,21 @@ static int fill_install(struct fault_context *context, uint64_t page, uint64_t p
     return error ? error : ept_install(engine->ept, page, buffer, pages);
 }
 
+/* The first page was asked for; of a file it may have been here before, as its neighbours may. */
 static void fill_settle(struct fault_context *context, uint64_t page, uint64_t pages, bool zero)
 {
     struct fault_engine *engine = context->engine;
-    run_resident(engine, page, pages);
+    uint64_t left = zero ? 0 : atomic_load(&engine->words[page]);
+    uint64_t arrival = clock_arrival(&engine->clock, left, !zero);
+    unsigned active = (arrival & EPT_ACTIVE) != 0;
+    run_resident(engine, page, pages, active);
+    atomic_fetch_add_explicit(&engine->refaults, active, memory_order_relaxed);
     probe_filled(context->lane, page, pages, zero);
     for (uint64_t i = page; i < page + pages; i++) {
         uint64_t word = atomic_load(&engine->words[i]);
         uint64_t flags = zero ? EPT_DIRTY : EPT_FILE | (word & EPT_DIRTY);
-        word_settle(&engine->words[i], clock_arrival(&engine->clock, 0, false) | flags | EPT_LOCAL);
+        word_settle(&engine->words[i], arrival | flags | EPT_LOCAL);
+        arrival = clock_arrival(&engine->clock, 0, false);
     }
     tally_add(zero ? &context->tally.zero_filled : &context->tally.file_filled, pages);
 }

@@ -49,12 +49,12 @@ void run_existing(struct fault_engine *engine, uint64_t page, uint64_t pages, in
     }
 }
 
-void run_resident(struct fault_engine *engine, uint64_t page, uint64_t pages)
+void run_resident(struct fault_engine *engine, uint64_t page, uint64_t pages, unsigned active)
 {
-    for (uint64_t here; pages; page += here, pages -= here) {
+    for (uint64_t here; pages; page += here, pages -= here, active = 0) {
         here = block_part(page, pages);
         if (engine->paged)
-            clock_arrived(&engine->clock, page, (unsigned)here, 0);
+            clock_arrived(&engine->clock, page, (unsigned)here, active);
         else
             atomic_fetch_add(&block_of(engine, page)->held, block_held((unsigned)here, 0));
     }

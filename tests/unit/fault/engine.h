@@ -58,14 +58,30 @@ static inline void server_start(void)
     close(ready[0]);
 }
 
+/* Memory whose second half is a file's, if it is said to be. */
+#define FILE_FIRST (FIRST + MEMORY_PAGES)
+static bool has_file;
+static atomic_uint_fast64_t file_reads; /* pages */
+
 static inline int extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
 {
     (void)owner;
     if (page < FIRST || page >= FIRST + 2 * MEMORY_PAGES)
         return -EFAULT;
-    *first = FIRST;
-    *last = FIRST + 2 * MEMORY_PAGES;
-    *zero = true;
+    *zero = !has_file || page < FILE_FIRST;
+    *first = *zero ? FIRST : FILE_FIRST;
+    *last = has_file && *zero ? FILE_FIRST : FIRST + 2 * MEMORY_PAGES;
+    return 0;
+}
+
+/* What page_get takes for this page's number. */
+static inline int file_read(void *owner, uint64_t page, uint64_t pages, void *to)
+{
+    uint64_t *words = to;
+    (void)owner;
+    for (uint64_t i = 0; i < pages * 512; i++)
+        words[i] = page + i / 512 + i % 512;
+    atomic_fetch_add(&file_reads, pages);
     return 0;
 }
 
@@ -93,7 +109,7 @@ static inline void setup(void)
                                   .memory_pages = MEMORY_PAGES,
                                   .local_pages = LOCAL_PAGES,
                                   .timeout_ns = timeout_ns,
-                                  .source = {.extent = extent}};
+                                  .source = {.extent = extent, .read = file_read}};
     ck_assert_int_eq(fault_engine_create(&engine, &config), 0);
     ck_assert_int_eq(fault_context_create(engine, &context), 0);
 }
