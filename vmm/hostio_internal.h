@@ -352,6 +352,12 @@ void guestmem_dismiss(struct vm *vm, uint64_t pages);
 /* ---- io_batch.c: pinned pieces of the program's memory ---- */
 /* A host iovec over pinned guest memory. */
 #define IO_BATCH_IOV 64
+/* Most bytes of one call, as Linux has it (MAX_RW_COUNT). */
+#define IO_BYTES_MAX 0x7ffff000u
+static inline uint64_t io_bytes(uint64_t asked)
+{
+    return asked < IO_BYTES_MAX ? asked : IO_BYTES_MAX;
+}
 struct io_batch {
     struct iovec iov[IO_BATCH_IOV];
     gpa_t gpa[IO_BATCH_IOV];

@@ -236,7 +236,7 @@ static int64_t message_run(struct message *message)
 
 static int64_t plain(const struct io_call *call, bool send)
 {
-    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = call->args[2]};
+    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = io_bytes(call->args[2])};
     struct message message = {.call = call,
                               .cursor = {.spans = &span, .count = 1},
                               .flags = io_arg_int(call, 3),

@@ -258,9 +258,7 @@ static int64_t transfer_run(struct transfer *transfer)
 
 static int64_t transfer_one(const struct io_call *call, bool write, int64_t offset)
 {
-    /* As Linux: never more than this in one call. */
-    uint64_t bytes = call->args[2] < 0x7ffff000 ? call->args[2] : 0x7ffff000;
-    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = bytes};
+    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = io_bytes(call->args[2])};
     struct transfer transfer = {
         .call = call,
         .file = io_call_file(call),
@@ -356,7 +354,7 @@ int64_t io_pwritev2(const struct io_call *call)
 /* getrandom has no descriptor, yet the same pieces. */
 int64_t io_getrandom(const struct io_call *call)
 {
-    struct iovec span = {.iov_base = (void *)call->args[0], .iov_len = call->args[1]};
+    struct iovec span = {.iov_base = (void *)call->args[0], .iov_len = io_bytes(call->args[1])};
     struct io_cursor cursor = {.spans = &span, .count = 1};
     struct io_batch batch;
     int64_t total = 0;
