@@ -201,6 +201,17 @@ static inline int io_ahead_error(struct io_file *file)
     return atomic_load(&file->sight.late_error) ? -atomic_exchange(&file->sight.late_error, 0) : 0;
 }
 
+/*
+ * How a connection ended, met by a later piece of a transfer whose answer is the bytes before: the
+ * host tells it once, and the next transfer is to hear of it.
+ */
+static inline void io_ahead_keep_error(struct io_file *file, int64_t result)
+{
+    if (S_ISSOCK(file->type) && (result == -ECONNRESET || result == -ETIMEDOUT ||
+                                 result == -EHOSTUNREACH || result == -ENETUNREACH))
+        atomic_store(&file->sight.late_error, (int)-result);
+}
+
 /* ---- the whole ---- */
 struct hostio {
     struct vm *vm;

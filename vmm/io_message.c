@@ -226,6 +226,8 @@ static int64_t message_run(struct message *message)
             break;
         result = 0;
     }
+    if (total)
+        io_ahead_keep_error(message->file, result);
     io_call_put(call, message->file);
     message->header.msg_flags &= ~MSG_CMSG_CLOEXEC;
     call->part->done = (uint64_t)total;
