@@ -5,8 +5,12 @@
 #include "tests/unit/unit.h"
 #include "tests/unit/vmm/hostio_fixture.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- descriptors ---- */
@@ -145,6 +149,45 @@ START_TEST(standard_streams_are_not_the_programs_to_change)
 }
 END_TEST
 
+/* A connection of the program's whose peer reads nothing, with as much in it as fits. */
+static int full_connection(int *peer)
+{
+    static const char much[1 << 16];
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, bytes), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, bytes), 0);
+    *peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    ck_assert_int_ge(*peer, 0);
+    close(listener);
+    while (send(fd, much, sizeof(much), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        continue;
+    return fd;
+}
+
+START_TEST(the_end_waits_for_no_peer)
+{
+    const struct linger linger = {.l_onoff = 1, .l_linger = 50}; /* seconds: the test has 60 */
+    struct timespec start, now;
+    int peer, fd = full_connection(&peer);
+
+    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+    ck_assert_int_eq(io_install(io, fd, NULL, false), 3);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    hostio_destroy(io);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    ck_assert_int_lt(now.tv_sec - start.tv_sec, 20);
+    close(peer);
+    ck_assert_int_eq(hostio_create(&io, &vm), 0);
+    vm.io = io;
+}
+END_TEST
+
 /* ---- answers that need no guest memory ---- */
 
 START_TEST(calls_on_a_bad_descriptor_say_so)
@@ -280,6 +323,7 @@ int main(void)
     tcase_add_test(tcase, closed_standard_input_stays_closed);
     tcase_add_test(tcase, mapping_gets_a_descriptor_of_its_own);
     tcase_add_test(tcase, standard_streams_are_not_the_programs_to_change);
+    tcase_add_test(tcase, the_end_waits_for_no_peer);
     tcase_add_test(tcase, calls_on_a_bad_descriptor_say_so);
     tcase_add_test(tcase, calls_answer_bad_arguments_as_linux);
     tcase_add_test(tcase, ids_can_only_be_kept);
