@@ -161,6 +161,7 @@ struct io_node {
     int fd;                  /* O_PATH of the object; with IO_PARENT, of its directory. Owned */
     int alias;               /* guest descriptor that /proc/self/fd/N names, else -1 */
     bool frozen;             /* a descriptor's: as io_file.frozen */
+    bool read_only;          /* an alias's: as io_file.read_only, of the file that `fd` is of */
     bool slash;              /* the path ended in '/': only a directory will do */
     char name[NAME_MAX + 1]; /* IO_PARENT: last component; "" if it is "..", "/" or a mount */
     char path[PATH_MAX];     /* normal-form guest path */
