@@ -183,6 +183,7 @@ static void adopt_limits(struct hostio *io)
     for (unsigned i = 0; i < RLIM_NLIMITS; i++)
         (void)getrlimit((__rlimit_resource_t)i, &io->limits[i]);
     most = io->limits[RLIMIT_NOFILE];
+    io_descriptors_bound(&io->limits[RLIMIT_NOFILE]);
     most.rlim_cur = most.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &most);
 }

@@ -317,6 +317,13 @@ bool io_is_ours(const struct io_call *call, pid_t tid);
 #define IO_FD_LINK_BYTES 32
 const char *io_fd_link(int host_fd, char out[IO_FD_LINK_BYTES]);
 
+/* ---- io_limits.c ---- */
+/*
+ * Bounds the guest's descriptors, however many the host allows (2^30 in many containers): their
+ * table, and what poll and select look at, are memory of this host beside --local.
+ */
+void io_descriptors_bound(struct rlimit *limit);
+
 /* ---- io_address.c: socket addresses between program and host ---- */
 /* The program's address of an internet socket, of argument values; 0 or -errno. */
 int io_address_read(const struct io_call *call, gpa_t gpa, uint32_t bytes,

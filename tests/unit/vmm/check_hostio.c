@@ -48,6 +48,22 @@ START_TEST(descriptor_limit_is_kept)
 }
 END_TEST
 
+START_TEST(descriptors_are_bounded_whatever_the_host_allows)
+{
+    struct rlimit many = {.rlim_cur = 1 << 30, .rlim_max = RLIM_INFINITY};
+    struct rlimit few = {.rlim_cur = 1024, .rlim_max = 4096};
+
+    io_descriptors_bound(&many);
+    ck_assert(many.rlim_cur == 1 << 20 && many.rlim_max == 1 << 20);
+    io_descriptors_bound(&few);
+    ck_assert(few.rlim_cur == 1024 && few.rlim_max == 4096);
+    io->limits[RLIMIT_NOFILE] = many;
+    ck_assert_int_eq(open_null(), 3);
+    ck_assert_int_eq(call(SYS_dup2, 3, 1 << 20, 0, 0), -EBADF);
+    ck_assert_int_eq(call(SYS_dup2, 3, (1 << 20) - 1, 0, 0), (1 << 20) - 1);
+}
+END_TEST
+
 START_TEST(dup_forms_follow_linux)
 {
     ck_assert_int_eq(open_null(), 3);
@@ -316,6 +332,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, descriptors_are_given_out_lowest_first);
     tcase_add_test(tcase, descriptor_limit_is_kept);
+    tcase_add_test(tcase, descriptors_are_bounded_whatever_the_host_allows);
     tcase_add_test(tcase, dup_forms_follow_linux);
     tcase_add_test(tcase, duplicates_share_the_file_position);
     tcase_add_test(tcase, close_range_closes_or_marks);
