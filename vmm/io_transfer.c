@@ -217,15 +217,15 @@ static int64_t transfer_next(struct transfer *transfer)
     return transfer_copy(transfer, transfer->asked);
 }
 
-/* A pipe that waits is read once; one of packets (O_DIRECT) gives one at a time. */
-static bool stream_goes_on(const struct io_file *file)
+/*
+ * A pipe that waits is read once. So is one whose answer could be a packet of O_DIRECT, which only
+ * its writing end knows of: those are shorter.
+ */
+static bool stream_goes_on(const struct io_file *file, int64_t n)
 {
-    int flags;
-
     if (S_ISSOCK(file->type))
         return true;
-    flags = S_ISFIFO(file->type) ? fcntl(file->fd, F_GETFL) : -1;
-    return flags >= 0 && flags & O_NONBLOCK && !(flags & O_DIRECT);
+    return S_ISFIFO(file->type) && n > PIPE_BUF && io_never_waits(file);
 }
 
 static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
@@ -237,7 +237,7 @@ static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
     if (S_ISSOCK(file->type) && !file->stream)
         return false;
     if (!transfer->write && !file->whole)
-        return (uint64_t)n == transfer->asked && stream_goes_on(file);
+        return (uint64_t)n == transfer->asked && stream_goes_on(file, n);
     /* On the poller, or tried, a short count may only mean that more has to be waited for. */
     if ((uint64_t)n < transfer->asked && !transfer->call->vcpu->at_once &&
         !(transfer->tried && (S_ISFIFO(file->type) || S_ISSOCK(file->type))))
