@@ -78,6 +78,11 @@ struct io_file *io_fds_look(struct io_fds *fds, int fd);
  * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
  */
 int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limit, bool cloexec);
+/*
+ * 0, or -EMFILE: asked before something happens that cannot be undone, as Linux reserves a
+ * descriptor first. Another thread may be faster.
+ */
+int io_fds_room(struct io_fds *fds, uint64_t limit);
 /* As io_fds_add, but on descriptor fd, closing what was there. fd < limit is checked. */
 int io_fds_replace(struct io_fds *fds, struct io_file *file, int fd, uint64_t limit, bool cloexec);
 /* Returns what the host's close said, or -EBADF. */

@@ -213,17 +213,35 @@ static int fds_grow(struct io_fds *fds, unsigned fd)
     return 0;
 }
 
+/* The lowest free descriptor >= from; it may not have a slot yet. Lock held. */
+static unsigned fds_find(struct io_fds *fds, unsigned from)
+{
+    unsigned fd = from > fds->lowest ? from : fds->lowest;
+
+    while (fd < fds->capacity && fds->slots[fd].file)
+        fd++;
+    if (from <= fds->lowest)
+        fds->lowest = fd;
+    return fd;
+}
+
+int io_fds_room(struct io_fds *fds, uint64_t limit)
+{
+    unsigned fd;
+
+    pthread_mutex_lock(&fds->lock);
+    fd = fds_find(fds, 0);
+    pthread_mutex_unlock(&fds->lock);
+    return fd < limit ? 0 : -EMFILE;
+}
+
 int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limit, bool cloexec)
 {
     int result;
     unsigned fd;
 
     pthread_mutex_lock(&fds->lock);
-    fd = (unsigned)from > fds->lowest ? (unsigned)from : fds->lowest;
-    while (fd < fds->capacity && fds->slots[fd].file)
-        fd++;
-    if ((unsigned)from <= fds->lowest)
-        fds->lowest = fd;
+    fd = fds_find(fds, (unsigned)from);
     result = fd < limit ? fds_grow(fds, fd) : -EMFILE;
     if (!result) {
         fds->slots[fd] = (struct io_slot){.file = file, .cloexec = cloexec};

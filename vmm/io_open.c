@@ -196,6 +196,8 @@ static int64_t open_path(const struct io_call *call, int dir_fd, unsigned index,
     char path[PATH_MAX];
     int error = io_path_arg(call, index, path);
 
+    if (!error) /* no file is made or cut for want of a descriptor */
+        error = io_fds_room(&call->io->fds, io_nofile(call->io));
     if (error)
         return error;
     if (flags & O_PATH)

@@ -48,6 +48,27 @@ START_TEST(descriptor_limit_is_kept)
 }
 END_TEST
 
+START_TEST(a_connection_waits_for_a_descriptor)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, bytes), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+    ck_assert_int_eq(connect(peer, (struct sockaddr *)&address, bytes), 0);
+    io->limits[RLIMIT_NOFILE].rlim_cur = 4;
+    ck_assert_int_eq(io_install(io, listener, NULL, false), 3);
+    ck_assert_int_eq(call(SYS_accept, 3, 0, 0, 0), -EMFILE);
+    io->limits[RLIMIT_NOFILE].rlim_cur = 5;
+    ck_assert_int_eq(fcntl(listener, F_SETFL, O_NONBLOCK), 0); /* it is still there */
+    ck_assert_int_eq(call(SYS_accept, 3, 0, 0, 0), 4);
+    close(peer);
+}
+END_TEST
+
 START_TEST(descriptors_are_bounded_whatever_the_host_allows)
 {
     struct rlimit many = {.rlim_cur = 1 << 30, .rlim_max = RLIM_INFINITY};
@@ -332,6 +353,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, descriptors_are_given_out_lowest_first);
     tcase_add_test(tcase, descriptor_limit_is_kept);
+    tcase_add_test(tcase, a_connection_waits_for_a_descriptor);
     tcase_add_test(tcase, descriptors_are_bounded_whatever_the_host_allows);
     tcase_add_test(tcase, dup_forms_follow_linux);
     tcase_add_test(tcase, duplicates_share_the_file_position);
