@@ -67,6 +67,7 @@ struct thread {
     uint16_t x87_control;
     struct fv_hint_ring *hints; /* of the vCPU it runs on, once it asked for it */
     bool in_fault;              /* runs a guide's handler of a fault (guide_fault.c) */
+    bool shares_tls; /* with a thread it made, or was made by (clone without CLONE_SETTLS) */
 };
 
 /* What there is once. Everything below `lock` is guarded by it. */
