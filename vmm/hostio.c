@@ -284,6 +284,20 @@ int hostio_dup_host(struct hostio *io, int guest_fd, int *flags)
     return fd < 0 ? -errno : fd;
 }
 
+int hostio_fd_stat(struct hostio *io, int guest_fd, struct stat *status, int *flags)
+{
+    struct io_file *file = io_fds_get(&io->fds, guest_fd);
+    int error, now;
+
+    if (!file)
+        return -EBADF;
+    error = fstat(file->fd, status) ? -errno : 0;
+    now = fcntl(file->fd, F_GETFL);
+    *flags = now < 0 ? O_RDONLY : now & O_ACCMODE;
+    io_file_put(file);
+    return error;
+}
+
 int hostio_host_fd(struct hostio *io, int guest_fd)
 {
     struct io_file *file = io_fds_get(&io->fds, guest_fd);
