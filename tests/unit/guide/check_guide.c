@@ -89,6 +89,28 @@ START_TEST(truncated_and_unknown_instructions_are_refused)
 }
 END_TEST
 
+START_TEST(control_ends_at_jumps_whatever_their_operand)
+{
+    static const struct {
+        uint8_t code[8];
+        bool ends;
+    } cases[] = {
+        {{0xff, 0xe0}, true},                   /* jmp *%rax */
+        {{0xff, 0x60, 0x08}, true},             /* jmp *8(%rax) */
+        {{0xff, 0x25, 1, 0, 0, 0}, true},       /* jmp *1(%rip) */
+        {{0xff, 0x24, 0xc5, 1, 0, 0, 0}, true}, /* jmp *1(,%rax,8) */
+        {{0xff, 0x70, 0x20}, false},            /* push 32(%rax) */
+        {{0xff, 0x15, 0, 0, 0, 0x20}, false},   /* call *0x20000000(%rip) */
+        {{0xc3}, true},
+        {{0x90}, false},
+    };
+    struct guide_insn insn;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        ck_assert(guide_insn_decode(cases[i].code, sizeof(cases[i].code), &insn) &&
+                  insn.ends == cases[i].ends);
+}
+END_TEST
+
 /* ---- moving ---- */
 
 static int relocate(const uint8_t *code, size_t bytes)
@@ -503,6 +525,7 @@ int main(void)
     TCase *tests = tcase_create("library");
     tcase_add_test(tests, lengths_are_those_of_zydis_over_the_c_library);
     tcase_add_test(tests, truncated_and_unknown_instructions_are_refused);
+    tcase_add_test(tests, control_ends_at_jumps_whatever_their_operand);
     tcase_add_test(tests, what_cannot_be_moved_is_refused);
     tcase_add_test(tests, hooked_functions_get_their_arguments_and_return_their_results);
     tcase_add_test(tests, registers_that_only_the_compiler_knows_to_be_free_survive);
