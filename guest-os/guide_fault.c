@@ -87,7 +87,8 @@ static void state_save(struct guide_save *save, const struct frame *frame)
     save->restore_mask = thread->restore_mask;
     save->deferred = false;
     save->errno_at = save->fs_base + (uint64_t)errno_offset_bytes;
-    save->has_errno = user_get32(&save->errno_value, save->errno_at) == 0;
+    /* One that is another thread's, too, may change meanwhile: that store would be lost. */
+    save->has_errno = !thread->shares_tls && user_get32(&save->errno_value, save->errno_at) == 0;
     xstate_save(save->xstate);
 }
 

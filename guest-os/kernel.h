@@ -50,6 +50,8 @@ struct thread {
     uint64_t blocked;     /* signal mask; written by the thread itself */
     uint64_t saved_mask;  /* to restore when restore_mask is set */
     bool restore_mask;    /* a call swapped the mask (sigsuspend, ppoll...) */
+    uint64_t resume_mask; /* with which restart_syscall is to wait, ... */
+    bool resumes_masked;  /* ... if what it goes on with did */
     uint64_t waiting;     /* set rt_sigtimedwait waits for */
     struct signal_pending pending;
     struct linux_stack altstack;
@@ -65,6 +67,7 @@ struct thread {
     uint16_t x87_control;
     struct fv_hint_ring *hints; /* of the vCPU it runs on, once it asked for it */
     bool in_fault;              /* runs a guide's handler of a fault (guide_fault.c) */
+    bool shares_tls; /* with a thread it made, or was made by (clone without CLONE_SETTLS) */
 };
 
 /* What there is once. Everything below `lock` is guarded by it. */

@@ -102,6 +102,7 @@ int64_t sys_arch_prctl(struct frame *frame)
         if (frame->rsi >= TLS_LIMIT)
             return -LINUX_EPERM;
         __asm__ volatile("wrfsbase %0" ::"r"(frame->rsi));
+        thread_current()->shares_tls = false;
         return 0;
     case ARCH_GET_FS:
         __asm__ volatile("rdfsbase %0" : "=r"(base));

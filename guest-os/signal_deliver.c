@@ -127,6 +127,7 @@ static void finish_call(struct frame *frame, const struct linux_sigaction *actio
         /* fall through */
     case -LINUX_ERESTARTNOHAND:
         if (action != NULL) {
+            thread_current()->resumes_masked = false;
             frame->rax = (uint64_t)-LINUX_EINTR;
             break;
         }
@@ -226,6 +227,8 @@ void signal_deliver_pending(struct frame *frame)
     } while (again);
     if (!rescued)
         finish_call(frame, NULL);
+    else
+        thread->resumes_masked = false; /* the call was the guide's, and is not gone on with */
 }
 
 void signal_force(struct frame *frame, struct linux_siginfo *info, const struct fv_trap *trap)

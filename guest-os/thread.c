@@ -136,6 +136,8 @@ static int64_t clone_thread(const struct frame *frame, const struct linux_clone_
         thread->fs_base = args->tls;
     else
         __asm__ volatile("rdfsbase %0" : "=r"(thread->fs_base));
+    if ((args->flags & LINUX_CLONE_SETTLS) == 0)
+        thread->shares_tls = parent->shares_tls = true;
     thread->parent_tid = (args->flags & LINUX_CLONE_PARENT_SETTID) != 0 ? args->parent_tid : 0;
     thread->child_tid = (args->flags & LINUX_CLONE_CHILD_SETTID) != 0 ? args->child_tid : 0;
     thread->clear_tid = (args->flags & LINUX_CLONE_CHILD_CLEARTID) != 0 ? args->child_tid : 0;

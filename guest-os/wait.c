@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Calls that wait with another signal mask (ppoll, pselect6, epoll_pwait, epoll_pwait2): the mask
- * is swapped here, the waiting is the VMM's, which never looks at it.
+ * is swapped here, also when such a wait goes on after an interruption (restart_syscall); the
+ * waiting is the VMM's, which never looks at it.
  */
 #include "guest-os/kernel.h"
 
@@ -13,16 +14,9 @@ static bool was_interrupted(int64_t result)
            (result <= -LINUX_ERESTARTSYS && result >= -LINUX_ERESTART_RESTARTBLOCK);
 }
 
-static int64_t forward_masked(struct frame *frame, gpa_t mask_at, uint64_t mask_bytes)
+static int64_t wait_masked(struct frame *frame, uint64_t mask)
 {
     struct thread *thread = thread_current();
-    uint64_t mask;
-    if (mask_at == 0)
-        return syscall_forward(frame);
-    if (mask_bytes != SIGSET_BYTES)
-        return -LINUX_EINVAL;
-    if (user_get64(&mask, mask_at) != 0)
-        return -LINUX_EFAULT;
     thread->saved_mask = thread->blocked;
     signal_set_blocked(mask);
     int64_t result = syscall_forward(frame);
@@ -33,7 +27,29 @@ static int64_t forward_masked(struct frame *frame, gpa_t mask_at, uint64_t mask_
     } else {
         signal_set_blocked(thread->saved_mask);
     }
+    thread->resume_mask = mask;
+    thread->resumes_masked = result == -LINUX_ERESTART_RESTARTBLOCK;
     return result;
+}
+
+static int64_t forward_masked(struct frame *frame, gpa_t mask_at, uint64_t mask_bytes)
+{
+    uint64_t mask;
+    if (mask_at == 0)
+        return syscall_forward(frame);
+    if (mask_bytes != SIGSET_BYTES)
+        return -LINUX_EINVAL;
+    if (user_get64(&mask, mask_at) != 0)
+        return -LINUX_EFAULT;
+    return wait_masked(frame, mask);
+}
+
+/* What it goes on with is the wait that was interrupted last: a handler would have ended it. */
+int64_t sys_restart_syscall(struct frame *frame)
+{
+    struct thread *thread = thread_current();
+    return thread->resumes_masked ? wait_masked(frame, thread->resume_mask)
+                                  : syscall_forward(frame);
 }
 
 int64_t sys_ppoll(struct frame *frame)

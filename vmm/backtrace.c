@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FRAMES_MAX 48u
@@ -40,7 +41,13 @@ static int find_elf(Dwfl_Module *module, void **data, const char *name, Dwarf_Ad
     char host[PATH_MAX];
     if (name[0] != '/' || hostio_host_path(reported->vm->io, name, host, sizeof(host)))
         return -1;
-    int fd = open(host, O_RDONLY | O_CLOEXEC);
+    /* The program may have put a FIFO there since: nobody would ever open its other end. */
+    int fd = open(host, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) {
+        close(fd);
+        return -1;
+    }
     if (fd >= 0)
         *file_name = strdup(host);
     return fd;

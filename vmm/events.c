@@ -68,6 +68,7 @@ int events_block_signals(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     forwarded_set(&set);
     sigaction(SIGPIPE, &ignore, NULL); /* the guest kernel raises it itself, on the right thread */
+    sigaction(SIGXFSZ, &ignore, NULL); /* ulimit -f: EFBIG says it, and is not the end of us */
     return -pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 

@@ -16,6 +16,8 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #define BATCH_PAGES   64u
 #define TRIES         4u         /* somebody lands on the lane just now */
@@ -80,6 +82,10 @@ int64_t guide_unwatch(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
             result = 0;
         }
     }
+    unsigned count = atomic_load(&hints->watch_count);
+    while (count && !atomic_load(&hints->watches[count - 1].end))
+        count--;
+    atomic_store(&hints->watch_count, count); /* 0: misses need not look, and nobody wakes to */
     pthread_mutex_unlock(&hints->watch_lock);
     return result;
 }
@@ -147,6 +153,18 @@ static uint32_t hits_tell(struct hint_ring *ring, gpa_t hits[FV_FAULT_HITS])
     return count;
 }
 
+/* Of the calling thread. */
+static struct hint_time time_now(void)
+{
+    struct timespec cpu = {0};
+    struct rusage usage = {0};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+    (void)getrusage(RUSAGE_THREAD, &usage);
+    return (struct hint_time){.wall_ns = clock_now_ns(),
+                              .cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
+                              .waits = (uint64_t)usage.ru_nvcsw};
+}
+
 static void handler_enter(struct vcpu *vcpu, const struct kvm_regs *at, gpa_t gpa, bool write)
 {
     struct hint_ring *ring = ring_of(vcpu);
@@ -157,11 +175,14 @@ static void handler_enter(struct vcpu *vcpu, const struct kvm_regs *at, gpa_t gp
     told->hit_count = hits_tell(ring, told->hits);
     told->count = 0;
     upcalls->at = *at;
-    upcalls->start_ns = clock_now_ns();
+    upcalls->start = time_now();
     if (upcalls->began_ns == 0)
-        upcalls->began_ns = upcalls->start_ns;
+        upcalls->began_ns = upcalls->start.wall_ns;
     atomic_fetch_add(&upcalls->entries, 1);
     atomic_store(&upcalls->active, true);
+    /* The last watch ended meanwhile: who looks after handlers that stall may sleep for ever. */
+    if (!atomic_load(&ring->hints->watch_count))
+        hints_ring_doorbell(ring->hints);
     hint_count(&ring->hints->counters.upcalls, 1);
     trap_upcall(vcpu, at, FV_UPCALL_FAULT);
 }
@@ -305,12 +326,18 @@ static void upcalls_switch_off(struct hints *hints, uint64_t why, unsigned watch
     guide_warn_off(hints, why, name);
 }
 
-/* A handler costs the program what it takes longer than the page would have taken anyway. */
+/*
+ * A handler costs the program what it takes longer than the page would have taken anyway. That its
+ * thread was kept from running by others is not its doing; what it waited for by itself is.
+ */
 static bool is_slow(const struct vcpu *vcpu, struct hint_ring *ring, bool waited)
 {
     struct hint_upcalls *upcalls = &ring->upcalls;
-    uint64_t now_ns = clock_now_ns(), took_ns = now_ns - upcalls->start_ns;
-    uint64_t fetch_ns = fault_fetch_mean_ns(vcpu->fault), life_ns = now_ns - upcalls->began_ns;
+    struct hint_time now = time_now(), *start = &upcalls->start;
+    uint64_t took_ns =
+        now.waits != start->waits ? now.wall_ns - start->wall_ns : now.cpu_ns - start->cpu_ns;
+    uint64_t fetch_ns = fault_fetch_mean_ns(vcpu->fault);
+    uint64_t life_ns = now.wall_ns - upcalls->began_ns;
     if (!waited && took_ns > fetch_ns)
         upcalls->charged_ns += took_ns - fetch_ns;
     return life_ns > SLOW_MIN_NS && vcpu->vm->config->guide_time_percent &&

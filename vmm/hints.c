@@ -184,13 +184,24 @@ static bool reads_wait(struct hints *hints)
     return false;
 }
 
+/* Handlers may stall, or come. One that comes when there is no watch any more rings. */
+static bool handlers_run(struct hints *hints)
+{
+    uint32_t count = atomic_load(&hints->ring_count);
+    bool any = atomic_load(&hints->watch_count) > 0;
+    for (uint32_t i = 0; i < count && !any; i++) {
+        struct hint_ring *ring = ring_at(hints, i);
+        any = ring && atomic_load(&ring->upcalls.active);
+    }
+    return any;
+}
+
 static void doorbell_wait(struct hints *hints)
 {
     struct pollfd doorbell = {.fd = hints->doorbell_fd, .events = POLLIN};
     bool soon = reads_wait(hints); /* for a page that moves */
     struct timespec period = {.tv_nsec = soon ? PEEK_WAIT_NS : WATCH_NS};
-    bool for_ever =
-        !soon && hints->vm->config->guide_count == 0 && atomic_load(&hints->watch_count) == 0;
+    bool for_ever = !soon && hints->vm->config->guide_count == 0 && !handlers_run(hints);
     uint64_t rings;
     hint_count(&hints->counters.sleeps, 1);
     (void)ppoll(&doorbell, 1, for_ever ? NULL : &period, NULL);

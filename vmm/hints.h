@@ -40,6 +40,12 @@ struct hint_samples {
     uint64_t sampled, unsampled;
 };
 
+/* A moment of a thread's. */
+struct hint_time {
+    uint64_t wall_ns, cpu_ns;
+    uint64_t waits; /* so often it went to sleep by itself */
+};
+
 /* Upcalls of one vCPU (guide_faults.c); its thread's, but for what is atomic. */
 #define GUIDE_RECENT 32u
 struct hint_upcalls {
@@ -47,7 +53,8 @@ struct hint_upcalls {
     atomic_uint entries;           /* so many ran; for the stall watch */
     unsigned watch;                /* index of the watch that the last one was about */
     struct kvm_regs at;            /* ... and its instruction, as the program stood at it */
-    uint64_t start_ns, began_ns;   /* of the last one, of the first one */
+    struct hint_time start;        /* of the last one */
+    uint64_t began_ns;             /* of the first one */
     uint64_t charged_ns;           /* what handlers took longer than their pages */
     uint64_t recent[GUIDE_RECENT]; /* pages that were started and can tell of their use; 0: none */
     unsigned recent_next;

@@ -183,6 +183,7 @@ static void adopt_limits(struct hostio *io)
     for (unsigned i = 0; i < RLIM_NLIMITS; i++)
         (void)getrlimit((__rlimit_resource_t)i, &io->limits[i]);
     most = io->limits[RLIMIT_NOFILE];
+    io_descriptors_bound(&io->limits[RLIMIT_NOFILE]);
     most.rlim_cur = most.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &most);
 }
@@ -281,6 +282,20 @@ int hostio_dup_host(struct hostio *io, int guest_fd, int *flags)
         *flags = status < 0 ? O_RDONLY : status & O_ACCMODE;
     io_file_put(file);
     return fd < 0 ? -errno : fd;
+}
+
+int hostio_fd_stat(struct hostio *io, int guest_fd, struct stat *status, int *flags)
+{
+    struct io_file *file = io_fds_get(&io->fds, guest_fd);
+    int error, now;
+
+    if (!file)
+        return -EBADF;
+    error = fstat(file->fd, status) ? -errno : 0;
+    now = fcntl(file->fd, F_GETFL);
+    *flags = now < 0 ? O_RDONLY : now & O_ACCMODE;
+    io_file_put(file);
+    return error;
 }
 
 int hostio_host_fd(struct hostio *io, int guest_fd)

@@ -78,6 +78,11 @@ struct io_file *io_fds_look(struct io_fds *fds, int fd);
  * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
  */
 int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limit, bool cloexec);
+/*
+ * 0, or -EMFILE: asked before something happens that cannot be undone, as Linux reserves a
+ * descriptor first. Another thread may be faster.
+ */
+int io_fds_room(struct io_fds *fds, uint64_t limit);
 /* As io_fds_add, but on descriptor fd, closing what was there. fd < limit is checked. */
 int io_fds_replace(struct io_fds *fds, struct io_file *file, int fd, uint64_t limit, bool cloexec);
 /* Returns what the host's close said, or -EBADF. */
@@ -161,6 +166,7 @@ struct io_node {
     int fd;                  /* O_PATH of the object; with IO_PARENT, of its directory. Owned */
     int alias;               /* guest descriptor that /proc/self/fd/N names, else -1 */
     bool frozen;             /* a descriptor's: as io_file.frozen */
+    bool read_only;          /* an alias's: as io_file.read_only, of the file that `fd` is of */
     bool slash;              /* the path ended in '/': only a directory will do */
     char name[NAME_MAX + 1]; /* IO_PARENT: last component; "" if it is "..", "/" or a mount */
     char path[PATH_MAX];     /* normal-form guest path */
@@ -199,6 +205,17 @@ struct io_futexes {
 static inline int io_ahead_error(struct io_file *file)
 {
     return atomic_load(&file->sight.late_error) ? -atomic_exchange(&file->sight.late_error, 0) : 0;
+}
+
+/*
+ * How a connection ended, met by a later piece of a transfer whose answer is the bytes before: the
+ * host tells it once, and the next transfer is to hear of it.
+ */
+static inline void io_ahead_keep_error(struct io_file *file, int64_t result)
+{
+    if (S_ISSOCK(file->type) && (result == -ECONNRESET || result == -ETIMEDOUT ||
+                                 result == -EHOSTUNREACH || result == -ENETUNREACH))
+        atomic_store(&file->sight.late_error, (int)-result);
 }
 
 /* ---- the whole ---- */
@@ -305,6 +322,13 @@ bool io_is_ours(const struct io_call *call, pid_t tid);
 #define IO_FD_LINK_BYTES 32
 const char *io_fd_link(int host_fd, char out[IO_FD_LINK_BYTES]);
 
+/* ---- io_limits.c ---- */
+/*
+ * Bounds the guest's descriptors, however many the host allows (2^30 in many containers): their
+ * table, and what poll and select look at, are memory of this host beside --local.
+ */
+void io_descriptors_bound(struct rlimit *limit);
+
 /* ---- io_address.c: socket addresses between program and host ---- */
 /* The program's address of an internet socket, of argument values; 0 or -errno. */
 int io_address_read(const struct io_call *call, gpa_t gpa, uint32_t bytes,
@@ -352,6 +376,12 @@ void guestmem_dismiss(struct vm *vm, uint64_t pages);
 /* ---- io_batch.c: pinned pieces of the program's memory ---- */
 /* A host iovec over pinned guest memory. */
 #define IO_BATCH_IOV 64
+/* Most bytes of one call, as Linux has it (MAX_RW_COUNT). */
+#define IO_BYTES_MAX 0x7ffff000u
+static inline uint64_t io_bytes(uint64_t asked)
+{
+    return asked < IO_BYTES_MAX ? asked : IO_BYTES_MAX;
+}
 struct io_batch {
     struct iovec iov[IO_BATCH_IOV];
     gpa_t gpa[IO_BATCH_IOV];

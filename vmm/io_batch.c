@@ -106,6 +106,8 @@ static int batch_fill(struct vm *vm, struct io_batch *batch, const struct io_cur
             continue;
         if (!pages_left)
             break;
+        if (bytes > GUESTMEM_PIN_MAX) /* any number, and the count of its pages could wrap */
+            bytes = GUESTMEM_PIN_MAX;
         if (pages_of(gpa, bytes) > pages_left)
             bytes = pages_left * FV_PAGE_SIZE - gpa % FV_PAGE_SIZE;
         wanted = bytes;

@@ -44,8 +44,24 @@ int64_t io_epoll_ctl(const struct io_call *call)
     return result;
 }
 
-/* number: SYS_epoll_pwait with ms in `timeout`, or SYS_epoll_pwait2 with a host timespec. */
-static int64_t epoll_run(const struct io_call *call, long number, long timeout)
+/* Rounded up, as poll's; -1 for ever. */
+static int timeout_ms(const struct timespec *timeout)
+{
+    int64_t ms;
+
+    if (!timeout)
+        return -1;
+    if (timeout->tv_sec >= INT_MAX / 1000)
+        return INT_MAX;
+    ms = timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
+    return (int)ms;
+}
+
+/*
+ * NULL: waits for ever. precise: epoll_pwait2 was asked for, which not every container lets pass,
+ * and the poller has no use for: it only asks whether there would be a wait.
+ */
+static int64_t epoll_run(const struct io_call *call, const struct timespec *timeout, bool precise)
 {
     struct io_file *set = io_call_file(call);
     struct epoll_event events[EVENTS_MAX];
@@ -56,8 +72,12 @@ static int64_t epoll_run(const struct io_call *call, long number, long timeout)
         return -EBADF;
     if (most > EVENTS_MAX)
         most = EVENTS_MAX;
-    if (most > 0)
-        result = vcpu_syscall(call->vcpu, number, set->fd, (long)events, most, timeout, 0, 0);
+    if (most > 0 && precise && !call->vcpu->at_once)
+        result = vcpu_syscall(call->vcpu, SYS_epoll_pwait2, set->fd, (long)events, most,
+                              (long)timeout, 0, 0);
+    else if (most > 0)
+        result = vcpu_syscall(call->vcpu, SYS_epoll_pwait, set->fd, (long)events, most,
+                              timeout_ms(timeout), 0, 0);
     io_commit(call); /* edges are told once */
     if (result > 0 &&
         guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0])))
@@ -66,20 +86,51 @@ static int64_t epoll_run(const struct io_call *call, long number, long timeout)
         io_ahead_grant(&call->io->aheads, call->vcpu->caller ? call->vcpu->caller : call->vcpu, set,
                        events, (unsigned)result);
     io_call_put(call, set);
-    return io_restart_nohand(result);
+    return result;
+}
+
+static int64_t epoll_until(const struct io_call *call, const struct io_resume *wait)
+{
+    struct timespec left = io_time_left(wait->deadline_ns);
+    struct io_call again = *call;
+
+    again.args = wait->args;
+    return epoll_run(&again, &left, wait->args[3]);
+}
+
+/*
+ * An interruption that no handler comes of - a signal or timer of another thread's - must not begin
+ * the time anew: with enough of them it would never be over.
+ */
+static int64_t epoll_within(const struct io_call *call, const struct timespec *timeout,
+                            bool precise)
+{
+    struct io_resume wait = {.run = epoll_until,
+                             .args = {call->args[0], call->args[1], call->args[2], precise},
+                             .deadline_ns = io_deadline_ns(timeout)};
+
+    return io_resumable_run(call, &wait);
 }
 
 int64_t io_epoll_wait(const struct io_call *call)
 {
-    return epoll_run(call, SYS_epoll_pwait, io_arg_int(call, 3));
+    int ms = io_arg_int(call, 3);
+    struct timespec timeout = {ms / 1000, (long)(ms % 1000) * 1000000};
+
+    if (ms < 0)
+        return io_restart_nohand(epoll_run(call, NULL, false));
+    return epoll_within(call, &timeout, false);
 }
 
 int64_t io_epoll_pwait2(const struct io_call *call)
 {
     struct timespec timeout;
-    int error = 0;
+    int error;
 
-    if (call->args[3])
-        error = guestmem_read(call->vm, &timeout, call->args[3], sizeof(timeout));
-    return error ? error : epoll_run(call, SYS_epoll_pwait2, call->args[3] ? (long)&timeout : 0);
+    if (!call->args[3])
+        return io_restart_nohand(epoll_run(call, NULL, true));
+    error = guestmem_read(call->vm, &timeout, call->args[3], sizeof(timeout));
+    if (error)
+        return error;
+    return io_timespec_valid(&timeout) ? epoll_within(call, &timeout, true) : -EINVAL;
 }

@@ -130,13 +130,32 @@ int io_file_dup(struct io_file *file, struct io_file **out)
     return 0;
 }
 
+/*
+ * SO_LINGER: close would wait until the peer has taken everything, as long as the program said. At
+ * the end of a process Linux does not; nor may the poller, which serves others.
+ */
+static void linger_not(const struct io_file *file)
+{
+    struct linger linger = {0};
+    socklen_t bytes = sizeof(linger);
+
+    if (S_ISSOCK(file->type) && !getsockopt(file->fd, SOL_SOCKET, SO_LINGER, &linger, &bytes) &&
+        linger.l_onoff && linger.l_linger) {
+        linger.l_onoff = 0;
+        (void)setsockopt(file->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    }
+}
+
 /* The last reference closes; what close says goes to whoever dropped it. */
 static int file_drop(struct io_file *file)
 {
+    const struct vcpu *self = vcpu_self();
     int error = 0;
 
     if (atomic_fetch_sub(&file->references, 1) != 1)
         return 0;
+    if (!self || self->at_once)
+        linger_not(file);
     if (close(file->fd))
         error = -errno;
     pthread_mutex_destroy(&file->seek);
@@ -194,17 +213,35 @@ static int fds_grow(struct io_fds *fds, unsigned fd)
     return 0;
 }
 
+/* The lowest free descriptor >= from; it may not have a slot yet. Lock held. */
+static unsigned fds_find(struct io_fds *fds, unsigned from)
+{
+    unsigned fd = from > fds->lowest ? from : fds->lowest;
+
+    while (fd < fds->capacity && fds->slots[fd].file)
+        fd++;
+    if (from <= fds->lowest)
+        fds->lowest = fd;
+    return fd;
+}
+
+int io_fds_room(struct io_fds *fds, uint64_t limit)
+{
+    unsigned fd;
+
+    pthread_mutex_lock(&fds->lock);
+    fd = fds_find(fds, 0);
+    pthread_mutex_unlock(&fds->lock);
+    return fd < limit ? 0 : -EMFILE;
+}
+
 int io_fds_add(struct io_fds *fds, struct io_file *file, int from, uint64_t limit, bool cloexec)
 {
     int result;
     unsigned fd;
 
     pthread_mutex_lock(&fds->lock);
-    fd = (unsigned)from > fds->lowest ? (unsigned)from : fds->lowest;
-    while (fd < fds->capacity && fds->slots[fd].file)
-        fd++;
-    if ((unsigned)from <= fds->lowest)
-        fds->lowest = fd;
+    fd = fds_find(fds, (unsigned)from);
     result = fd < limit ? fds_grow(fds, fd) : -EMFILE;
     if (!result) {
         fds->slots[fd] = (struct io_slot){.file = file, .cloexec = cloexec};

@@ -7,6 +7,16 @@
 
 #include <unistd.h>
 
+#define DESCRIPTORS_MAX (1u << 20) /* as fs.nr_open is by default */
+
+void io_descriptors_bound(struct rlimit *limit)
+{
+    if (limit->rlim_max > DESCRIPTORS_MAX)
+        limit->rlim_max = DESCRIPTORS_MAX;
+    if (limit->rlim_cur > limit->rlim_max)
+        limit->rlim_cur = limit->rlim_max;
+}
+
 int64_t io_getrlimit(const struct io_call *call)
 {
     uint32_t which = io_arg_u32(call, 0);

@@ -226,6 +226,8 @@ static int64_t message_run(struct message *message)
             break;
         result = 0;
     }
+    if (total)
+        io_ahead_keep_error(message->file, result);
     io_call_put(call, message->file);
     message->header.msg_flags &= ~MSG_CMSG_CLOEXEC;
     call->part->done = (uint64_t)total;
@@ -236,7 +238,7 @@ static int64_t message_run(struct message *message)
 
 static int64_t plain(const struct io_call *call, bool send)
 {
-    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = call->args[2]};
+    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = io_bytes(call->args[2])};
     struct message message = {.call = call,
                               .cursor = {.spans = &span, .count = 1},
                               .flags = io_arg_int(call, 3),

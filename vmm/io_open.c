@@ -87,17 +87,18 @@ static int check_object(const struct opening *opening)
  */
 static int64_t open_alias(const struct opening *opening)
 {
-    struct io_file *file = io_fds_get(&opening->call->io->fds, opening->node.alias);
-    struct io_file *copy;
+    struct io_file *file, *copy;
     int64_t result;
 
+    if (opening->node.read_only && opens_to_write(opening->flags))
+        return -EROFS;
+    result = reopen(opening);
+    if (result != -EACCES)
+        return result;
+    file = io_fds_get(&opening->call->io->fds, opening->node.alias);
     if (!file)
         return -ENOENT;
-    if (file->read_only && opens_to_write(opening->flags))
-        result = -EROFS;
-    else
-        result = reopen(opening);
-    if (result == -EACCES && !file->path) {
+    if (!file->path) {
         result = io_file_dup(file, &copy);
         if (!result)
             result = io_install_file(opening->call->io, copy, opening->flags & O_CLOEXEC);
@@ -195,6 +196,8 @@ static int64_t open_path(const struct io_call *call, int dir_fd, unsigned index,
     char path[PATH_MAX];
     int error = io_path_arg(call, index, path);
 
+    if (!error) /* no file is made or cut for want of a descriptor */
+        error = io_fds_room(&call->io->fds, io_nofile(call->io));
     if (error)
         return error;
     if (flags & O_PATH)

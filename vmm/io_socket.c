@@ -246,8 +246,11 @@ int64_t io_accept(const struct io_call *call)
 
     if (!file)
         return -EBADF;
-    fd = vcpu_syscall(call->vcpu, SYS_accept4, file->fd, (long)&address, (long)&bytes,
-                      flags | SOCK_CLOEXEC, 0, 0);
+    fd =
+        io_fds_room(&call->io->fds, io_nofile(call->io)); /* else the peer waits, and is not lost */
+    if (!fd)
+        fd = vcpu_syscall(call->vcpu, SYS_accept4, file->fd, (long)&address, (long)&bytes,
+                          flags | SOCK_CLOEXEC, 0, 0);
     if (fd >= 0)
         fd = io_install_socket(call->io, (int)fd, file, flags & SOCK_CLOEXEC);
     io_file_put(file);

@@ -5,8 +5,9 @@
  *
  * Linux's counts are kept. A regular file or memory device goes on until all is done or the host
  * is short; a blocking write to a pipe or socket likewise; a read from a pipe, terminal or socket
- * returns what its first piece got. An error after something was transferred shows as a short
- * count.
+ * returns what is there: of a stream, piece by piece until one is not filled, for a short count
+ * tells a program that waits for edges that nothing is left. An error after something was
+ * transferred shows as a short count.
  */
 #include "vmm/hostio_internal.h"
 
@@ -28,6 +29,7 @@ struct transfer {
     bool write;
     uint64_t asked; /* bytes of the last piece */
     bool tried;     /* it was told not to wait though the program does */
+    bool more;      /* something was read: what follows is only taken if it is there */
 };
 
 /* Before anything is pinned. A try may be in vain even so: others may be faster. 0 or -EINTR. */
@@ -57,7 +59,8 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
     if (!batch->bytes || transfer->offset >= 0 || transfer->flags) /* odd: as it would be anyway */
         return vcpu_syscall(transfer->call->vcpu, -1, 0, 0, 0, 0, 0, 0);
     return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_sendmsg : SYS_recvmsg,
-                        transfer->file->fd, (long)&header, MSG_NOSIGNAL, 0, 0, 0);
+                        transfer->file->fd, (long)&header,
+                        MSG_NOSIGNAL | (transfer->more ? MSG_DONTWAIT : 0), 0, 0, 0);
 }
 
 /* The plain forms where they do: every kind of descriptor has them. */
@@ -157,6 +160,27 @@ static int64_t transfer_whole(struct transfer *transfer)
     return transfer_copy(transfer, transfer->asked);
 }
 
+/* What is left of a stream that filled the pieces before. Bytes, or -errno that is not told. */
+static int64_t transfer_more(struct transfer *transfer)
+{
+    struct vm *vm = transfer->call->vm;
+    struct io_batch batch;
+    int64_t result = io_batch_pin(vm, &batch, &transfer->cursor, true);
+
+    if (result)
+        return result;
+    transfer->asked = batch.bytes;
+    if (transfer->call->vcpu->at_once)
+        result = transfer_piece(transfer, &batch);
+    else
+        result = transfer_try(transfer, &batch);
+    /* A pipe that cannot be told (before Linux 6.4): it does not wait, or we would not be here. */
+    if (result == -EOPNOTSUPP && io_never_waits(transfer->file))
+        result = transfer_host(transfer, batch.iov, batch.count);
+    io_batch_unpin(vm, &batch);
+    return result;
+}
+
 /* The next piece; notes what was asked for. Bytes or -errno. */
 static int64_t transfer_next(struct transfer *transfer)
 {
@@ -193,6 +217,17 @@ static int64_t transfer_next(struct transfer *transfer)
     return transfer_copy(transfer, transfer->asked);
 }
 
+/*
+ * A pipe that waits is read once. So is one whose answer could be a packet of O_DIRECT, which only
+ * its writing end knows of: those are shorter.
+ */
+static bool stream_goes_on(const struct io_file *file, int64_t n)
+{
+    if (S_ISSOCK(file->type))
+        return true;
+    return S_ISFIFO(file->type) && n > PIPE_BUF && io_never_waits(file);
+}
+
 static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
 {
     const struct io_file *file = transfer->file;
@@ -201,11 +236,13 @@ static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
         return false;
     if (S_ISSOCK(file->type) && !file->stream)
         return false;
+    if (!transfer->write && !file->whole)
+        return (uint64_t)n == transfer->asked && stream_goes_on(file, n);
     /* On the poller, or tried, a short count may only mean that more has to be waited for. */
     if ((uint64_t)n < transfer->asked && !transfer->call->vcpu->at_once &&
         !(transfer->tried && (S_ISFIFO(file->type) || S_ISSOCK(file->type))))
         return false;
-    return file->whole || transfer->write;
+    return true;
 }
 
 static int64_t transfer_pieces(struct transfer *transfer)
@@ -222,7 +259,8 @@ static int64_t transfer_pieces(struct transfer *transfer)
         transfer->offset += total;
 
     do {
-        result = transfer_next(transfer);
+        transfer->more = total && !transfer->write && !transfer->file->whole;
+        result = transfer->more ? transfer_more(transfer) : transfer_next(transfer);
         if (result < 0)
             break;
         total += result;
@@ -231,6 +269,8 @@ static int64_t transfer_pieces(struct transfer *transfer)
         io_cursor_advance(&transfer->cursor, (uint64_t)result);
     } while (transfer_goes_on(transfer, result));
     *done = (uint64_t)total;
+    if (total)
+        io_ahead_keep_error(transfer->file, result);
     return total ? total : io_restart(result);
 }
 
@@ -258,9 +298,7 @@ static int64_t transfer_run(struct transfer *transfer)
 
 static int64_t transfer_one(const struct io_call *call, bool write, int64_t offset)
 {
-    /* As Linux: never more than this in one call. */
-    uint64_t bytes = call->args[2] < 0x7ffff000 ? call->args[2] : 0x7ffff000;
-    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = bytes};
+    struct iovec span = {.iov_base = (void *)call->args[1], .iov_len = io_bytes(call->args[2])};
     struct transfer transfer = {
         .call = call,
         .file = io_call_file(call),
@@ -356,7 +394,7 @@ int64_t io_pwritev2(const struct io_call *call)
 /* getrandom has no descriptor, yet the same pieces. */
 int64_t io_getrandom(const struct io_call *call)
 {
-    struct iovec span = {.iov_base = (void *)call->args[0], .iov_len = call->args[1]};
+    struct iovec span = {.iov_base = (void *)call->args[0], .iov_len = io_bytes(call->args[1])};
     struct io_cursor cursor = {.spans = &span, .count = 1};
     struct io_batch batch;
     int64_t total = 0;

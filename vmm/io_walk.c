@@ -108,6 +108,7 @@ static int walk_open(struct walk *walk, const char *name, const struct io_mount 
         if (!file)
             return -ENOENT;
         node->alias = alias;
+        node->read_only = file->read_only; /* the number may name another file soon */
         fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 3);
         io_file_put(file);
     } else if (mount) {
@@ -320,7 +321,7 @@ int io_resolve(struct hostio *io, int dir_fd, const char *path, unsigned flags,
 
     node->fd = -1;
     node->alias = -1;
-    node->frozen = false;
+    node->frozen = node->read_only = false;
     node->mount = NULL;
     node->name[0] = '\0';
     node->slash =

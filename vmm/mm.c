@@ -135,22 +135,6 @@ int mm_insert(struct mm *mm, const struct mapping *mapping)
     return 0;
 }
 
-struct mm_file *mm_file_get(struct mm_file *file)
-{
-    if (file)
-        atomic_fetch_add(&file->users, 1);
-    return file;
-}
-
-void mm_file_put(struct mm_file *file)
-{
-    if (!file || atomic_fetch_sub(&file->users, 1) != 1)
-        return;
-    close(file->fd);
-    free(file->path);
-    free(file);
-}
-
 /* ---- life ---- */
 
 int mm_create(struct mm **out, struct vm *vm)
@@ -179,6 +163,7 @@ void mm_destroy(struct mm *mm)
     if (!mm)
         return;
     mm_erase(mm, 0, mm->count);
+    mm_files_close();
     free(mm->maps);
     close(mm->pipe[0]);
     close(mm->pipe[1]);

@@ -19,6 +19,7 @@ struct mm_file {
     bool writable;          /* opened for writing too */
     uint64_t device, inode; /* for /proc/self/maps */
     char *path;
+    struct mm_file *next; /* among those that are kept without users */
 };
 
 struct mapping {
@@ -59,8 +60,6 @@ int mm_insert(struct mm *mm,
               const struct mapping *mapping);             /* write lock; merges with neighbours */
 void mm_erase(struct mm *mm, size_t first, size_t count); /* write lock */
 void mm_merge_around(struct mm *mm, gpa_t start, gpa_t end); /* write lock */
-struct mm_file *mm_file_get(struct mm_file *file);
-void mm_file_put(struct mm_file *file);
 /* The calling thread's handle on the paging engine. */
 struct fault_context *mm_context(struct mm *mm);
 
@@ -69,6 +68,13 @@ static inline bool mm_is_host_file(const struct mapping *mapping)
 {
     return mapping->file && mapping->shared;
 }
+
+/* ---- mm_file.c ---- */
+struct mm_file *mm_file_get(struct mm_file *file); /* NULL is fine, below too */
+void mm_file_put(struct mm_file *file);
+/* One that is kept though nothing maps it any more, with a user now; or NULL. */
+struct mm_file *mm_file_find(uint64_t device, uint64_t inode, bool writable);
+void mm_files_close(void); /* those that are kept */
 
 /* ---- mm_place.c ---- */
 /* A free range of `bytes` (page multiple), `room` free bytes after it wished; 0 if there is none.

@@ -109,48 +109,58 @@ int mm_map_range(struct mm *mm, const struct mapping *mapping)
         error = ept_watch(ept, mapping->start, bytes, true);
     if (error)
         return error;
+    if (mm_is_host_file(mapping)) /* before anybody can find it: guestmem_copy */
+        atomic_store(&mm->host_files, true);
     pthread_rwlock_wrlock(&mm->table);
     error = mm_insert(mm, mapping);
     if (!error)
         error = ept_protect(ept, mapping->start, bytes, mapping->access);
     pthread_rwlock_unlock(&mm->table);
-    if (mm_is_host_file(mapping))
-        atomic_store(&mm->host_files, true);
     return error;
 }
 
 /* ---- mmap ---- */
 
+/* Nothing is opened and closed again for the question: mm_file.c. 1: anonymous, by another name. */
+static int file_check(const struct stat *st, int flags, const uint64_t args[6])
+{
+    bool shared_write = (args[3] & MAP_TYPE) != MAP_PRIVATE && args[2] & PROT_WRITE;
+    if (flags == O_WRONLY || (shared_write && flags != O_RDWR))
+        return -EACCES;
+    if (S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 5)) /* /dev/zero */
+        return 1;
+    return S_ISREG(st->st_mode) ? 0 : -ENODEV;
+}
+
 static int file_open(struct mm *mm, const uint64_t args[6], struct mm_file **out)
 {
-    int flags = 0;
-    int fd = hostio_dup_host(mm->vm->io, (int)args[4], &flags);
-    if (fd < 0)
-        return fd;
     struct stat st;
-    int error = 0;
-    bool shared_write = (args[3] & MAP_TYPE) != MAP_PRIVATE && args[2] & PROT_WRITE;
-    if (fstat(fd, &st) < 0)
-        error = -errno;
-    else if ((flags & O_ACCMODE) == O_WRONLY || (shared_write && (flags & O_ACCMODE) != O_RDWR))
-        error = -EACCES;
-    else if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 5))
-        error = 1; /* /dev/zero: anonymous memory by another name */
-    else if (!S_ISREG(st.st_mode))
-        error = -ENODEV;
-    struct mm_file *file = error ? NULL : calloc(1, sizeof(*file));
-    if (!error && !file)
-        error = -ENOMEM;
-    if (error) {
-        close(fd);
+    int flags = 0, error = hostio_fd_stat(mm->vm->io, (int)args[4], &st, &flags);
+    if (!error)
+        error = file_check(&st, flags, args);
+    if (error)
         return error == 1 ? 0 : error;
+    *out = mm_file_find(st.st_dev, st.st_ino, flags == O_RDWR);
+    if (*out)
+        return 0;
+    struct mm_file *file = calloc(1, sizeof(*file));
+    if (!file)
+        return -ENOMEM;
+    int fd = hostio_dup_host(mm->vm->io, (int)args[4], &flags);
+    /* The number may name another file by now, that was not looked at. */
+    error = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : file_check(&st, flags, args);
+    if (error) {
+        if (fd >= 0)
+            close(fd);
+        free(file);
+        return error == 1 ? -EBADF : error;
     }
     char link[64], path[4096];
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     ssize_t bytes = readlink(link, path, sizeof(path) - 1);
     *file = (struct mm_file){.users = 1,
                              .fd = fd,
-                             .writable = (flags & O_ACCMODE) == O_RDWR,
+                             .writable = flags == O_RDWR,
                              .device = st.st_dev,
                              .inode = st.st_ino,
                              .path = bytes > 0 ? strndup(path, (size_t)bytes) : NULL};

@@ -25,6 +25,7 @@ struct hints;
 struct hostio;
 struct mm;
 struct rdma_node;
+struct stat;
 struct timers;
 
 /* Exit statuses, as `docker run`. */
@@ -329,6 +330,8 @@ void hostio_sight_counters(struct hostio *io, struct sight_counters *out);
  * to the guest's absolute path (malloc), or -ENOENT, -EACCES, -ENOEXEC... without a message.
  */
 int hostio_open_program(struct hostio *io, const char *name, char **path);
+/* What a guest descriptor names, and its *flags: O_ACCMODE. 0 or -errno. */
+int hostio_fd_stat(struct hostio *io, int guest_fd, struct stat *status, int *flags);
 /* A duplicate of a guest descriptor's host descriptor for mmap; *flags: O_ACCMODE. fd or -errno. */
 int hostio_dup_host(struct hostio *io, int guest_fd, int *flags);
 /* The host descriptor itself, valid while the guest keeps it open; or -EBADF. */

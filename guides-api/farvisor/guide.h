@@ -128,7 +128,7 @@ int guide_off_fault(const void *start, size_t bytes);
  * is abandoned: the function is called as if it were not hooked (or its result returned, if it had
  * been called already), and no hook is entered any more.
  * Returns 0; -ENOENT no such symbol; -ENOTSUP its first instructions cannot be moved; -EBUSY hooked
- * already; -ENOMEM; -ENOSPC too many hooks.
+ * already; -EINVAL a name of 4096 bytes or more; -ENOMEM; -ENOSPC too many hooks.
  */
 int guide_hook(const char *symbol, void *replacement, void **original);
 

@@ -12,7 +12,9 @@
 #include "guide/internal.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <x86intrin.h>
 
 #define SLOW_MIN_TICKS 400000000ULL /* some 0.2 s of a thread's life: before that, chance */
@@ -93,19 +95,43 @@ static void guide_ends(struct guide_thread *thread, uint32_t hook)
 
 /* ---- in and out of hooks ---- */
 
+/* The stack of signal handlers, if this is one that runs there; else no bytes. */
+static stack_t signal_stack(void)
+{
+    stack_t now = {.ss_flags = 0};
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"((long)SYS_sigaltstack), "D"(NULL), "S"(&now)
+                     : "rcx", "r11", "memory");
+    if (result < 0 || !(now.ss_flags & SS_ONSTACK))
+        now.ss_size = 0;
+    return now;
+}
+
 /*
  * Records that a longjmp left behind are of frames below the stack pointer, or at the same place
  * when the function was called anew. A tail call is at the same place, too, but has its caller's
- * return address, which is ours.
+ * return address, which is ours. A signal handler on a stack of its own finds those of the code
+ * that it interrupted anywhere: they are not its to drop.
  */
 static void records_drop_stale(struct guide_thread *thread, const struct guide_regs *regs)
 {
     uint64_t stack = (uintptr_t)&regs->return_address;
     bool tail_call = regs->return_address == (uintptr_t)guide_hook_return ||
                      regs->return_address == (uintptr_t)guide_original_return;
+    bool asked = false;
+    stack_t own = {.ss_size = 0};
     while (thread->depth > 0 && thread->records[thread->depth - 1].phase != GUIDE_CALLED &&
-           thread->records[thread->depth - 1].entry_stack < stack + !tail_call)
+           thread->records[thread->depth - 1].entry_stack < stack + !tail_call) {
+        if (!asked)
+            own = signal_stack();
+        asked = true;
+        if (own.ss_size &&
+            thread->records[thread->depth - 1].entry_stack - (uintptr_t)own.ss_sp >= own.ss_size)
+            return;
         thread->depth--;
+    }
 }
 
 static bool in_guide(const struct guide_thread *thread)
@@ -113,30 +139,47 @@ static bool in_guide(const struct guide_thread *thread)
     return thread->depth > 0 && thread->records[thread->depth - 1].phase != GUIDE_WITHIN;
 }
 
+/* Half a hook (`held`) is no time for a guide: a fault there would be the program's. */
+static bool may_enter(const struct guide_thread *thread)
+{
+    const struct fv_hint_ring *ring = thread ? thread->ring : NULL;
+    if (!thread || thread->entering)
+        return false;
+    return !ring || (!ring->held && !__atomic_load_n(&ring->guides_off, __ATOMIC_RELAXED));
+}
+
+static void record_enter(struct guide_thread *thread, struct guide_regs *regs, uint32_t hook)
+{
+    struct guide_record *record = &thread->records[thread->depth];
+    record->hook = hook;
+    record->phase = GUIDE_BEFORE;
+    regs_copy(&record->entry, regs);
+    record->entry_stack = (uintptr_t)&regs->return_address;
+    record->entry.return_address = regs->return_address;
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->depth++;
+    regs->return_address = (uintptr_t)guide_hook_return;
+    regs->slot = (uintptr_t)guide_hook_at(hook)->replacement;
+    guide_begins(thread, record);
+}
+
 void guide_on_enter(struct guide_regs *regs)
 {
     uint32_t hook = (uint32_t)regs->slot;
-    const struct guide_hooked *hooked = guide_hook_at(hook);
-    uint64_t stack = (uintptr_t)&regs->return_address;
-    regs->slot = (uintptr_t)hooked->trampoline;
+    regs->slot = (uintptr_t)guide_hook_at(hook)->trampoline;
     /* A handler of a fault that calls a hooked function means the function. */
     if (atomic_load_explicit(&guide_is_off, memory_order_relaxed) || guide_fault_self())
         return;
     struct guide_thread *thread = guide_thread_self();
-    if (!thread || (thread->ring && __atomic_load_n(&thread->ring->guides_off, __ATOMIC_RELAXED)))
+    if (!may_enter(thread))
         return;
+    thread->entering = true;
+    atomic_signal_fence(memory_order_seq_cst);
     records_drop_stale(thread, regs);
-    if (thread->depth == GUIDE_DEPTH || in_guide(thread))
-        return;
-    struct guide_record *record = &thread->records[thread->depth++];
-    record->hook = hook;
-    record->phase = GUIDE_BEFORE;
-    regs_copy(&record->entry, regs);
-    record->entry_stack = stack;
-    record->entry.return_address = regs->return_address;
-    regs->return_address = (uintptr_t)guide_hook_return;
-    regs->slot = (uintptr_t)hooked->replacement;
-    guide_begins(thread, record);
+    if (thread->depth < GUIDE_DEPTH && !in_guide(thread))
+        record_enter(thread, regs, hook);
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->entering = false;
 }
 
 /*
@@ -171,8 +214,10 @@ void guide_on_return(struct guide_regs *regs)
     struct guide_thread *thread = guide_thread_self();
     struct guide_record *record = &thread->records[thread->depth - 1];
     guide_ends(thread, record->hook);
-    thread->depth--;
     regs_for_caller(record, regs, regs);
+    /* Only now: the next one to enter, a signal handler say, makes its record in this place. */
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->depth--;
 }
 
 void guide_on_original(struct guide_regs *regs)
@@ -214,18 +259,20 @@ void guide_on_original_return(struct guide_regs *regs)
 _Noreturn void guide_on_rescue(uint64_t why)
 {
     struct guide_thread *thread = guide_thread_self();
-    struct guide_record *record = &thread->records[--thread->depth];
+    struct guide_record *record = &thread->records[thread->depth - 1];
     uint64_t *stack = (uint64_t *)record->entry_stack;
-    struct guide_regs regs;
-    if (record->phase == GUIDE_CALLED) {
-        guide_off(why, starting);
+    bool called = record->phase == GUIDE_CALLED;
+    guide_off(why, called ? starting : guide_hook_at(record->hook)->guide);
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->depth--; /* from here on no handler makes a record: guides are off */
+    thread->entering = false;
+    if (called)
         longjmp(*record->start, 1);
-    }
-    guide_off(why, guide_hook_at(record->hook)->guide);
+    /* Registers are loaded from the record: what lies below the stack is a signal handler's. */
     if (record->phase == GUIDE_AFTER) {
-        regs_for_caller(record, &record->result, &regs);
-        *stack = regs.slot;
-        guide_resume(&regs, record->entry_stack);
+        regs_for_caller(record, &record->result, &record->entry);
+        *stack = record->entry.slot;
+        guide_resume(&record->entry, record->entry_stack);
     }
     /* The return address was replaced in place. */
     *stack = record->entry.return_address;
@@ -259,7 +306,7 @@ void guide_let_go(bool progress)
     atomic_signal_fence(memory_order_seq_cst);
     ring->held = 0;
     atomic_signal_fence(memory_order_seq_cst);
-    if (!ring->inside || !__atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE))
+    if (ring->inside != FV_INSIDE_HOOK || !__atomic_load_n(&ring->overdue, __ATOMIC_ACQUIRE))
         return;
     __atomic_store_n(&ring->overdue, 0, __ATOMIC_RELAXED);
     if (progress)
@@ -280,10 +327,15 @@ GUIDE_PUBLIC int guide_start(const char *name, int (*start)(void))
     if (atomic_load(&guide_is_off))
         return -ECANCELED;
     starting = name;
-    struct guide_record *record = &thread->records[thread->depth++];
+    thread->entering = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    struct guide_record *record = &thread->records[thread->depth];
     record->phase = GUIDE_CALLED;
     record->start = &back;
     record->entry_stack = (uintptr_t)__builtin_frame_address(0) - 1024;
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->depth++;
+    thread->entering = false;
     if (_setjmp(back) == 0) {
         guide_begins(thread, record);
         result = start();

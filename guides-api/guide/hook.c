@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 
 #define HOOKS_MAX     256u
+#define SYMBOL_BYTES  4096u /* longest name, with its NUL */
 #define ISLAND_BYTES  128u
 #define AT_ORIGINAL   16u
 #define AT_ADDRESSES  32u
@@ -149,8 +150,6 @@ static int hook_symbol(const char *symbol, void *replacement, void **original)
     Dl_info info;
     const ElfW(Sym) *entry = NULL;
     size_t bytes = 0;
-    if (guide_fault_self()) /* in a handler: it must not take ld.so's lock */
-        return -EAGAIN;
     void *function = dlsym(RTLD_DEFAULT, symbol);
     if (!function)
         return -ENOENT;
@@ -171,11 +170,18 @@ static int hook_symbol(const char *symbol, void *replacement, void **original)
 GUIDE_PUBLIC int guide_hook(const char *symbol, void *replacement, void **original)
 {
     int saved = errno;
-    (void)*(const volatile char *)symbol;
+    char name[SYMBOL_BYTES];
+    size_t bytes = 0;
+    if (guide_fault_self()) /* in a handler: it must not take ld.so's lock */
+        return -EAGAIN;
+    while (bytes < sizeof(name) && (name[bytes] = ((const volatile char *)symbol)[bytes]))
+        bytes++;
+    if (bytes == sizeof(name))
+        return -EINVAL;
     if (original)
         *(void *volatile *)original = *original;
     guide_hold();
-    int error = hook_symbol(symbol, replacement, original);
+    int error = hook_symbol(name, replacement, original);
     guide_let_go(error == 0);
     errno = saved;
     return error;

@@ -225,6 +225,7 @@ static void two_byte_read(struct cursor *cursor, struct guide_insn *out)
 
 static void opcode_read(struct cursor *cursor, uint8_t opcode, bool rex, struct guide_insn *out)
 {
+    size_t modrm_at;
     switch (opcode) {
     case 0x0f:
         two_byte_read(cursor, out);
@@ -249,11 +250,11 @@ static void opcode_read(struct cursor *cursor, uint8_t opcode, bool rex, struct 
             cursor->failed = true; /* xbegin: its immediate is an address */
             return;
         }
+        modrm_at = cursor->at;
         operands_read(cursor, one_byte[opcode], opcode, out);
         out->ends = opcode == 0xc2 || opcode == 0xc3 || opcode == 0xe9 || opcode == 0xeb;
-        /* ff /4 and /5: an indirect jump */
-        if (opcode == 0xff && !cursor->failed)
-            out->ends = (cursor->code[cursor->at - 1] >> 3 & 7) == 4;
+        if (opcode == 0xff && !cursor->failed) /* /4: an indirect jump */
+            out->ends = (cursor->code[modrm_at] >> 3 & 7) == 4;
     }
 }
 

@@ -52,6 +52,7 @@ struct guide_thread {
     bool posting;                  /* a signal handler must not post into the middle of a post */
     uint64_t slots[FV_READS / 64]; /* answer slots in use */
     uint64_t began_ticks, guide_ticks, entered_ticks;
+    bool entering; /* a record is being made: a signal handler that interrupts it makes none */
     uint32_t depth;
     struct guide_record records[GUIDE_DEPTH];
 };

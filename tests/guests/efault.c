@@ -4,9 +4,37 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdint.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+
+#define MANY (100 * (size_t)4096)
+
+/* A length beyond all memory is cut, as is what lies beyond the end of the mapping. */
+static void lengths_beyond_all_memory(void)
+{
+    const volatile size_t most = SIZE_MAX;
+    int pair[2];
+    char *many =
+        mmap(NULL, MANY + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    EXPECT(many != MAP_FAILED && munmap(many + MANY, 4096) == 0);
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    for (unsigned i = 0; i < 20; i++) {
+        ssize_t got = getrandom(many, most - i, 0);
+        EXPECT(got == (ssize_t)MANY || (got == -1 && errno == EFAULT)); /* kernels differ */
+        EXPECT(write(pair[0], "12345", 5) == 5);
+        EXPECT(recv(pair[1], many, most - i, 0) == 5 && memcmp(many, "12345", 5) == 0);
+        EXPECT(read(pair[1], many, 0) == 0);
+        got = send(pair[0], many, most - i, MSG_DONTWAIT);
+        EXPECT(got > 0 || (got == -1 && (errno == EFAULT || errno == EAGAIN)));
+        while (recv(pair[1], many, MANY, MSG_DONTWAIT) > 0)
+            continue;
+    }
+    EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
+}
 
 int main(void)
 {
@@ -40,5 +68,6 @@ int main(void)
     int fd = open(none + 4086, O_RDONLY);
     EXPECT(fd >= 0);
     EXPECT(read(fd, none, 10) == 0);
+    lengths_beyond_all_memory();
     return guest_passed("efault");
 }

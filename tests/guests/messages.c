@@ -5,6 +5,7 @@
  */
 #include "guest.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -95,7 +96,38 @@ static void receive_pieces(int kind, int flags, int count)
     } else {
         EXPECT(recv(pair[1], sparse, (size_t)count, MSG_WAITALL) == count);
         EXPECT(madvise(sparse, (size_t)PIECES * PAGE, MADV_DONTNEED) == 0);
+        /* Not short while more is there: with edges that says that nothing is. */
+        EXPECT(send(pair[0], plain, (size_t)count, 0) == count);
+        EXPECT(readv(pair[1], pieces, PIECES) == count);
+        expect_filled(count);
     }
+}
+
+#define WIDE_PIECES 100
+#define WIDE_BYTES  100
+
+/* Likewise of a pipe that does not wait; one of packets gives one of them. */
+static void pipes_are_read_to_their_end(void)
+{
+    static char text[WIDE_PIECES * WIDE_BYTES];
+    struct iovec wide[WIDE_PIECES];
+    for (int i = 0; i < WIDE_PIECES; i++) {
+        wide[i] = (struct iovec){sparse + (size_t)i * PAGE, WIDE_BYTES};
+        memset(text + i * WIDE_BYTES, 'a' + i % 26, WIDE_BYTES);
+    }
+    EXPECT(pipe2(pair, O_NONBLOCK) == 0);
+    EXPECT(write(pair[1], text, sizeof(text)) == sizeof(text));
+    EXPECT(readv(pair[0], wide, WIDE_PIECES) == sizeof(text));
+    for (int i = 0; i < WIDE_PIECES; i++)
+        EXPECT(memcmp(sparse + (size_t)i * PAGE, text + i * WIDE_BYTES, WIDE_BYTES) == 0);
+    EXPECT(readv(pair[0], wide, WIDE_PIECES) == -1 && errno == EAGAIN);
+    EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
+    EXPECT(pipe2(pair, O_NONBLOCK | O_DIRECT) == 0);
+    EXPECT(write(pair[1], plain, 64) == 64 && write(pair[1], plain, 64) == 64);
+    EXPECT(readv(pair[0], pieces, PIECES) == 64);
+    EXPECT(readv(pair[0], pieces, PIECES) == 64);
+    EXPECT(madvise(sparse, (size_t)PIECES * PAGE, MADV_DONTNEED) == 0);
+    EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
 }
 
 static void *send_halves(void *argument)
@@ -127,6 +159,7 @@ static void many_pieces_are_one_message(void)
         receive_pieces(kinds[i], 0, PIECES);
         EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
     }
+    pipes_are_read_to_their_end();
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     EXPECT(pthread_create(&thread, NULL, send_halves, NULL) == 0);
     EXPECT(recvmsg(pair[1], &header, MSG_WAITALL) == PIECES && pthread_join(thread, NULL) == 0);

@@ -4,10 +4,14 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/select.h>
+#include <sys/time.h>
 
 static int event_fd;
 
@@ -29,6 +33,62 @@ static void finish_ring(pthread_t thread)
     uint64_t value = 0;
     EXPECT(read(event_fd, &value, 8) == 8 && value == 1);
     EXPECT(pthread_join(thread, NULL) == 0);
+}
+
+static atomic_uint alarms;
+static atomic_bool over;
+
+static void on_alarm(int number)
+{
+    (void)number;
+    atomic_fetch_add(&alarms, 1);
+}
+
+/* The only thread that takes alarms. */
+static void *take_alarms(void *argument)
+{
+    sigset_t alarm;
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    EXPECT(pthread_sigmask(SIG_UNBLOCK, &alarm, NULL) == 0);
+    while (!atomic_load(&over))
+        usleep(1000);
+    EXPECT(pthread_sigmask(SIG_BLOCK, &alarm, NULL) == 0);
+    return argument;
+}
+
+/* Signals that are another thread's, one each 20 ms, keep no wait from its end. */
+static void waits_end_though_others_take_signals(int epoll_fd)
+{
+    const struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    const struct timespec limit = {0, 200000000};
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct timeval select_limit = {0, 200000};
+    struct epoll_event event;
+    sigset_t alarm;
+    pthread_t thread;
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
+    EXPECT(pthread_sigmask(SIG_BLOCK, &alarm, NULL) == 0);
+    EXPECT(pthread_create(&thread, NULL, take_alarms, NULL) == 0);
+    EXPECT(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    double start = guest_now_s();
+    EXPECT(epoll_wait(epoll_fd, &event, 1, 200) == 0);
+    EXPECT(epoll_pwait(epoll_fd, &event, 1, 200, &alarm) == 0);
+    EXPECT(epoll_pwait2(epoll_fd, &event, 1, &limit, &alarm) == 0);
+    EXPECT(poll(NULL, 0, 200) == 0);
+    EXPECT(ppoll(NULL, 0, &limit, &alarm) == 0);
+    EXPECT(select(0, NULL, NULL, NULL, &select_limit) == 0);
+    EXPECT(guest_now_s() - start >= 1.19 && atomic_load(&alarms) > 1);
+    atomic_store(&over, true);
+    EXPECT(pthread_join(thread, NULL) == 0);
+
+    /* Now nobody takes them, but this wait, whose mask lets them through. */
+    sigset_t none;
+    sigemptyset(&none);
+    EXPECT(epoll_pwait(epoll_fd, &event, 1, 30000, &none) == -1 && errno == EINTR);
+    EXPECT(setitimer(ITIMER_REAL, &never, NULL) == 0);
 }
 
 int main(void)
@@ -69,5 +129,6 @@ int main(void)
     EXPECT(epoll_ctl(epoll_fd, EPOLL_CTL_DEL, event_fd, NULL) == 0);
     entry.fd = 900;
     EXPECT(poll(&entry, 1, 0) == 1 && entry.revents == POLLNVAL);
+    waits_end_though_others_take_signals(epoll_fd);
     return guest_passed("polling");
 }

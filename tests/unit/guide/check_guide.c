@@ -9,6 +9,8 @@
 #include <Zydis/Zydis.h>
 #include <errno.h>
 #include <link.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -84,6 +86,28 @@ START_TEST(truncated_and_unknown_instructions_are_refused)
     ck_assert(guide_insn_decode(lea, sizeof(lea), &insn) && insn.rip_at == 3);
     ck_assert(!guide_insn_decode(push_es, sizeof(push_es), &insn));
     ck_assert(!guide_insn_decode(prefixes, sizeof(prefixes), &insn));
+}
+END_TEST
+
+START_TEST(control_ends_at_jumps_whatever_their_operand)
+{
+    static const struct {
+        uint8_t code[8];
+        bool ends;
+    } cases[] = {
+        {{0xff, 0xe0}, true},                   /* jmp *%rax */
+        {{0xff, 0x60, 0x08}, true},             /* jmp *8(%rax) */
+        {{0xff, 0x25, 1, 0, 0, 0}, true},       /* jmp *1(%rip) */
+        {{0xff, 0x24, 0xc5, 1, 0, 0, 0}, true}, /* jmp *1(,%rax,8) */
+        {{0xff, 0x70, 0x20}, false},            /* push 32(%rax) */
+        {{0xff, 0x15, 0, 0, 0, 0x20}, false},   /* call *0x20000000(%rip) */
+        {{0xc3}, true},
+        {{0x90}, false},
+    };
+    struct guide_insn insn;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        ck_assert(guide_insn_decode(cases[i].code, sizeof(cases[i].code), &insn) &&
+                  insn.ends == cases[i].ends);
 }
 END_TEST
 
@@ -242,6 +266,160 @@ START_TEST(registers_that_only_the_compiler_knows_to_be_free_survive)
 }
 END_TEST
 
+/* The thread's ring, with the VMM's and the guest kernel's parts played here. */
+static struct fv_hint_ring *ring_of_ours(void)
+{
+    static struct fv_hint_ring ring;
+    guide_thread_self()->ring = &ring;
+    return &ring;
+}
+
+static sigjmp_buf after_fault;
+static uint32_t held_at_fault;
+
+static void on_fault(int number)
+{
+    (void)number;
+    held_at_fault = guide_thread_self()->ring->held;
+    siglongjmp(after_fault, 1);
+}
+
+START_TEST(names_of_functions_are_read_before_the_guide_is_held)
+{
+    char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct fv_hint_ring *ring = ring_of_ours();
+    memset(pages, 'x', 8192);
+    ck_assert_int_eq(guide_hook(pages, (void *)quiet_guided, NULL), -EINVAL);
+    ck_assert_int_eq(mprotect(pages + 4096, 4096, PROT_NONE), 0);
+    ck_assert_ptr_ne(signal(SIGSEGV, on_fault), SIG_ERR);
+    if (sigsetjmp(after_fault, 1) == 0) {
+        (void)guide_hook(pages + 4000, (void *)quiet_guided, NULL);
+        ck_abort_msg("it read on beyond the end");
+    }
+    ck_assert_uint_eq(held_at_fault, 0);
+    ck_assert_uint_eq(ring->held, 0);
+}
+END_TEST
+
+START_TEST(no_guide_is_entered_while_a_hook_is_half_made)
+{
+    struct fv_hint_ring *ring = ring_of_ours();
+    hook("quiet", (void *)quiet_guided, (void **)&quiet_original);
+    ring->held = 1;
+    ck_assert_int_eq(quiet(1), 2);
+    ck_assert(calls == 0 && ring->inside == 0);
+    ring->held = 0;
+    guide_thread_self()->entering = true; /* a record is half made, and this a signal handler */
+    ck_assert_int_eq(quiet(1), 2);
+    ck_assert(calls == 0 && guide_thread_self()->depth == 0);
+    guide_thread_self()->entering = false;
+    ck_assert_int_eq(quiet(1), 2);
+    ck_assert(calls == 1 && ring->inside == 0);
+}
+END_TEST
+
+/* ---- signal handlers on a stack of their own ---- */
+
+long interrupted(long a);
+static __typeof__(interrupted) *interrupted_original;
+static volatile long seen_by_handler;
+
+OUT_OF_LINE long interrupted(long a)
+{
+    __asm__ volatile("nop; nop; nop; nop" ::: "memory");
+    (void)raise(SIGUSR1);
+    return a + 10;
+}
+static long interrupted_guided(long a)
+{
+    return interrupted_original(a) + 100;
+}
+static void on_user_signal(int number)
+{
+    (void)number;
+    seen_by_handler = quiet(7);
+}
+
+/* On the lower half of `memory`; handlers run on the upper half. */
+static void *calls_interrupted(void *memory)
+{
+    const stack_t above = {.ss_sp = (char *)memory + (1 << 20), .ss_size = 1 << 20};
+    ck_assert_int_eq(sigaltstack(&above, NULL), 0);
+    for (int i = 0; i < 3; i++) {
+        seen_by_handler = 0;
+        ck_assert_int_eq(interrupted(1), 111);
+        ck_assert_int_eq(seen_by_handler, 8);
+        ck_assert_uint_eq(guide_thread_self()->depth, 0);
+    }
+    return NULL;
+}
+
+START_TEST(handlers_on_a_stack_above_leave_the_records_below_alone)
+{
+    void *memory = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct sigaction action = {.sa_handler = on_user_signal, .sa_flags = SA_ONSTACK};
+    pthread_attr_t attributes;
+    pthread_t thread;
+    hook("quiet", (void *)quiet_guided, (void **)&quiet_original);
+    hook("interrupted", (void *)interrupted_guided, (void **)&interrupted_original);
+    ck_assert_int_eq(sigaction(SIGUSR1, &action, NULL), 0);
+    pthread_attr_init(&attributes);
+    ck_assert_int_eq(pthread_attr_setstack(&attributes, memory, 1 << 20), 0);
+    ck_assert_int_eq(pthread_create(&thread, &attributes, calls_interrupted, memory), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_uint_eq(calls, 3);
+    pthread_attr_destroy(&attributes);
+}
+END_TEST
+
+/* ---- the rescue ---- */
+
+/* As the guest kernel sends a guide there that does not come back. */
+static _Noreturn void send_to_rescue(void)
+{
+    const struct fv_hint_ring *ring = guide_thread_self()->ring;
+    __asm__ volatile("mov %0, %%rsp; jmp *%1" ::"r"(ring->rescue_stack), "r"(ring->rescue),
+                     "D"((uint64_t)FV_OFF_STALL)
+                     : "memory");
+    __builtin_unreachable();
+}
+
+static long never_called(long a)
+{
+    (void)a;
+    send_to_rescue();
+}
+static long never_comes_back(long a)
+{
+    (void)quiet_original(a);
+    send_to_rescue();
+}
+
+static void expect_rescue(long (*guided)(long))
+{
+    (void)ring_of_ours();
+    hook("quiet", (void *)guided, (void **)&quiet_original);
+    long sum = 0, weights[6] = {3, 5, 7, 11, 13, 17};
+    for (long i = 0; i < 6; i++) {
+        long a = weights[i], b = a * 3, c = b + i, d = c ^ a, e = d * 2;
+        sum += quiet(i) + a + b * 2 + c * 3 + d * 4 + e * 5 - (a + b * 2 + c * 3 + d * 4 + e * 5);
+    }
+    ck_assert_int_eq(sum, 21);
+    ck_assert(guide_thread_self()->depth == 0 && atomic_load(&guide_is_off));
+}
+
+START_TEST(a_guide_that_is_abandoned_before_the_call_leaves_the_call)
+{
+    expect_rescue(never_called);
+}
+END_TEST
+
+START_TEST(a_guide_that_is_abandoned_after_the_call_leaves_its_result)
+{
+    expect_rescue(never_comes_back);
+}
+END_TEST
+
 START_TEST(functions_of_the_c_library_can_be_hooked)
 {
     size_t (*length)(const char *) = NULL;
@@ -302,6 +480,7 @@ static void answer(const struct guide_fault *fault, void *argument)
     ck_assert_int_eq(guide_pin(page, 8), -EAGAIN);
     ck_assert_int_eq(guide_unpin(page, 8), -EAGAIN);
     ck_assert_int_eq(guide_read_chain(page, 8, 0, &word, 1), -EAGAIN);
+    /* Too late already, it does not take the way of hooks out, whose record it has not. */
     ck_assert_int_eq(guide_hook("qsort", NULL, NULL), -EAGAIN);
     ck_assert_int_eq(guide_on_fault(page, 1, answer, NULL), -EAGAIN);
     ck_assert_int_eq(guide_off_fault(page, 512 * sizeof(*page)), -EAGAIN);
@@ -319,8 +498,11 @@ START_TEST(handlers_are_asked_for_their_range_and_answer)
     *fault = (struct fv_fault){
         .address = (uintptr_t)(page + 3), .write = 1, .hit_count = 1, .hits = {(uintptr_t)page}};
     ring.inside = FV_INSIDE_FAULT;
+    ring.overdue = 1;
+    guide_thread_self()->ring = &ring;
     guide_on_upcall(fault);
-    ck_assert(asked == 1 && fault->count == FV_FAULT_ANSWERS);
+    guide_thread_self()->ring = NULL;
+    ck_assert(asked == 1 && ring.overdue == 1 && fault->count == FV_FAULT_ANSWERS);
     ck_assert(fault->answers[0].op == FV_HINT_COLD && fault->answers[1].op == FV_HINT_PREFETCH);
     ck_assert(fault->answers[5].address == (uintptr_t)(page + 5) && fault->answers[5].bytes == 8);
     fault->address = (uintptr_t)(page + 512); /* just behind it */
@@ -343,9 +525,15 @@ int main(void)
     TCase *tests = tcase_create("library");
     tcase_add_test(tests, lengths_are_those_of_zydis_over_the_c_library);
     tcase_add_test(tests, truncated_and_unknown_instructions_are_refused);
+    tcase_add_test(tests, control_ends_at_jumps_whatever_their_operand);
     tcase_add_test(tests, what_cannot_be_moved_is_refused);
     tcase_add_test(tests, hooked_functions_get_their_arguments_and_return_their_results);
     tcase_add_test(tests, registers_that_only_the_compiler_knows_to_be_free_survive);
+    tcase_add_test(tests, names_of_functions_are_read_before_the_guide_is_held);
+    tcase_add_test(tests, no_guide_is_entered_while_a_hook_is_half_made);
+    tcase_add_test(tests, handlers_on_a_stack_above_leave_the_records_below_alone);
+    tcase_add_test(tests, a_guide_that_is_abandoned_before_the_call_leaves_the_call);
+    tcase_add_test(tests, a_guide_that_is_abandoned_after_the_call_leaves_its_result);
     tcase_add_test(tests, functions_of_the_c_library_can_be_hooked);
     tcase_add_test(tests, advice_and_reads_work_without_a_channel);
     tcase_add_test(tests, handlers_are_asked_for_their_range_and_answer);

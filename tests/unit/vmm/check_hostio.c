@@ -5,8 +5,12 @@
 #include "tests/unit/unit.h"
 #include "tests/unit/vmm/hostio_fixture.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- descriptors ---- */
@@ -41,6 +45,43 @@ START_TEST(descriptor_limit_is_kept)
     ck_assert_int_eq(call(SYS_dup2, 3, (uint64_t)-1, 0, 0), -EBADF);
     ck_assert_int_eq(call(SYS_fcntl, 3, F_DUPFD, 5, 0), -EINVAL);
     ck_assert_int_eq(call(SYS_fcntl, 3, F_DUPFD, 4, 0), -EMFILE);
+}
+END_TEST
+
+START_TEST(a_connection_waits_for_a_descriptor)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, bytes), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+    ck_assert_int_eq(connect(peer, (struct sockaddr *)&address, bytes), 0);
+    io->limits[RLIMIT_NOFILE].rlim_cur = 4;
+    ck_assert_int_eq(io_install(io, listener, NULL, false), 3);
+    ck_assert_int_eq(call(SYS_accept, 3, 0, 0, 0), -EMFILE);
+    io->limits[RLIMIT_NOFILE].rlim_cur = 5;
+    ck_assert_int_eq(fcntl(listener, F_SETFL, O_NONBLOCK), 0); /* it is still there */
+    ck_assert_int_eq(call(SYS_accept, 3, 0, 0, 0), 4);
+    close(peer);
+}
+END_TEST
+
+START_TEST(descriptors_are_bounded_whatever_the_host_allows)
+{
+    struct rlimit many = {.rlim_cur = 1 << 30, .rlim_max = RLIM_INFINITY};
+    struct rlimit few = {.rlim_cur = 1024, .rlim_max = 4096};
+
+    io_descriptors_bound(&many);
+    ck_assert(many.rlim_cur == 1 << 20 && many.rlim_max == 1 << 20);
+    io_descriptors_bound(&few);
+    ck_assert(few.rlim_cur == 1024 && few.rlim_max == 4096);
+    io->limits[RLIMIT_NOFILE] = many;
+    ck_assert_int_eq(open_null(), 3);
+    ck_assert_int_eq(call(SYS_dup2, 3, 1 << 20, 0, 0), -EBADF);
+    ck_assert_int_eq(call(SYS_dup2, 3, (1 << 20) - 1, 0, 0), (1 << 20) - 1);
 }
 END_TEST
 
@@ -142,6 +183,45 @@ START_TEST(standard_streams_are_not_the_programs_to_change)
     ck_assert_int_eq(call(SYS_fchmod, 3, 0600, 0, 0), -EROFS);
     ck_assert_int_eq(io_install(io, open("file", O_RDONLY | O_CLOEXEC), in_work("file"), false), 4);
     ck_assert_int_eq(call(SYS_fchmod, 4, 0600, 0, 0), 0);
+}
+END_TEST
+
+/* A connection of the program's whose peer reads nothing, with as much in it as fits. */
+static int full_connection(int *peer)
+{
+    static const char much[1 << 16];
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, bytes), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, bytes), 0);
+    *peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    ck_assert_int_ge(*peer, 0);
+    close(listener);
+    while (send(fd, much, sizeof(much), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        continue;
+    return fd;
+}
+
+START_TEST(the_end_waits_for_no_peer)
+{
+    const struct linger linger = {.l_onoff = 1, .l_linger = 50}; /* seconds: the test has 60 */
+    struct timespec start, now;
+    int peer, fd = full_connection(&peer);
+
+    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+    ck_assert_int_eq(io_install(io, fd, NULL, false), 3);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    hostio_destroy(io);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    ck_assert_int_lt(now.tv_sec - start.tv_sec, 20);
+    close(peer);
+    ck_assert_int_eq(hostio_create(&io, &vm), 0);
+    vm.io = io;
 }
 END_TEST
 
@@ -273,6 +353,8 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, descriptors_are_given_out_lowest_first);
     tcase_add_test(tcase, descriptor_limit_is_kept);
+    tcase_add_test(tcase, a_connection_waits_for_a_descriptor);
+    tcase_add_test(tcase, descriptors_are_bounded_whatever_the_host_allows);
     tcase_add_test(tcase, dup_forms_follow_linux);
     tcase_add_test(tcase, duplicates_share_the_file_position);
     tcase_add_test(tcase, close_range_closes_or_marks);
@@ -280,6 +362,7 @@ int main(void)
     tcase_add_test(tcase, closed_standard_input_stays_closed);
     tcase_add_test(tcase, mapping_gets_a_descriptor_of_its_own);
     tcase_add_test(tcase, standard_streams_are_not_the_programs_to_change);
+    tcase_add_test(tcase, the_end_waits_for_no_peer);
     tcase_add_test(tcase, calls_on_a_bad_descriptor_say_so);
     tcase_add_test(tcase, calls_answer_bad_arguments_as_linux);
     tcase_add_test(tcase, ids_can_only_be_kept);

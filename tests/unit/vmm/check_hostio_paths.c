@@ -201,6 +201,26 @@ START_TEST(proc_self_fd_names_guest_descriptors)
 }
 END_TEST
 
+/* Whether it may be opened to be written is a fact of the file that was found, not of the number.
+ */
+START_TEST(proc_self_fd_stays_read_only_whatever_the_number_becomes)
+{
+    struct io_file *file = io_file_create(open("../ro/file", O_RDONLY | O_CLOEXEC), "/ro/file");
+    struct io_node node;
+
+    file->read_only = true;
+    ck_assert_int_eq(io_install_file(io, file, false), 3);
+    ck_assert_int_eq(io_install(io, open("file", O_RDWR | O_CLOEXEC), in_work("file"), false), 4);
+    ck_assert_int_eq(io_resolve(io, AT_FDCWD, "/proc/self/fd/3", IO_FOLLOW, &node), 0);
+    ck_assert_int_eq(call(SYS_dup2, 4, 3, 0, 0), 3);
+    ck_assert(node.alias == 3 && node.read_only);
+    io_node_done(&node);
+    ck_assert_int_eq(io_resolve(io, AT_FDCWD, "/proc/self/fd/3", IO_FOLLOW, &node), 0);
+    ck_assert(node.alias == 3 && !node.read_only);
+    io_node_done(&node);
+}
+END_TEST
+
 /* Swaps a directory and a link that leads out, for ever. */
 static void *swapper(void *stop)
 {
@@ -307,6 +327,7 @@ int main(void)
     tcase_add_test(tcase, secrets_of_system_directories_are_hidden);
     tcase_add_test(tcase, only_granted_devices_exist);
     tcase_add_test(tcase, proc_self_fd_names_guest_descriptors);
+    tcase_add_test(tcase, proc_self_fd_stays_read_only_whatever_the_number_becomes);
     tcase_add_test(tcase, racing_rename_never_leads_out);
     tcase_add_test(tcase, program_is_searched_along_the_guests_path);
     tcase_add_test(tcase, host_path_of_a_guest_path_is_told);
