@@ -75,6 +75,21 @@ static struct thread *choose(unsigned signal)
     return found;
 }
 
+/* Of one timer one signal waits; what expires meanwhile is counted in it. Did it wait already? */
+static bool joins(struct signal_pending *pending, const struct linux_siginfo *info)
+{
+    for (struct signal_node *node = pending->first; node != NULL; node = node->next) {
+        struct linux_siginfo *waits = &node->info;
+        if (waits->signal != info->signal || waits->code != LINUX_SI_TIMER ||
+            waits->timer.id != info->timer.id || waits->timer.value != info->timer.value)
+            continue;
+        int64_t overrun = (int64_t)waits->timer.overrun + info->timer.overrun + 1;
+        waits->timer.overrun = overrun < INT32_MAX ? (int32_t)overrun : INT32_MAX;
+        return true;
+    }
+    return false;
+}
+
 static int enqueue(struct signal_pending *pending, const struct linux_siginfo *info)
 {
     uint64_t bit = signal_bit((unsigned)info->signal);
@@ -123,7 +138,7 @@ static int send_locked(uint32_t tid, const struct linux_siginfo *info, uint32_t 
         taker = choose(signal);
     if (is_ignored(signal) && taker != NULL && !blocks(taker, signal))
         return 0;
-    int result = enqueue(pending, info);
+    int result = info->code == LINUX_SI_TIMER && joins(pending, info) ? 0 : enqueue(pending, info);
     if (result == 0 && taker != NULL && wants(taker, signal))
         *kick = notify(taker);
     return result;
@@ -185,6 +200,8 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
         memset(info, 0, sizeof(*info));
         info->signal = (int32_t)signal; /* all there is, if the queue was full */
         dequeue(pending, signal, info);
+        if (info->code == LINUX_SI_TIMER)
+            timer_delivered(info);
     }
     lock_release(&process.lock);
     return signal;
@@ -198,15 +215,46 @@ uint64_t signal_waiting_set(void)
     return set;
 }
 
+bool signal_is_due(void)
+{
+    return (signal_waiting_set() & ~thread_current()->blocked) != 0 || guide_is_overdue();
+}
+
+bool signal_look(void)
+{
+    /* Cleared first: what comes from here on ends the next sleep. */
+    __atomic_exchange_n(&thread_current()->vcpu->pending, 0, __ATOMIC_ACQ_REL);
+    events_drain();
+    return signal_is_due();
+}
+
+/*
+ * A process's signal is told to one thread. If that one no longer takes it when it comes to look,
+ * because it blocks it now or waits for it no more, another has to be told.
+ */
 void signal_set_blocked(uint64_t mask)
 {
     struct thread *thread = thread_current();
     mask &= ~(signal_bit(LINUX_SIGKILL) | signal_bit(LINUX_SIGSTOP));
     lock_take(&process.lock);
+    bool hands_on = (process.pending.set & mask & ~thread->blocked) != 0;
     thread->blocked = mask;
     if (((thread->pending.set | process.pending.set) & ~mask) != 0)
         __atomic_store_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
     lock_release(&process.lock);
+    if (hands_on)
+        signal_reassign();
+}
+
+void signal_set_waiting(uint64_t set)
+{
+    struct thread *thread = thread_current();
+    lock_take(&process.lock);
+    bool hands_on = (process.pending.set & thread->waiting & ~set) != 0;
+    thread->waiting = set;
+    lock_release(&process.lock);
+    if (hands_on)
+        signal_reassign();
 }
 
 void signal_discard(struct signal_pending *pending, uint64_t set)

@@ -124,6 +124,8 @@ void thread_main(struct frame *frame, struct thread *thread)
 
 static int64_t clone_thread(const struct frame *frame, const struct linux_clone_args *args)
 {
+    if ((args->flags & LINUX_CLONE_SETTLS) != 0 && args->tls >= TLS_LIMIT)
+        return -LINUX_EPERM;
     struct thread *parent = thread_current(), *thread = thread_allocate();
     if (thread == NULL)
         return -LINUX_EAGAIN;
@@ -148,6 +150,7 @@ static int64_t clone_thread(const struct frame *frame, const struct linux_clone_
     int64_t tid = vmm_call1(FV_CALL_THREAD_CREATE, (uint64_t)thread);
     if (tid < 0) {
         thread_unlink(thread);
+        signal_reassign(); /* it was there to be told, for a moment */
         thread_drop(thread);
         thread_drop(thread);
         return tid;
@@ -231,10 +234,10 @@ int64_t sys_exit(struct frame *frame)
     gpa_t clear_tid = thread->clear_tid;
     if (thread_unlink(thread) == 0)
         vmm_exit_group(main_code, 0, false);
+    signal_reassign(); /* while the structure is nobody else's: a signal's taker is told from it */
     thread_drop(thread);
-    signal_reassign();
     if (clear_tid != 0 && user_put32(clear_tid, 0) == 0)
-        futex_wake_one(clear_tid);
+        futex_wake_joiner(clear_tid);
     for (;;)
         vmm_call1(FV_CALL_THREAD_EXIT, 0);
 }

@@ -62,11 +62,10 @@ void timer_expired(uint32_t id, uint64_t overruns)
     struct timer *timer = &timers[id];
     bool send = timer->used && timer->event.notify != SIGEV_NONE;
     if (send) {
-        timer->overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
         info.signal = timer->event.signal;
         info.code = LINUX_SI_TIMER;
         info.timer.id = (int32_t)(id - USER_TIMER_BASE);
-        info.timer.overrun = timer->overrun;
+        info.timer.overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
         info.timer.value = timer->event.value;
         if (timer->event.notify == SIGEV_THREAD_ID)
             tid = timer->event.tid;
@@ -74,6 +73,14 @@ void timer_expired(uint32_t id, uint64_t overruns)
     lock_release(&process.lock);
     if (send)
         signal_send(tid, &info);
+}
+
+/* The id may be anything: a program can queue such a signal itself. */
+void timer_delivered(const struct linux_siginfo *info)
+{
+    uint64_t id = (uint32_t)info->timer.id + (uint64_t)USER_TIMER_BASE;
+    if (id < FV_TIMER_MAX)
+        timers[id].overrun = info->timer.overrun;
 }
 
 static void value_to_spec(const struct linux_itimerval *from, struct linux_itimerspec *to)
@@ -98,11 +105,23 @@ static bool timeval_valid(const struct linux_timeval *time)
     return time->seconds >= 0 && time->microseconds >= 0 && time->microseconds <= US_MAX;
 }
 
+/*
+ * What the timer sent until now has come when this returns: it is either a signal, or will not
+ * happen. Programs that stop a timer rely on that.
+ */
+static int64_t timer_set(uint64_t id, int32_t clock, uint64_t flags,
+                         const struct linux_itimerspec *new, struct linux_itimerspec *old)
+{
+    int64_t result =
+        vmm_call(FV_CALL_TIMER_SET, id, (uint64_t)clock, flags, (uint64_t) new, (uint64_t)old, 0);
+    events_drain();
+    return result;
+}
+
 static int64_t itimer_set(unsigned which, const struct linux_itimerspec *new,
                           struct linux_itimerspec *old)
 {
-    return vmm_call(FV_CALL_TIMER_SET, which, (uint64_t)itimers[which].clock, 0, (uint64_t) new,
-                    (uint64_t)old, 0);
+    return timer_set(which, itimers[which].clock, 0, new, old);
 }
 
 int64_t sys_setitimer(struct frame *frame)
@@ -201,8 +220,7 @@ int64_t sys_timer_settime(struct frame *frame)
         return id;
     if (user_read(&new, frame->rdx, sizeof(new)) != 0)
         return -LINUX_EFAULT;
-    int64_t result = vmm_call(FV_CALL_TIMER_SET, (uint64_t)id, (uint64_t)timers[id].clock,
-                              frame->rsi, (uint64_t) & new, (uint64_t)&old, 0);
+    int64_t result = timer_set((uint64_t)id, timers[id].clock, frame->rsi, &new, &old);
     if (result == 0 && frame->r10 != 0)
         result = user_write(frame->r10, &old, sizeof(old));
     return result;
@@ -230,7 +248,7 @@ int64_t sys_timer_delete(struct frame *frame)
     int64_t id = timer_index(frame->rdi);
     if (id < 0)
         return id;
-    vmm_call(FV_CALL_TIMER_SET, (uint64_t)id, (uint64_t)timers[id].clock, 0, (uint64_t)&stop, 0, 0);
+    timer_set((uint64_t)id, timers[id].clock, 0, &stop, NULL);
     lock_take(&process.lock);
     timers[id].used = false;
     lock_release(&process.lock);

@@ -2,9 +2,14 @@
 /* A signal ends a blocked call with EINTR, or restarts it under SA_RESTART; none is lost. */
 #include "guest.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 static atomic_int handled;
 static pthread_t blocked;
@@ -26,6 +31,66 @@ static void *interrupt(void *argument)
     usleep(20000);
     EXPECT(write(pipe_fds[1], "x", 1) == 1);
     return argument;
+}
+
+/* A socket's own time limit makes it one of the calls that are never restarted. */
+static void limited_receive(void)
+{
+    const struct sigaction restart = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    const struct timeval limit = {20, 0};
+    int ends[2];
+    int rounds = 1;
+    char byte;
+    pthread_t thread;
+
+    EXPECT(sigaction(SIGUSR1, &restart, NULL) == 0);
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    EXPECT(setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
+    EXPECT(pthread_create(&thread, NULL, interrupt, &rounds) == 0);
+    EXPECT(recv(ends[0], &byte, 1, 0) == -1 && errno == EINTR);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    EXPECT(close(ends[0]) == 0 && close(ends[1]) == 0);
+}
+
+static atomic_int stop;
+
+static void *pester(void *argument)
+{
+    while (!atomic_load(&stop)) {
+        int before = atomic_load(&handled);
+        EXPECT(pthread_kill(blocked, SIGUSR1) == 0);
+        while (atomic_load(&handled) == before && !atomic_load(&stop))
+            __builtin_ia32_pause();
+    }
+    return argument;
+}
+
+/* Calls that wait for nobody know no EINTR, whenever the signal comes. */
+static void never_interrupted(void)
+{
+    const struct sockaddr_un address = {AF_UNIX, "signal_interrupts.socket"};
+    const char *name = "signal_interrupts.tmp";
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    uint64_t random;
+    pthread_t thread;
+    int fd;
+
+    EXPECT(bind(listener, (const struct sockaddr *)&address, sizeof(address)) == 0);
+    EXPECT(listen(listener, 400) == 0);
+    EXPECT(pthread_create(&thread, NULL, pester, NULL) == 0);
+    for (int i = 0; i < 300; i++) {
+        fd = open(name, O_RDWR | O_CREAT, 0600);
+        EXPECT(fd >= 0 && write(fd, "x", 1) == 1 && close(fd) == 0);
+        fd = open(".", O_RDONLY | O_DIRECTORY);
+        EXPECT(fd >= 0 && close(fd) == 0);
+        EXPECT(getrandom(&random, sizeof(random), 0) == sizeof(random));
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        EXPECT(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+        EXPECT(close(fd) == 0);
+    }
+    atomic_store(&stop, 1);
+    EXPECT(pthread_join(thread, NULL) == 0 && unlink(name) == 0);
+    EXPECT(close(listener) == 0 && unlink(address.sun_path) == 0);
 }
 
 int main(void)
@@ -65,5 +130,9 @@ int main(void)
     EXPECT(sigsuspend(&none) == -1 && errno == EINTR);
     EXPECT(pthread_join(thread, NULL) == 0);
     EXPECT(atomic_load(&handled) == 6);
+    limited_receive();
+    const struct sigaction plain = {.sa_handler = on_signal};
+    EXPECT(sigaction(SIGUSR1, &plain, NULL) == 0);
+    never_interrupted();
     return guest_passed("signal_interrupts");
 }

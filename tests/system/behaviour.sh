@@ -20,10 +20,16 @@ guest() {
 }
 
 for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
-    timers condvars futex_raw robust_mutex threads_many brk mmap_file mmap_space mprotect heap \
-    pipes polling messages clocks identity efault files recursion random_calls; do
+    signal_retarget timers timer_stop timed_waits condvars futex_raw futex_shared futex_interrupted \
+    robust_mutex threads_many brk mmap_file mmap_space mprotect heap pipes polling messages clocks identity efault files \
+    recursion random_calls; do
     eval "test_$name() { guest $name; }"
 done
+
+# As natively: a handler's frame never goes where its stack ends.
+test_altstack_overflow() {
+    expect_status 139 far -- "$GUESTS/altstack_overflow"
+}
 
 # These get a region larger than what may be here.
 test_mremap() { guest mremap 24; }
