@@ -300,14 +300,14 @@ class Mixed:
 class Reads:
     """One kind of data, all of it loaded and then read by one kind of request."""
 
-    KEYS, STEPS, FIELDS = 150, 40, 20
+    KEYS, STEPS, FIELDS, BYTES = 150, 10, 20, 480
 
     def __init__(self, client, rng):
         self.client, self.rng = client, rng
 
     def field(self, key, number):
-        place = (key * 7919 + number * 104729) % (len(BLOCK) - 200)
-        return b"field:%d" % number, BLOCK[place : place + 120]
+        place = (key * 7919 + number * 104729) % (len(BLOCK) - self.BYTES)
+        return b"field:%d" % number, BLOCK[place : place + self.BYTES]
 
     def member(self, key, number):
         return b"%d:%d:" % (key, number) + self.field(key, number)[1]
@@ -395,32 +395,29 @@ class Scores(Reads):
     def request(self, rng):
         count = self.STEPS * self.FIELDS
         key, start = rng.randrange(self.KEYS), rng.randrange(count // 2)
-        order = sorted(range(count), key=self.score)[start : start + 300]
+        order = sorted(range(count), key=self.score)[start : start + 80]
         want = [self.member(key, number) for number in order]
-        return [("ZRANGE", "z:%d" % key, start, start + 299)], [want]
+        return [("ZRANGE", "z:%d" % key, start, start + 79)], [want]
 
 
 class Lists(Reads):
     """LRANGE of lists whose nodes lie apart."""
 
-    KEYS, TIMES, RANGE = 60, 4, 300
-
-    def element(self, key, number):
-        return self.member(key, number) * self.TIMES
+    KEYS, STEPS, RANGE = 60, 40, 300
 
     def fill(self, key, step):
-        return ("RPUSH", "l:%d" % key, *[self.element(key, i) for i in self.step_numbers(step)])
+        return ("RPUSH", "l:%d" % key, *[self.member(key, i) for i in self.step_numbers(step)])
 
     def request(self, rng):
         key, start = rng.randrange(self.KEYS), rng.randrange(self.STEPS * self.FIELDS // 2)
-        want = [self.element(key, number) for number in range(start, start + self.RANGE)]
+        want = [self.member(key, number) for number in range(start, start + self.RANGE)]
         return [("LRANGE", "l:%d" % key, start, start + self.RANGE - 1)], [want]
 
 
 class Nodes(Lists):
     """Lists that grew together, one element in a node: nodes are a large part, and lie far apart."""
 
-    KEYS, STEPS, FIELDS, TIMES, RANGE = 150, 200, 2, 2, 200
+    KEYS, STEPS, FIELDS, RANGE = 150, 100, 2, 100
 
     def load(self):
         self.client.ask("CONFIG", "SET", "list-max-listpack-size", 1)
