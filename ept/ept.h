@@ -141,8 +141,9 @@ enum ept_state {
 #define EPT_FILE        (1ULL << 5) /* clean means: can be read from its file again; ABSENT: it was */
 #define EPT_RESCUE      (1ULL << 6) /* EVICTING only: somebody wants it to stay */
 #define EPT_WAITERS     (1ULL << 7) /* somebody sleeps on the low half of the word */
-#define EPT_PREFETCHED  (1ULL << 8) /* LOCAL only: fetched unasked, not yet seen used */
+#define EPT_PREFETCHED  (1ULL << 8) /* LOCAL until it is dropped: fetched unasked, not yet seen used */
 #define EPT_ACTIVE      (1ULL << 9) /* LOCAL only: came back soon after it left (fault/clock.c) */
+#define EPT_USED        (1ULL << 11) /* was touched after it had been fetched unasked the last time */
 #define EPT_PIN         (1ULL << 12)
 #define EPT_PIN_MASK    (0xfffULL << 12)
 /* FETCHING pages have no pins: the field tells who will install them, 0 a faulting thread;
@@ -152,6 +153,13 @@ enum ept_state {
                                      * one before it arrived (LOCAL) */
 #define EPT_LOW_HALF    0xffffffffULL
 /* clang-format on */
+
+/* Bits that are disjoint add up to what they are together. */
+_Static_assert(EPT_STATE_MASK + EPT_DIRTY + EPT_COPY + EPT_FILE + EPT_RESCUE + EPT_WAITERS +
+                       EPT_PREFETCHED + EPT_ACTIVE + EPT_USED + EPT_PIN_MASK ==
+                   (EPT_STATE_MASK | EPT_DIRTY | EPT_COPY | EPT_FILE | EPT_RESCUE | EPT_WAITERS |
+                    EPT_PREFETCHED | EPT_ACTIVE | EPT_USED | EPT_PIN_MASK),
+               "two flags of a page's word share a bit");
 
 typedef _Atomic uint64_t ept_word_t;
 

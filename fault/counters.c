@@ -34,10 +34,16 @@ void tally_merge(struct tally *to, struct tally *from)
 
 void sample_take(struct fault_engine *engine, uint64_t page)
 {
-    if (page % SAMPLE_PAGES ||
-        !(atomic_fetch_and(&engine->words[page], ~EPT_PREFETCHED) & EPT_PREFETCHED))
+    uint64_t word = atomic_load(&engine->words[page]);
+    bool used;
+    do { /* A is that of the stay that the word is about: its stamp would be another one */
+        if (!(word & EPT_PREFETCHED))
+            return;
+        used = ept_accessed(engine->ept, page);
+    } while (!atomic_compare_exchange_weak(&engine->words[page], &word,
+                                           (word & ~EPT_PREFETCHED) | (used ? EPT_USED : 0)));
+    if (page % SAMPLE_PAGES)
         return;
-    bool used = ept_accessed(engine->ept, page);
     atomic_fetch_add_explicit(used ? &engine->samples_used : &engine->samples_wasted, 1,
                               memory_order_relaxed);
     /* Threads may overwrite each other's: it is an average, and only advice. */

@@ -89,7 +89,8 @@ static int page_take(struct fault_context *context, uint64_t page, enum claimed 
 static void page_forget(struct fault_engine *engine, uint64_t page)
 {
     uint64_t epoch = (uint64_t)atomic_load(&engine->clock.epoch) << EPT_STAMP_SHIFT;
-    word_settle(&engine->words[page], epoch | EPT_ABSENT);
+    uint64_t used = fault_was_used(engine, page) ? EPT_USED : 0;
+    word_settle(&engine->words[page], epoch | used | EPT_ABSENT);
 }
 
 /* Frees the frames of a run in DISCARDING. */

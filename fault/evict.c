@@ -84,13 +84,8 @@ static bool page_claim(struct fault_engine *engine, uint64_t page)
     uint64_t seen = atomic_load(&engine->words[page]);
     if (ept_word_state(seen) != EPT_LOCAL || seen & EPT_PIN_MASK)
         return false;
-    if (seen & EPT_PREFETCHED) {
-        sample_take(engine, page);
-        seen = atomic_load(&engine->words[page]);
-    }
-    uint64_t want = (seen & ~(EPT_STATE_MASK | EPT_PREFETCHED)) | EPT_EVICTING;
-    return ept_word_state(seen) == EPT_LOCAL && !(seen & EPT_PIN_MASK) &&
-           atomic_compare_exchange_strong(&engine->words[page], &seen, want);
+    return atomic_compare_exchange_strong(&engine->words[page], &seen,
+                                          (seen & ~EPT_STATE_MASK) | EPT_EVICTING);
 }
 
 static unsigned claim(struct evictor *evictor, const uint64_t candidates[8])
@@ -125,8 +120,8 @@ static void rescue(struct evictor *evictor, unsigned i, bool written)
     struct fault_engine *engine = evictor->engine;
     ept_word_t *word = &engine->words[evictor->first + i];
     ept_write_protect(engine->ept, evictor->first + i, 1, false);
-    uint64_t keep = atomic_load(word) & ~(EPT_STATE_MASK | EPT_RESCUE);
-    keep |= clock_rescued(&engine->clock, evictor->first + i, keep);
+    uint64_t keep = atomic_load(word) & ~(EPT_STATE_MASK | EPT_RESCUE | EPT_PREFETCHED);
+    keep |= clock_rescued(&engine->clock, evictor->first + i, keep) | EPT_USED;
     word_settle(word, keep | EPT_LOCAL | (written ? EPT_COPY : 0));
     atomic_fetch_add(&engine->rescued, 1);
     evictor->set[i / 64] &= ~(1ULL << (i % 64));
@@ -248,8 +243,11 @@ static int drop_frames(struct evictor *evictor, unsigned *freed)
         int error = ept_drop(engine->ept, evictor->first + i, n);
         if (error)
             return error;
-        for (unsigned j = i; j < i + n; j++)
+        for (unsigned j = i; j < i + n; j++) {
             ept_dirty_clear(engine->ept, evictor->first + j);
+            /* Until now it could be read, and so used. */
+            sample_take(engine, evictor->first + j);
+        }
         *freed += n;
     }
     return 0;
@@ -278,11 +276,12 @@ static void publish(struct evictor *evictor, unsigned freed)
             continue;
         ept_word_t *word = &engine->words[evictor->first + i];
         bool forget = evictor->fate[i] == FATE_FORGET;
-        uint64_t file = atomic_load(word) & EPT_FILE;
+        uint64_t seen = atomic_load(word), keep = seen & EPT_USED;
         forgotten += forget;
         clean += evictor->fate[i] == FATE_COPY_VALID;
         /* What is read from its file again is known to have been here, too: fill.c. */
-        word_settle(word, epoch | file | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY));
+        keep |= seen & EPT_FILE;
+        word_settle(word, epoch | keep | (forget ? EPT_ABSENT : EPT_REMOTE | EPT_COPY));
     }
     atomic_fetch_sub(&block_of(engine, evictor->first)->existing, forgotten);
     clock_left(&engine->clock, evictor->first, freed, evictor->active);

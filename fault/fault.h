@@ -217,8 +217,12 @@ void fault_land(struct fault_context *context);
 /* state[i]: one FV_PAGE_* (farvisor/hints.h), true a moment ago. 0 or -EFAULT. Any thread. */
 int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t pages,
                     uint8_t *state);
-/* Was a page that was prefetched touched since? One in 8 of a run can tell, and each of a shorter
- * run: those whose number is a multiple of 8. Any thread. */
+/*
+ * Was a page touched while it was here after the last time it was prefetched, also if it has left
+ * since? One in 8 of a run can tell, those whose number is a multiple of 8, and each of a shorter
+ * run. Advice that fetched nothing, because the page was here or on its way, changes nothing: its
+ * sample is judged by the fetch before. Any thread.
+ */
 bool fault_was_used(const struct fault_engine *engine, uint64_t page);
 
 /* ---- peek.c: bytes of a page wherever it is ---- */

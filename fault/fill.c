@@ -53,7 +53,7 @@ static void fill_settle(struct fault_context *context, uint64_t page, uint64_t p
     probe_filled(context->lane, page, pages, zero);
     for (uint64_t i = page; i < page + pages; i++) {
         uint64_t word = atomic_load(&engine->words[i]);
-        uint64_t flags = zero ? EPT_DIRTY : EPT_FILE | (word & EPT_DIRTY);
+        uint64_t flags = (word & EPT_USED) | (zero ? EPT_DIRTY : EPT_FILE | (word & EPT_DIRTY));
         word_settle(&engine->words[i], arrival | flags | EPT_LOCAL);
         arrival = clock_arrival(&engine->clock, 0, false);
     }

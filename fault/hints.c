@@ -86,6 +86,6 @@ int fault_residency(const struct fault_engine *engine, uint64_t page, uint64_t p
 
 bool fault_was_used(const struct fault_engine *engine, uint64_t page)
 {
-    enum ept_state state = ept_word_state(atomic_load(&engine->words[page]));
-    return (state == EPT_LOCAL || state == EPT_EVICTING) && ept_accessed(engine->ept, page);
+    uint64_t word = atomic_load(&engine->words[page]);
+    return word & EPT_PREFETCHED ? ept_accessed(engine->ept, page) : (word & EPT_USED) != 0;
 }

@@ -12,14 +12,15 @@
 
 int pin_try(ept_word_t *word, bool write)
 {
-    uint64_t seen = atomic_load(word);
+    uint64_t seen = atomic_load(word), set;
     do {
         if (ept_word_state(seen) != EPT_LOCAL)
             return 1;
         if ((seen & EPT_PIN_MASK) == EPT_PIN_MASK)
             return -EBUSY;
-    } while (!atomic_compare_exchange_weak(
-        word, &seen, ((seen & ~EPT_PREFETCHED) + EPT_PIN) | (write ? EPT_DIRTY : 0)));
+        set = (write ? EPT_DIRTY : 0) | (seen & EPT_PREFETCHED ? EPT_USED : 0);
+    } while (
+        !atomic_compare_exchange_weak(word, &seen, ((seen & ~EPT_PREFETCHED) + EPT_PIN) | set));
     return 0;
 }
 

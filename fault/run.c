@@ -116,7 +116,7 @@ static void run_prime(struct fault_engine *engine, uint64_t page, uint64_t pages
 int run_land(struct fault_engine *engine, uint64_t page, uint64_t pages, const void *data,
              bool write, bool prefetched)
 {
-    uint64_t arrivals[FLIGHT_PAGES], kept = EPT_FILE | EPT_DIRTY;
+    uint64_t arrivals[FLIGHT_PAGES], kept = EPT_FILE | EPT_DIRTY | (prefetched ? 0 : EPT_USED);
     unsigned active = 0;
     probe_land(page, pages, prefetched);
     run_prime(engine, page, pages, write, prefetched);

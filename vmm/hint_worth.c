@@ -29,7 +29,8 @@ void hints_switch_off(struct hints *hints)
 
 /*
  * A page of a hint was started. Every 8th is looked at again when SAMPLES more were sampled: was it
- * touched? Of a run only pages whose number is a multiple of 8 can tell (fault_was_used).
+ * touched, before it left if it has? Of a run only pages whose number is a multiple of 8 can tell
+ * (fault_was_used).
  */
 static void sample(struct hints *hints, struct hint_samples *samples, uint64_t page,
                    uint64_t hint_pages)
@@ -40,8 +41,10 @@ static void sample(struct hints *hints, struct hint_samples *samples, uint64_t p
         return;
     uint64_t *place = &samples->of[samples->sampled++ % HINT_SAMPLES];
     if (*place) {
+        bool used = fault_was_used(hints->vm->engine, *place);
+        hint_count(used ? &hints->counters.sampled_used : &hints->counters.sampled_unused, 1);
         hint_count(&hints->judged, 1);
-        hint_count(&hints->used, fault_was_used(hints->vm->engine, *place));
+        hint_count(&hints->used, used);
     }
     *place = page;
 }

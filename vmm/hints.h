@@ -81,6 +81,7 @@ struct hint_ring {
 struct hint_counters {
     _Atomic uint64_t taken, malformed, prefetch_pages, started_pages, left_out_pages, wasted_pages,
         cold_pages;
+    _Atomic uint64_t sampled_used, sampled_unused; /* hint_worth.c */
     _Atomic uint64_t reads, read_bytes, sleeps;
     _Atomic uint64_t chains, chain_nodes, chain_stale_nodes;
     _Atomic uint64_t upcalls, upcall_pages; /* handlers run; pages started on their answers */

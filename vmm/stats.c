@@ -214,6 +214,8 @@ static json_t *hints_object(struct hints *hints)
         {"left_out_pages", &hints->counters.left_out_pages},
         {"wasted_pages", &hints->counters.wasted_pages},
         {"cold_pages", &hints->counters.cold_pages},
+        {"sampled_used", &hints->counters.sampled_used},
+        {"sampled_unused", &hints->counters.sampled_unused},
         {"reads", &hints->counters.reads},
         {"read_bytes", &hints->counters.read_bytes},
         {"chains", &hints->counters.chains},

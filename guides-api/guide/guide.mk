@@ -35,12 +35,15 @@ $(GUIDE_SHARED): $(GUIDE_OBJECTS) guides-api/guide/exports.map
 $(GUIDE_LINKS): $(GUIDE_SHARED)
 	$(Q)ln -sf $(<F) $@
 
-# Guides for programs of other people, one file each.
-$(foreach name,redis graph,$(eval $(B)/guides/$(name).so: guides-api/$(name)/$(name).c))
-$(GUIDE_GUIDES): guides-api/farvisor/guide.h $(GUIDE_LINKS)
+# Guides for programs of other people, a folder each.
+REDIS_OBJECTS := $(patsubst %,$(B)/guide/%.o,$(sort $(wildcard guides-api/redis/*.c)))
+GRAPH_OBJECTS := $(patsubst %,$(B)/guide/%.o,$(sort $(wildcard guides-api/graph/*.c)))
+$(B)/guides/redis.so: $(REDIS_OBJECTS)
+$(B)/guides/graph.so: $(GRAPH_OBJECTS)
+$(GUIDE_GUIDES): $(GUIDE_LINKS)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(GUIDE_CPPFLAGS) $(GUIDE_CFLAGS) -shared $(filter %.c,$^) -L$(B) -lfarguide -o $@
+	$(Q)$(CC) -shared $(filter %.o,$^) -L$(B) -lfarguide -o $@
 
 $(GUIDE_STATIC): $(GUIDE_OBJECTS)
 	$(call say,AR,$@)
@@ -52,7 +55,10 @@ $(B)/libfarguide.pc: guides-api/guide/libfarguide.pc.in guide-always
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$(sed -n 's/.*FV_VERSION \"\(.*\)\"/\1/p' \
 	    guides-api/support.h)|" $< > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
--include $(GUIDE_OBJECTS:%=%.d)
+-include $(patsubst %,%.d,$(GUIDE_OBJECTS) $(REDIS_OBJECTS) $(GRAPH_OBJECTS))
+
+# What a guide finds and names, with the library's functions in the test.
+$(B)/tests/unit/guide/check_redis $(B)/tests/unit/guide/check_redis_hooks: $(REDIS_OBJECTS)
 
 # The library is tested as it is, without the sanitizers of the tests around it.
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/guide/check_*.c)): $(B)/%: $(B)/obj/%.c.o $(GUIDE_STATIC)

@@ -177,7 +177,8 @@ class Server:
         command = [lab.runner.farvisor, "run", "--memory", f"{mib * 4}M", "--local"]
         command += [f"{local_mib}M", "--stats", str(self.stats_path), "--transport", TRANSPORT]
         command += ["--net", "host", "--publish", str(port), "--dir", str(folder), *RUNS[run]]
-        if run == "guide":
+        if run == "guide":  # it waits in the program's place: no reason to switch it off
+            command += ["--guide-time", "100%"]
             command += ["--guide", str(lab.runner.programs.parent.parent / "guides/redis.so")]
         return [*command, "--"]
 

@@ -63,8 +63,7 @@ test_guide_that_sleeps() {
 
 # Its time is over while the library makes a hook: that is not left half done.
 test_guide_that_loops_while_hooks_are_made() {
-    local turn
-    for turn in 1 2 3; do
+    for _ in 1 2 3; do
         expect_orders --guide "$GUIDES/half.so"
         expect_one_warning 'guide half: switched off: it did not come back'
     done

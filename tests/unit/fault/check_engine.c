@@ -271,35 +271,6 @@ START_TEST(threads_lose_nothing)
 }
 END_TEST
 
-/* A range whose pages were all written and are all away now. */
-static void range_send_away(uint64_t pages)
-{
-    for (uint64_t i = 0; i < pages; i++)
-        page_put(context, FIRST + i, 1000 * i + 1000);
-    for (uint64_t i = pages; i < pages + 2 * LOCAL_PAGES; i++)
-        page_put(context, FIRST + i, 7);
-}
-
-static unsigned resident(uint64_t page, uint64_t pages)
-{
-    uint8_t here[512];
-    unsigned count = 0;
-    ck_assert_int_eq(fault_residency(engine, page, pages, here), 0);
-    for (uint64_t i = 0; i < pages; i++)
-        count += here[i] == FV_PAGE_LOCAL;
-    return count;
-}
-
-/* Advice may find no frame free, or the lane busy: given again until it was taken. */
-static void prefetch_until_resident(uint64_t page, uint64_t pages)
-{
-    for (int i = 0; i < 5000 && resident(page, pages) < pages; i++) {
-        ck_assert_int_ge(fault_prefetch(context, page, pages), 0);
-        usleep(1000);
-    }
-    ck_assert_uint_eq(resident(page, pages), pages);
-}
-
 START_TEST(prefetched_pages_arrive_untouched)
 {
     range_send_away(512);

@@ -13,6 +13,8 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* ---- instruction lengths ---- */
 
@@ -431,6 +433,52 @@ START_TEST(functions_of_the_c_library_can_be_hooked)
 }
 END_TEST
 
+/* ---- hooks and the rescue ---- */
+
+static struct fv_hint_ring own_ring;
+static unsigned changes_of_code, changes_not_held;
+
+/* In place of the C library's, as the library calls it. */
+int mprotect(void *start, size_t bytes, int access)
+{
+    changes_of_code++;
+    changes_not_held += own_ring.held == 0;
+    return (int)syscall(SYS_mprotect, start, bytes, access);
+}
+
+static int went_on;
+
+/* Its time is over before each hook; a kick of the VMM would do nothing now. */
+static int hooks_late(void)
+{
+    own_ring.overdue = 1;
+    hook("many", (void *)many_guided, (void **)&many_original); /* made: it gets another chance */
+    ck_assert_uint_eq(own_ring.overdue, 0);
+    went_on++;
+    own_ring.overdue = 1;
+    (void)guide_hook("no_such_function_here", (void *)many_guided, NULL);
+    went_on++;
+    return 0;
+}
+
+START_TEST(a_guide_that_is_late_goes_when_its_hook_is_whole)
+{
+    guide_thread_self()->ring = &own_ring;
+    changes_not_held = changes_of_code = 0;
+    ck_assert_int_eq(guide_start("late", hooks_late), -ECANCELED);
+    ck_assert_int_eq(went_on, 1);
+    ck_assert_uint_ge(changes_of_code, 4);
+    ck_assert_uint_eq(changes_not_held, 0);
+    ck_assert(own_ring.held == 0 && own_ring.inside == 0 && own_ring.overdue == 0 &&
+              own_ring.entries == 2);
+    ck_assert_uint_eq(guide_thread_self()->depth, 0);
+    ck_assert_int_eq(many(1, 2, 3, 4, &calls, 5, 6, 7.5, 8),
+                     1 + 4 + 9 + 16 + 5 + 30 + 42 + 60 + 72);
+    ck_assert_int_eq(guide_hook("twice", (void *)twice_guided, (void **)&twice_original), 0);
+    guide_thread_self()->ring = NULL;
+}
+END_TEST
+
 /* ---- natively ---- */
 
 START_TEST(advice_and_reads_work_without_a_channel)
@@ -535,6 +583,7 @@ int main(void)
     tcase_add_test(tests, a_guide_that_is_abandoned_before_the_call_leaves_the_call);
     tcase_add_test(tests, a_guide_that_is_abandoned_after_the_call_leaves_its_result);
     tcase_add_test(tests, functions_of_the_c_library_can_be_hooked);
+    tcase_add_test(tests, a_guide_that_is_late_goes_when_its_hook_is_whole);
     tcase_add_test(tests, advice_and_reads_work_without_a_channel);
     tcase_add_test(tests, handlers_are_asked_for_their_range_and_answer);
     tcase_set_timeout(tests, 60);
