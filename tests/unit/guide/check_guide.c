@@ -298,7 +298,6 @@ START_TEST(names_of_functions_are_read_before_the_guide_is_held)
         ck_abort_msg("it read on beyond the end");
     }
     ck_assert_uint_eq(ring->held, 0);
-    ck_assert_uint_eq(ring->held, 0);
 }
 END_TEST
 
