@@ -43,29 +43,39 @@ static int64_t opening_install(const struct opening *opening, int host_fd)
 }
 
 /*
- * An open that a kick ended, without effect. Only a FIFO's waits for somebody: no other fails with
- * EINTR on Linux, and programs rely on that.
+ * Only a FIFO's open waits for somebody, and can be interrupted. No other fails with EINTR on
+ * Linux, and programs rely on that: a kick that came first is seen to afterwards, or enough of them
+ * would keep the file from ever being opened. Should it be a FIFO by now, that does not wait.
  */
-static int64_t open_again(int fd, const char *name)
+static long open_host(const struct opening *opening, int dir_fd, const char *name, uint64_t flags,
+                      bool waits)
 {
-    struct stat status;
-    int at = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+    long fd;
 
-    return fstatat(fd, name, &status, at) == 0 && S_ISFIFO(status.st_mode) ? -FV_ERESTARTSYS
-                                                                           : -IO_ERESTARTNOINTR;
+    flags |= O_CLOEXEC | O_NOCTTY;
+    fd = vcpu_syscall(opening->call->vcpu, SYS_openat, dir_fd, (long)name, (long)flags,
+                      opening->mode, 0, 0);
+    if (fd != -EINTR)
+        return fd;
+    if (waits)
+        return -FV_ERESTARTSYS;
+    fd = IO_HOST4(SYS_openat, dir_fd, name, flags | O_NONBLOCK, opening->mode);
+    if (fd >= 0 && !(flags & O_NONBLOCK))
+        (void)fcntl((int)fd, F_SETFL, fcntl((int)fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
 }
 
-/* Opens the object behind node.fd anew. A FIFO may block: interruptible. */
+/* Opens the object behind node.fd anew. */
 static int64_t reopen(const struct opening *opening)
 {
     char link[IO_FD_LINK_BYTES];
     uint64_t flags = opening->flags & ~(uint64_t)(O_NOFOLLOW | O_CREAT | O_EXCL);
-    long fd;
+    struct stat status;
+    bool fifo = !fstat(opening->node.fd, &status) && S_ISFIFO(status.st_mode);
 
-    io_fd_link(opening->node.fd, link);
-    fd = vcpu_syscall(opening->call->vcpu, SYS_openat, AT_FDCWD, (long)link,
-                      (long)(flags | O_CLOEXEC | O_NOCTTY), opening->mode, 0, 0);
-    return fd == -EINTR ? open_again(opening->node.fd, "") : opening_install(opening, (int)fd);
+    return opening_install(
+        opening,
+        (int)open_host(opening, AT_FDCWD, io_fd_link(opening->node.fd, link), flags, fifo));
 }
 
 /* What open says about an existing object before it looks at anything else. */
@@ -164,11 +174,9 @@ static int64_t create_in(struct opening *opening)
 
     if (node->slash)
         return -EISDIR;
-    fd = vcpu_syscall(opening->call->vcpu, SYS_openat, node->fd, (long)node->name,
-                      (long)(opening->flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY), opening->mode, 0,
-                      0);
+    fd = open_host(opening, node->fd, node->name, opening->flags | O_NOFOLLOW, false);
     if (fd < 0)
-        return fd == -EINTR ? open_again(node->fd, node->name) : fd;
+        return fd;
     if (!fstat((int)fd, &status) && (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode))) {
         close((int)fd);
         return -EACCES;
