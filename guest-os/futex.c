@@ -3,6 +3,9 @@
  * futex: what needs no exit. Sleeping is the VMM's (the host's own futex on the same word); it
  * counts the sleepers of each hash bucket in fv_shared, so a wake that can meet nobody ends here,
  * and so does a wait for a value that has already changed.
+ *
+ * The count is by address. It tells of a private futex all there is, but not of a shared one, which
+ * may be slept on through another mapping of its file, or by a process beside the guest.
  */
 #include "guest-os/kernel.h"
 
@@ -28,7 +31,7 @@ int64_t sys_futex(struct frame *frame)
             return -LINUX_EINVAL;
         if (!user_range(word, sizeof(value)))
             return -LINUX_EFAULT;
-        if (nobody_waits(word))
+        if ((frame->rsi & LINUX_FUTEX_PRIVATE) != 0 && nobody_waits(word))
             return 0;
         break;
     case LINUX_FUTEX_WAIT:
@@ -43,10 +46,15 @@ int64_t sys_futex(struct frame *frame)
     return syscall_forward(frame);
 }
 
-void futex_wake_one(gpa_t word)
+static void wake_one(gpa_t word)
+{
+    vmm_call3(LINUX_SYS_FUTEX, word, LINUX_FUTEX_WAKE, 1);
+}
+
+void futex_wake_joiner(gpa_t word)
 {
     if (!nobody_waits(word))
-        vmm_call3(LINUX_SYS_FUTEX, word, LINUX_FUTEX_WAKE, 1);
+        wake_one(word);
 }
 
 /*
@@ -72,7 +80,7 @@ static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
         return -LINUX_EFAULT;
     /* It died between unlocking and waking: somebody must still be woken. */
     if (pending && value == 0 && !priority) {
-        futex_wake_one(word);
+        wake_one(word);
         return 0;
     }
     while ((value & LINUX_FUTEX_TID_MASK) == tid) {
@@ -84,7 +92,7 @@ static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
             return -LINUX_EFAULT;
         if (seen == value) {
             if ((value & LINUX_FUTEX_WAITERS) != 0)
-                futex_wake_one(word);
+                wake_one(word);
             return 0;
         }
         value = seen;

@@ -231,7 +231,7 @@ void thread_main(struct frame *frame, struct thread *thread);
 struct thread *thread_find(uint32_t tid); /* process.lock held */
 
 /* ---- futex.c ---- */
-void futex_wake_one(gpa_t word);
+void futex_wake_joiner(gpa_t word); /* of a thread's tid, waited for where it was written */
 void futex_exit_robust_list(gpa_t head, uint32_t tid);
 
 /* ---- signal_queue.c: who gets a signal ---- */

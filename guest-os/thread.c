@@ -232,7 +232,7 @@ int64_t sys_exit(struct frame *frame)
     thread_drop(thread);
     signal_reassign();
     if (clear_tid != 0 && user_put32(clear_tid, 0) == 0)
-        futex_wake_one(clear_tid);
+        futex_wake_joiner(clear_tid);
     for (;;)
         vmm_call1(FV_CALL_THREAD_EXIT, 0);
 }
