@@ -230,6 +230,14 @@ void thread_boot(uint32_t tid);
 void thread_main(struct frame *frame, struct thread *thread);
 struct thread *thread_find(uint32_t tid); /* process.lock held */
 
+/* ---- time.c: deadlines, in ns of CLOCK_MONOTONIC; a wait that is woken in vain goes on to its
+ * own.
+ */
+#define TIME_NEVER UINT64_MAX
+uint64_t time_deadline_ns(const struct linux_timespec *timeout); /* from now; saturates */
+uint64_t time_left_ns(uint64_t deadline_ns);                     /* 0: it is over */
+int time_left_ms(uint64_t deadline_ns);                          /* rounded up; -1: for ever */
+
 /* ---- futex.c ---- */
 void futex_wake_joiner(gpa_t word); /* of a thread's tid, waited for where it was written */
 void futex_exit_robust_list(gpa_t head, uint32_t tid);
@@ -244,6 +252,12 @@ int signal_send(uint32_t tid, const struct linux_siginfo *info);
 /* Takes the next one of `set` for the calling thread; 0: none. */
 unsigned signal_take(uint64_t set, struct linux_siginfo *info);
 uint64_t signal_waiting_set(void); /* pending for this thread or the process */
+bool signal_is_due(void); /* has this thread to go back to the program, for one or for a guide? */
+/*
+ * Looks at what this thread was woken for. Returns signal_is_due(): often not, for whoever is told
+ * of an event passes on other threads' signals.
+ */
+bool signal_look(void);
 void signal_set_blocked(uint64_t mask);
 /* The calling thread is gone: others must see to the process's signals it might have taken. */
 void signal_reassign(void);

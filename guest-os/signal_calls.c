@@ -81,15 +81,9 @@ int64_t sys_rt_sigpending(struct frame *frame)
 /* Sleeps until a signal that is not blocked has come; the way out delivers it. */
 static int64_t wait_for_signal(void)
 {
-    struct thread *thread = thread_current();
-    while ((signal_waiting_set() & ~thread->blocked) == 0 && !guide_is_overdue()) {
-        if (vmm_sleep(-1) == 0)
-            continue;
-        __atomic_exchange_n(&thread->vcpu->pending, 0, __ATOMIC_ACQ_REL);
-        events_drain();
-    }
-    __atomic_store_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
-    return -LINUX_ERESTARTNOHAND;
+    while (!signal_look())
+        (void)vmm_sleep(-1);
+    return -LINUX_ERESTARTNOHAND; /* so the way out looks at what is pending */
 }
 
 int64_t sys_pause(struct frame *frame)
@@ -112,52 +106,46 @@ int64_t sys_rt_sigsuspend(struct frame *frame)
     return wait_for_signal();
 }
 
-#define MS_PER_S   1000
-#define NS_PER_MS  1000000
-#define MS_FOREVER (-1)
-#define MS_LONGEST 0x7fffffff
+#define NS_MAX 999999999
 
-/* A timespec in ms, rounded up; -1 when there is none, or -EINVAL, -EFAULT in *error. */
-static int timeout_read(gpa_t at, int *error)
+static int deadline_read(gpa_t at, uint64_t *deadline_ns)
 {
     struct linux_timespec timeout;
-    *error = 0;
+    *deadline_ns = TIME_NEVER;
     if (at == 0)
-        return MS_FOREVER;
+        return 0;
     if (user_read(&timeout, at, sizeof(timeout)) != 0)
-        *error = -LINUX_EFAULT;
-    else if (timeout.seconds < 0 || timeout.nanoseconds < 0 || timeout.nanoseconds > 999999999)
-        *error = -LINUX_EINVAL;
-    if (*error != 0 || timeout.seconds > MS_LONGEST / MS_PER_S - 1)
-        return MS_LONGEST;
-    return (int)(timeout.seconds * MS_PER_S + (timeout.nanoseconds + NS_PER_MS - 1) / NS_PER_MS);
+        return -LINUX_EFAULT;
+    if (timeout.seconds < 0 || timeout.nanoseconds < 0 || timeout.nanoseconds > NS_MAX)
+        return -LINUX_EINVAL;
+    *deadline_ns = time_deadline_ns(&timeout);
+    return 0;
+}
+
+static void set_waiting(uint64_t set)
+{
+    lock_take(&process.lock);
+    thread_current()->waiting = set;
+    lock_release(&process.lock);
 }
 
 /* Waits for one of `set`: its number, 0 when the time is over, -EINTR for another signal. */
-static int64_t wait_for_set(uint64_t set, int timeout_ms, struct linux_siginfo *info)
+static int64_t wait_for_set(uint64_t set, uint64_t deadline_ns, struct linux_siginfo *info)
 {
-    struct thread *thread = thread_current();
-    lock_take(&process.lock);
-    thread->waiting = set;
-    lock_release(&process.lock);
     int64_t result;
-    bool timed_out = timeout_ms == 0;
+    set_waiting(set);
     for (;;) {
-        __atomic_exchange_n(&thread->vcpu->pending, 0, __ATOMIC_ACQ_REL);
-        events_drain();
+        (void)signal_look();
         result = signal_take(set, info);
-        if (result != 0 || timed_out)
-            break;
-        if ((signal_waiting_set() & ~thread->blocked) != 0 || guide_is_overdue()) {
+        if (result == 0 && signal_is_due())
             result = -LINUX_EINTR;
+        int left_ms = time_left_ms(deadline_ns);
+        if (result != 0 || left_ms == 0)
             break;
-        }
-        timed_out = vmm_sleep(timeout_ms) == 0;
+        (void)vmm_sleep(left_ms);
     }
-    lock_take(&process.lock);
-    thread->waiting = 0;
-    lock_release(&process.lock);
-    __atomic_store_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
+    set_waiting(0);
+    __atomic_store_n(&thread_current()->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
     return result;
 }
 
@@ -165,16 +153,16 @@ int64_t sys_rt_sigtimedwait(struct frame *frame)
 {
     uint64_t set;
     struct linux_siginfo info;
-    int error;
+    uint64_t deadline_ns;
     if (frame->r10 != SIGSET_BYTES)
         return -LINUX_EINVAL;
     if (user_get64(&set, frame->rdi) != 0)
         return -LINUX_EFAULT;
-    int timeout_ms = timeout_read(frame->rdx, &error);
+    int error = deadline_read(frame->rdx, &deadline_ns);
     if (error != 0)
         return error;
     set &= ~(signal_bit(LINUX_SIGKILL) | signal_bit(LINUX_SIGSTOP));
-    int64_t signal = wait_for_set(set, timeout_ms, &info);
+    int64_t signal = wait_for_set(set, deadline_ns, &info);
     if (signal == 0)
         return -LINUX_EAGAIN;
     if (signal > 0 && frame->rsi != 0 && user_write(frame->rsi, &info, sizeof(info)) != 0)

@@ -198,6 +198,19 @@ uint64_t signal_waiting_set(void)
     return set;
 }
 
+bool signal_is_due(void)
+{
+    return (signal_waiting_set() & ~thread_current()->blocked) != 0 || guide_is_overdue();
+}
+
+bool signal_look(void)
+{
+    /* Cleared first: what comes from here on ends the next sleep. */
+    __atomic_exchange_n(&thread_current()->vcpu->pending, 0, __ATOMIC_ACQ_REL);
+    events_drain();
+    return signal_is_due();
+}
+
 void signal_set_blocked(uint64_t mask)
 {
     struct thread *thread = thread_current();
