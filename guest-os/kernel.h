@@ -259,7 +259,9 @@ bool signal_is_due(void); /* has this thread to go back to the program, for one 
  */
 bool signal_look(void);
 void signal_set_blocked(uint64_t mask);
-/* The calling thread is gone: others must see to the process's signals it might have taken. */
+void signal_set_waiting(uint64_t set); /* of rt_sigtimedwait */
+/* The calling thread is gone, or takes less: others must see to the process's signals that it might
+ * have taken. */
 void signal_reassign(void);
 /* Forgets what is queued there of `set`. process.lock held. */
 void signal_discard(struct signal_pending *pending, uint64_t set);

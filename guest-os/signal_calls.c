@@ -122,18 +122,11 @@ static int deadline_read(gpa_t at, uint64_t *deadline_ns)
     return 0;
 }
 
-static void set_waiting(uint64_t set)
-{
-    lock_take(&process.lock);
-    thread_current()->waiting = set;
-    lock_release(&process.lock);
-}
-
 /* Waits for one of `set`: its number, 0 when the time is over, -EINTR for another signal. */
 static int64_t wait_for_set(uint64_t set, uint64_t deadline_ns, struct linux_siginfo *info)
 {
     int64_t result;
-    set_waiting(set);
+    signal_set_waiting(set);
     for (;;) {
         (void)signal_look();
         result = signal_take(set, info);
@@ -144,7 +137,7 @@ static int64_t wait_for_set(uint64_t set, uint64_t deadline_ns, struct linux_sig
             break;
         (void)vmm_sleep(left_ms);
     }
-    set_waiting(0);
+    signal_set_waiting(0);
     __atomic_store_n(&thread_current()->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
     return result;
 }

@@ -211,15 +211,33 @@ bool signal_look(void)
     return signal_is_due();
 }
 
+/*
+ * A process's signal is told to one thread. If that one no longer takes it when it comes to look,
+ * because it blocks it now or waits for it no more, another has to be told.
+ */
 void signal_set_blocked(uint64_t mask)
 {
     struct thread *thread = thread_current();
     mask &= ~(signal_bit(LINUX_SIGKILL) | signal_bit(LINUX_SIGSTOP));
     lock_take(&process.lock);
+    bool hands_on = (process.pending.set & mask & ~thread->blocked) != 0;
     thread->blocked = mask;
     if (((thread->pending.set | process.pending.set) & ~mask) != 0)
         __atomic_store_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
     lock_release(&process.lock);
+    if (hands_on)
+        signal_reassign();
+}
+
+void signal_set_waiting(uint64_t set)
+{
+    struct thread *thread = thread_current();
+    lock_take(&process.lock);
+    bool hands_on = (process.pending.set & thread->waiting & ~set) != 0;
+    thread->waiting = set;
+    lock_release(&process.lock);
+    if (hands_on)
+        signal_reassign();
 }
 
 void signal_discard(struct signal_pending *pending, uint64_t set)

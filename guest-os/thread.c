@@ -146,6 +146,7 @@ static int64_t clone_thread(const struct frame *frame, const struct linux_clone_
     int64_t tid = vmm_call1(FV_CALL_THREAD_CREATE, (uint64_t)thread);
     if (tid < 0) {
         thread_unlink(thread);
+        signal_reassign(); /* it was there to be told, for a moment */
         thread_drop(thread);
         thread_drop(thread);
         return tid;
@@ -229,8 +230,8 @@ int64_t sys_exit(struct frame *frame)
     gpa_t clear_tid = thread->clear_tid;
     if (thread_unlink(thread) == 0)
         vmm_exit_group(main_code, 0, false);
+    signal_reassign(); /* while the structure is nobody else's: a signal's taker is told from it */
     thread_drop(thread);
-    signal_reassign();
     if (clear_tid != 0 && user_put32(clear_tid, 0) == 0)
         futex_wake_joiner(clear_tid);
     for (;;)

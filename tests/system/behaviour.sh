@@ -20,8 +20,9 @@ guest() {
 }
 
 for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
-    timers timed_waits condvars futex_raw futex_shared robust_mutex threads_many brk mmap_file \
-    mmap_space mprotect heap pipes polling messages clocks identity efault files recursion random_calls; do
+    signal_retarget timers timed_waits condvars futex_raw futex_shared robust_mutex \
+    threads_many brk mmap_file mmap_space mprotect heap pipes polling messages clocks identity efault files \
+    recursion random_calls; do
     eval "test_$name() { guest $name; }"
 done
 
