@@ -268,9 +268,11 @@ long io_host(long number, long a, long b, long c, long d, long e, long f);
     io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 /*
  * Interrupted calls, as Linux has them inside: the guest kernel restarts the call, or turns the
- * result into EINTR if a handler ran (FV_ERESTARTSYS: if one without SA_RESTART ran). After
- * IO_ERESTART_RESUME it calls restart_syscall, and the wait goes on to its old deadline.
+ * result into EINTR if a handler ran (FV_ERESTARTSYS: if one without SA_RESTART ran;
+ * IO_ERESTARTNOINTR: never). After IO_ERESTART_RESUME it calls restart_syscall, and the wait goes
+ * on to its old deadline.
  */
+#define IO_ERESTARTNOINTR  513
 #define IO_ERESTARTNOHAND  514
 #define IO_ERESTART_RESUME 516
 /* -EINTR with nothing done yet: the guest kernel restarts the call. */

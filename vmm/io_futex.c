@@ -330,6 +330,11 @@ int64_t io_futex(const struct io_call *call)
         result = request_run(&request);
         /* A private wake never looks at the word: it may be gone with its stack, say. */
         return result == -EFAULT && operation & FUTEX_PRIVATE_FLAG ? 0 : io_restart(result);
+    case FUTEX_LOCK_PI:
+    case FUTEX_LOCK_PI2:
+        /* Always anew: whoever comes back has the lock, the C library takes it for granted. */
+        result = request_run(&request);
+        return result == -EINTR ? -IO_ERESTARTNOINTR : result;
     default:
         return io_restart(request_run(&request));
     }
