@@ -5,6 +5,7 @@
 #include "fault/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #ifndef MADV_POPULATE_READ
@@ -12,29 +13,54 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-/* Of a shared file nothing is discarded: its pages are the file's. */
-static int advise_discard(struct mm *mm, gpa_t start, gpa_t end)
+static int discard(struct mm *mm, const struct mapping *map, gpa_t first, gpa_t last)
+{
+    uint64_t page = first >> EPT_PAGE_SHIFT, pages = (last - first) >> EPT_PAGE_SHIFT;
+    if (!map->file && mm->vm->config->local_bytes >= mm->vm->config->memory_bytes)
+        return ept_drop(mm->vm->ept, page, pages); /* the host kernel's own pages: no states */
+    guide_pins_drop(mm->vm->hints, first, last);
+    return fault_discard(mm_context(mm), page, pages, false);
+}
+
+/*
+ * What one mapping loses. DONTNEED leaves what is shared as it is: only a mapping's view of it
+ * would go, and Linux keeps the pages. REMOVE is the one that takes them.
+ */
+static int discard_in(struct mm *mm, const struct mapping *map, gpa_t first, gpa_t last, int advice)
+{
+    if (advice == MADV_DONTNEED && map->shared)
+        return 0;
+    if (advice == MADV_FREE && (map->shared || map->file))
+        return -EINVAL;
+    if (advice != MADV_REMOVE || !mm_is_host_file(map))
+        return advice == MADV_REMOVE && !map->shared ? -EINVAL : discard(mm, map, first, last);
+    if (!map->file->writable)
+        return -EACCES;
+    off_t offset = (off_t)(map->offset_bytes + (first - map->start));
+    return fallocate(map->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+                     (off_t)(last - first)) < 0
+               ? -errno
+               : 0;
+}
+
+/* As Linux: what is mapped of the range is discarded, also where not all of it is. */
+static int advise_discard(struct mm *mm, gpa_t start, gpa_t end, int advice)
 {
     int error = 0;
     for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end && !error; i++) {
         const struct mapping *map = &mm->maps[i];
-        gpa_t first = map->start > start ? map->start : start;
-        gpa_t last = map->end < end ? map->end : end;
-        uint64_t page = first >> EPT_PAGE_SHIFT, pages = (last - first) >> EPT_PAGE_SHIFT;
-        bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
-        if (!map->file && !paged) /* the host kernel's own pages: no states */
-            error = ept_drop(mm->vm->ept, page, pages);
-        else if (!mm_is_host_file(map)) {
-            guide_pins_drop(mm->vm->hints, first, last);
-            error = fault_discard(mm_context(mm), page, pages, false);
-        }
+        error = discard_in(mm, map, map->start > start ? map->start : start,
+                           map->end < end ? map->end : end, advice);
     }
-    return error;
+    return error ? error : mm_is_covered(mm, start, end) ? 0 : -ENOMEM;
 }
 
 static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
 {
+    unsigned need = write ? EPT_WRITE : EPT_READ;
     for (gpa_t at = start; at < end; at += EPT_PAGE_BYTES) {
+        if ((mm_find(mm, at)->access & need) != need)
+            return -EINVAL;
         int error = fault_resolve(mm_context(mm), at >> EPT_PAGE_SHIFT, write);
         if (error < 0)
             return error == -EIO ? -EFAULT : error;
@@ -49,16 +75,15 @@ int64_t mm_advise(struct mm *mm, const uint64_t args[6])
         return -EINVAL;
     if (start == end)
         return 0;
+    int advice = (int)args[2];
+    if (advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE)
+        return advise_discard(mm, start, end, advice);
     if (!mm_is_covered(mm, start, end))
         return -ENOMEM;
-    switch ((int)args[2]) {
-    case MADV_DONTNEED:
-    case MADV_FREE:
-    case MADV_REMOVE:
-        return advise_discard(mm, start, end);
+    switch (advice) {
     case MADV_POPULATE_READ:
     case MADV_POPULATE_WRITE:
-        return advise_populate(mm, start, end, args[2] == MADV_POPULATE_WRITE);
+        return advise_populate(mm, start, end, advice == MADV_POPULATE_WRITE);
     case MADV_NORMAL:
     case MADV_RANDOM:
     case MADV_SEQUENTIAL:

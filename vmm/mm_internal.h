@@ -24,7 +24,7 @@ struct mm_file {
 struct mapping {
     gpa_t start, end;
     unsigned access;       /* EPT_* */
-    bool shared;           /* of a file: its own pages, mapped by the host (ept_map_file) */
+    bool shared;           /* with a file: its own pages, mapped by the host (ept_map_file) */
     bool stack;            /* touched at one end only: no reason to fill it ahead */
     struct mm_file *file;  /* NULL: anonymous */
     uint64_t offset_bytes; /* of start, in the file */

@@ -200,6 +200,9 @@ static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
         return -EINVAL;
     if (bytes < args[1] || bytes > ept_span(mm->vm->ept) || args[3] & MAP_HUGETLB)
         return -ENOMEM;
+    /* Who is given MAP_SYNC flushes the processor's caches instead of the file. */
+    if (type == MAP_SHARED_VALIDATE && args[3] & (MAP_SYNC | MAP_ANONYMOUS))
+        return args[3] & MAP_ANONYMOUS ? -EINVAL : -EOPNOTSUPP;
     if (overcommits(mm, args, bytes))
         return -ENOMEM;
     int error = args[3] & MAP_ANONYMOUS ? 0 : file_open(mm, args, &file);
@@ -211,7 +214,7 @@ static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
             .start = (gpa_t)at,
             .end = (gpa_t)at + bytes,
             .access = access_of(args[2]),
-            .shared = file && type != MAP_PRIVATE,
+            .shared = type != MAP_PRIVATE,
             .stack = args[3] & (MAP_STACK | MAP_GROWSDOWN),
             .file = file,
             .offset_bytes = file ? args[5] : 0,
