@@ -42,6 +42,19 @@ static int64_t opening_install(const struct opening *opening, int host_fd)
     return io_install_file(opening->call->io, file, opening->flags & O_CLOEXEC);
 }
 
+/*
+ * An open that a kick ended, without effect. Only a FIFO's waits for somebody: no other fails with
+ * EINTR on Linux, and programs rely on that.
+ */
+static int64_t open_again(int fd, const char *name)
+{
+    struct stat status;
+    int at = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+
+    return fstatat(fd, name, &status, at) == 0 && S_ISFIFO(status.st_mode) ? -FV_ERESTARTSYS
+                                                                           : -IO_ERESTARTNOINTR;
+}
+
 /* Opens the object behind node.fd anew. A FIFO may block: interruptible. */
 static int64_t reopen(const struct opening *opening)
 {
@@ -52,7 +65,7 @@ static int64_t reopen(const struct opening *opening)
     io_fd_link(opening->node.fd, link);
     fd = vcpu_syscall(opening->call->vcpu, SYS_openat, AT_FDCWD, (long)link,
                       (long)(flags | O_CLOEXEC | O_NOCTTY), opening->mode, 0, 0);
-    return fd < 0 ? io_restart(fd) : opening_install(opening, (int)fd);
+    return fd == -EINTR ? open_again(opening->node.fd, "") : opening_install(opening, (int)fd);
 }
 
 /* What open says about an existing object before it looks at anything else. */
@@ -154,7 +167,7 @@ static int64_t create_in(struct opening *opening)
                       (long)(opening->flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY), opening->mode, 0,
                       0);
     if (fd < 0)
-        return io_restart(fd);
+        return fd == -EINTR ? open_again(node->fd, node->name) : fd;
     if (!fstat((int)fd, &status) && (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode))) {
         close((int)fd);
         return -EACCES;
