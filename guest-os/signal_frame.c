@@ -26,10 +26,14 @@ uint32_t signal_frame_bytes(void)
                       XSAVE_ALIGN + 16 + RED_ZONE_BYTES);
 }
 
+static bool in_altstack(const struct thread *thread, uint64_t rsp)
+{
+    return rsp > thread->altstack.sp && rsp - thread->altstack.sp <= thread->altstack.bytes;
+}
+
 static bool on_altstack(const struct thread *thread, uint64_t rsp)
 {
-    return (thread->altstack.flags & LINUX_SS_AUTODISARM) == 0 && rsp > thread->altstack.sp &&
-           rsp - thread->altstack.sp <= thread->altstack.bytes;
+    return (thread->altstack.flags & LINUX_SS_AUTODISARM) == 0 && in_altstack(thread, rsp);
 }
 
 struct linux_stack signal_altstack_at(const struct thread *thread, uint64_t rsp)
@@ -99,11 +103,15 @@ int signal_frame_push(struct frame *frame, const struct linux_siginfo *info,
     if ((action->flags & LINUX_SA_RESTORER) == 0)
         return -LINUX_EFAULT; /* x86-64 has no other way back */
     gpa_t sp = frame->rsp - RED_ZONE_BYTES;
-    if ((action->flags & LINUX_SA_ONSTACK) != 0 && !on_altstack(thread, frame->rsp) &&
-        thread->altstack.bytes != 0)
+    bool alternate = on_altstack(thread, frame->rsp);
+    if ((action->flags & LINUX_SA_ONSTACK) != 0 && !alternate && thread->altstack.bytes != 0) {
         sp = thread->altstack.sp + thread->altstack.bytes;
+        alternate = true;
+    }
     gpa_t fpstate = (sp - xstate_bytes() - MAGIC2_BYTES) & ~(XSAVE_ALIGN - 1);
     gpa_t at = ((fpstate - sizeof(struct linux_rt_sigframe)) & ~15ULL) - 8;
+    if (alternate && !in_altstack(thread, at))
+        return -LINUX_EFAULT; /* what lies below it is not a stack */
 
     struct linux_rt_sigframe out = {
         .return_address = action->restorer,

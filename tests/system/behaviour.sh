@@ -26,6 +26,11 @@ for name in guard_pages stack_overflow file_sigbus signal_threads signal_interru
     eval "test_$name() { guest $name; }"
 done
 
+# As natively: a handler's frame never goes where its stack ends.
+test_altstack_overflow() {
+    expect_status 139 far -- "$GUESTS/altstack_overflow"
+}
+
 # These get a region larger than what may be here.
 test_mremap() { guest mremap 24; }
 test_madvise() { guest madvise 48; }
