@@ -284,5 +284,6 @@ void events_drain(void);
 
 /* ---- timer.c ---- */
 void timer_expired(uint32_t id, uint64_t overruns);
+void timer_delivered(const struct linux_siginfo *info); /* process.lock held */
 
 #endif

@@ -75,6 +75,21 @@ static struct thread *choose(unsigned signal)
     return found;
 }
 
+/* Of one timer one signal waits; what expires meanwhile is counted in it. Did it wait already? */
+static bool joins(struct signal_pending *pending, const struct linux_siginfo *info)
+{
+    for (struct signal_node *node = pending->first; node != NULL; node = node->next) {
+        struct linux_siginfo *waits = &node->info;
+        if (waits->signal != info->signal || waits->code != LINUX_SI_TIMER ||
+            waits->timer.id != info->timer.id || waits->timer.value != info->timer.value)
+            continue;
+        int64_t overrun = (int64_t)waits->timer.overrun + info->timer.overrun + 1;
+        waits->timer.overrun = overrun < INT32_MAX ? (int32_t)overrun : INT32_MAX;
+        return true;
+    }
+    return false;
+}
+
 static int enqueue(struct signal_pending *pending, const struct linux_siginfo *info)
 {
     uint64_t bit = signal_bit((unsigned)info->signal);
@@ -123,7 +138,7 @@ static int send_locked(uint32_t tid, const struct linux_siginfo *info, uint32_t 
         taker = choose(signal);
     if (is_ignored(signal) && taker != NULL && !blocks(taker, signal))
         return 0;
-    int result = enqueue(pending, info);
+    int result = info->code == LINUX_SI_TIMER && joins(pending, info) ? 0 : enqueue(pending, info);
     if (result == 0 && taker != NULL && wants(taker, signal))
         *kick = notify(taker);
     return result;
@@ -185,6 +200,8 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
         memset(info, 0, sizeof(*info));
         info->signal = (int32_t)signal; /* all there is, if the queue was full */
         dequeue(pending, signal, info);
+        if (info->code == LINUX_SI_TIMER)
+            timer_delivered(info);
     }
     lock_release(&process.lock);
     return signal;

@@ -62,11 +62,10 @@ void timer_expired(uint32_t id, uint64_t overruns)
     struct timer *timer = &timers[id];
     bool send = timer->used && timer->event.notify != SIGEV_NONE;
     if (send) {
-        timer->overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
         info.signal = timer->event.signal;
         info.code = LINUX_SI_TIMER;
         info.timer.id = (int32_t)(id - USER_TIMER_BASE);
-        info.timer.overrun = timer->overrun;
+        info.timer.overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
         info.timer.value = timer->event.value;
         if (timer->event.notify == SIGEV_THREAD_ID)
             tid = timer->event.tid;
@@ -74,6 +73,14 @@ void timer_expired(uint32_t id, uint64_t overruns)
     lock_release(&process.lock);
     if (send)
         signal_send(tid, &info);
+}
+
+/* The id may be anything: a program can queue such a signal itself. */
+void timer_delivered(const struct linux_siginfo *info)
+{
+    uint64_t id = (uint32_t)info->timer.id + (uint64_t)USER_TIMER_BASE;
+    if (id < FV_TIMER_MAX)
+        timers[id].overrun = info->timer.overrun;
 }
 
 static void value_to_spec(const struct linux_itimerval *from, struct linux_itimerspec *to)

@@ -50,6 +50,36 @@ static void run_posix_timer(struct sigevent *event, int count)
     EXPECT(atomic_load(&value) == event->sigev_value.sival_int);
 }
 
+/* Of a timer whose signal is blocked one signal waits, and counts what came meanwhile. */
+static void blocked_timer(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1};
+    struct itimerspec every = {{0, 20000000}, {0, 20000000}};
+    const struct timespec at_once = {0, 0};
+    int more = 0;
+    sigset_t set;
+    siginfo_t info;
+    timer_t timer;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN + 1);
+    EXPECT(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
+    event.sigev_value.sival_int = 79;
+    EXPECT(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    EXPECT(timer_settime(timer, 0, &every, NULL) == 0);
+    usleep(500000);
+    EXPECT(sigtimedwait(&set, &info, &at_once) == SIGRTMIN + 1);
+    EXPECT(info.si_value.sival_int == 79 && info.si_overrun >= 15);
+    EXPECT(timer_getoverrun(timer) == info.si_overrun);
+    while (sigtimedwait(&set, &info, &at_once) == SIGRTMIN + 1)
+        more++;
+    EXPECT(more < 8); /* those that came just now */
+    EXPECT(timer_delete(timer) == 0);
+    while (sigtimedwait(&set, &info, &at_once) == SIGRTMIN + 1)
+        ;
+    EXPECT(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
+}
+
 int main(void)
 {
     struct sigaction action = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO};
@@ -92,5 +122,6 @@ int main(void)
     until.tv_sec += 1;
     EXPECT(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == 0);
     EXPECT(guest_now_s() - start >= 0.99 && guest_now_s() - start < 5);
+    blocked_timer();
     return guest_passed("timers");
 }
