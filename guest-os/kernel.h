@@ -94,6 +94,8 @@ static inline struct thread *thread_current(void)
     return (struct thread *)vcpu_current()->guest[1];
 }
 
+#define TLS_LIMIT 0x800000000000ULL /* a higher base could be one that faults when it is loaded */
+
 #define FV_SHARED ((volatile struct fv_shared *)FV_SHARED_BASE)
 
 /* ---- entry.S ---- */

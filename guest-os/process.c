@@ -10,8 +10,6 @@
 #define ARCH_GET_FS 0x1003
 #define ARCH_GET_GS 0x1004
 
-#define TLS_LIMIT 0x800000000000ULL
-
 int64_t sys_getpid(struct frame *frame)
 {
     (void)frame;

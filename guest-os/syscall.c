@@ -71,8 +71,9 @@ int64_t sys_sendmsg(struct frame *frame)
 
 void syscall_dispatch(struct frame *frame)
 {
-    uint64_t number = (uint64_t)frame->orig_rax;
+    uint64_t number = (uint32_t)frame->orig_rax; /* as Linux: eax */
     int64_t result = -LINUX_ENOSYS;
+    frame->orig_rax = (int64_t)number;
     if (thread_current()->in_fault && guide_fault_escapes(frame)) {
         (void)guide_rescue(frame, true);
         return;

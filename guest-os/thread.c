@@ -124,6 +124,8 @@ void thread_main(struct frame *frame, struct thread *thread)
 
 static int64_t clone_thread(const struct frame *frame, const struct linux_clone_args *args)
 {
+    if ((args->flags & LINUX_CLONE_SETTLS) != 0 && args->tls >= TLS_LIMIT)
+        return -LINUX_EPERM;
     struct thread *parent = thread_current(), *thread = thread_allocate();
     if (thread == NULL)
         return -LINUX_EAGAIN;
