@@ -105,11 +105,23 @@ static bool timeval_valid(const struct linux_timeval *time)
     return time->seconds >= 0 && time->microseconds >= 0 && time->microseconds <= US_MAX;
 }
 
+/*
+ * What the timer sent until now has come when this returns: it is either a signal, or will not
+ * happen. Programs that stop a timer rely on that.
+ */
+static int64_t timer_set(uint64_t id, int32_t clock, uint64_t flags,
+                         const struct linux_itimerspec *new, struct linux_itimerspec *old)
+{
+    int64_t result =
+        vmm_call(FV_CALL_TIMER_SET, id, (uint64_t)clock, flags, (uint64_t) new, (uint64_t)old, 0);
+    events_drain();
+    return result;
+}
+
 static int64_t itimer_set(unsigned which, const struct linux_itimerspec *new,
                           struct linux_itimerspec *old)
 {
-    return vmm_call(FV_CALL_TIMER_SET, which, (uint64_t)itimers[which].clock, 0, (uint64_t) new,
-                    (uint64_t)old, 0);
+    return timer_set(which, itimers[which].clock, 0, new, old);
 }
 
 int64_t sys_setitimer(struct frame *frame)
@@ -208,8 +220,7 @@ int64_t sys_timer_settime(struct frame *frame)
         return id;
     if (user_read(&new, frame->rdx, sizeof(new)) != 0)
         return -LINUX_EFAULT;
-    int64_t result = vmm_call(FV_CALL_TIMER_SET, (uint64_t)id, (uint64_t)timers[id].clock,
-                              frame->rsi, (uint64_t) & new, (uint64_t)&old, 0);
+    int64_t result = timer_set((uint64_t)id, timers[id].clock, frame->rsi, &new, &old);
     if (result == 0 && frame->r10 != 0)
         result = user_write(frame->r10, &old, sizeof(old));
     return result;
@@ -237,7 +248,7 @@ int64_t sys_timer_delete(struct frame *frame)
     int64_t id = timer_index(frame->rdi);
     if (id < 0)
         return id;
-    vmm_call(FV_CALL_TIMER_SET, (uint64_t)id, (uint64_t)timers[id].clock, 0, (uint64_t)&stop, 0, 0);
+    timer_set((uint64_t)id, timers[id].clock, 0, &stop, NULL);
     lock_take(&process.lock);
     timers[id].used = false;
     lock_release(&process.lock);

@@ -35,7 +35,8 @@ struct events {
     atomic_ullong cut_ns; /* when the process is ended as it is; 0: the guest lives */
     uint32_t force_head;  /* ring position of the interrupt that may be unseen */
 
-    pthread_mutex_t lock; /* the ring's writing end, and what did not fit */
+    pthread_mutex_t reading; /* of signal_fd: what was read is in the ring once it is given up */
+    pthread_mutex_t lock;    /* the ring's writing end, and what did not fit */
     uint64_t signals_held;
     uint64_t timers_held[FV_TIMER_MAX];
     bool held;
@@ -169,6 +170,7 @@ static bool signal_forces_end(struct events *events, int number)
 static void signals_read(struct events *events)
 {
     struct signalfd_siginfo info;
+    pthread_mutex_lock(&events->reading);
     while (read(events->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if ((int)info.ssi_signo == MACHINE_SIGNAL_TIMER) {
             if ((uint32_t)info.ssi_int < FV_TIMER_MAX)
@@ -180,6 +182,12 @@ static void signals_read(struct events *events)
             vm_post_event(events->vm, FV_EVENT_SIGNAL, info.ssi_signo, info.ssi_pid);
         }
     }
+    pthread_mutex_unlock(&events->reading);
+}
+
+void events_settle(struct vm *vm)
+{
+    signals_read(vm->events);
 }
 
 /* The memory node is lost, with every vCPU perhaps blocked elsewhere. rdma/ has said why. */
@@ -303,6 +311,7 @@ int events_start(struct vm *vm)
     events->vm = vm;
     events->epoll_fd = events->signal_fd = events->stop_fd = -1;
     events->end_fd = events->engine_fd = -1;
+    pthread_mutex_init(&events->reading, NULL);
     pthread_mutex_init(&events->lock, NULL);
     clock_start(vm, &events->clock);
     events->clock_due_ns = clock_now_ns() + CLOCK_REFRESH_NS;
@@ -329,6 +338,7 @@ void events_stop(struct vm *vm)
         if (fds[i] >= 0)
             close(fds[i]);
     }
+    pthread_mutex_destroy(&events->reading);
     pthread_mutex_destroy(&events->lock);
     free(events);
     vm->events = NULL;

@@ -116,6 +116,8 @@ struct events;
 int events_start(struct vm *vm);
 /* Makes some thread of the guest look at pending events. Any thread. */
 void events_reader_kick(struct vm *vm);
+/* What came by signal before the call is in the ring when it returns. Any thread, no lock held. */
+void events_settle(struct vm *vm);
 /* The end was decided: from now on the events thread sees to it that it comes. Any thread. */
 void events_watch_end(struct vm *vm);
 void events_main_left(struct vm *vm);

@@ -3,6 +3,9 @@
  * FV_CALL_TIMER_SET and _GET: the guest's timers are POSIX timers of the host, whose expiry signal
  * the events thread turns into FV_EVENT_TIMER. So every clock the host has works, processor time
  * included: a guest thread is a host thread, its clock the host's.
+ *
+ * A timer that is set anew, or stopped, has expired before or does not expire any more: programs
+ * take the signal's handler away after that. So what it sent is an event when the call returns.
  */
 #include "vmm/machine.h"
 
@@ -88,9 +91,11 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
     if (error)
         return error;
     pthread_mutex_lock(&timers->lock);
+    events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
     error = timer_make(timers, id, clock);
     if (!error && syscall(SYS_timer_settime, timers->entries[id].id, (int)args[2], &new, &old) < 0)
         error = -errno;
+    events_settle(vcpu->vm);
     pthread_mutex_unlock(&timers->lock);
     if (!error && args[4])
         error = guestmem_write(vcpu->vm, args[4], &old, sizeof(old));
