@@ -10,6 +10,7 @@
 
 #define CLOCK_MONOTONIC          1
 #define CLOCK_PROCESS_CPUTIME_ID 2
+#define CLOCK_THREAD_CPUTIME_ID  3
 #define CLOCK_MAX                12
 
 #define SIGEV_SIGNAL    0
@@ -183,6 +184,15 @@ static bool event_valid(const struct linux_sigevent *event)
            event->signal >= 1 && event->signal <= LINUX_NSIG;
 }
 
+/* A thread's own clock by its name for everybody: the host timer is made, or taken over from one of
+ * this number before, when it is first set, perhaps by another thread. */
+static int32_t clock_named(int32_t clock)
+{
+    const uint32_t cpu_of_thread = 6; /* CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED */
+    return clock == CLOCK_THREAD_CPUTIME_ID ? (int32_t)(~thread_current()->tid << 3 | cpu_of_thread)
+                                            : clock;
+}
+
 int64_t sys_timer_create(struct frame *frame)
 {
     struct linux_sigevent event = {.signal = LINUX_SIGALRM};
@@ -204,7 +214,8 @@ int64_t sys_timer_create(struct frame *frame)
     if (found) {
         if (frame->rsi == 0)
             event.value = id - USER_TIMER_BASE;
-        timers[id] = (struct timer){.used = true, .clock = (int32_t)frame->rdi, .event = event};
+        timers[id] =
+            (struct timer){.used = true, .clock = clock_named((int32_t)frame->rdi), .event = event};
     }
     lock_release(&process.lock);
     if (!found)

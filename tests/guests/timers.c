@@ -2,6 +2,7 @@
 /* Interval timers, POSIX timers by signal and by thread, alarm, timerfd, and sleeping. */
 #include "guest.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -80,6 +81,24 @@ static void blocked_timer(void)
     EXPECT(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
+/* On the processor time of the thread that makes it. */
+static void *run_cpu_timer(void *argument)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    struct itimerspec once = {{0, 0}, {0, 10000000}};
+    double limit = guest_now_s() + 20;
+    timer_t timer;
+
+    event.sigev_value.sival_int = 80;
+    atomic_store(&fired, 0);
+    EXPECT(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0);
+    EXPECT(timer_settime(timer, 0, &once, NULL) == 0);
+    while (!atomic_load(&fired))
+        EXPECT(guest_now_s() < limit);
+    EXPECT(atomic_load(&value) == 80 && timer_delete(timer) == 0);
+    return argument;
+}
+
 int main(void)
 {
     struct sigaction action = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO};
@@ -123,5 +142,9 @@ int main(void)
     EXPECT(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == 0);
     EXPECT(guest_now_s() - start >= 0.99 && guest_now_s() - start < 5);
     blocked_timer();
+    pthread_t thread;
+    (void)run_cpu_timer(NULL); /* and then, with the same number, another thread */
+    EXPECT(pthread_create(&thread, NULL, run_cpu_timer, NULL) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0);
     return guest_passed("timers");
 }
