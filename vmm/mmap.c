@@ -309,19 +309,46 @@ static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
     return (int64_t)mm->brk;
 }
 
-/* Shared file pages are the file's own in the host's cache: only durability is left to ask for. */
+/* The next file of [*at, end) whose pages are the host's, with a reference; or NULL. */
+static struct mm_file *next_host_file(struct mm *mm, gpa_t *at, gpa_t end)
+{
+    struct mm_file *file = NULL;
+    pthread_mutex_lock(&mm->change);
+    size_t i = mm_index(mm, *at);
+    while (i < mm->count && mm->maps[i].start < end && !mm_is_host_file(&mm->maps[i]))
+        i++;
+    *at = end;
+    if (i < mm->count && mm->maps[i].start < end) {
+        *at = mm->maps[i].end;
+        file = mm_file_get(mm->maps[i].file);
+    }
+    pthread_mutex_unlock(&mm->change);
+    return file;
+}
+
+/*
+ * Shared file pages are the file's own in the host's cache: only durability is left to ask for. A
+ * disk may take its time, and other threads want memory meanwhile: `change` is not held.
+ */
 static int64_t mm_msync(struct mm *mm, const uint64_t args[6])
 {
     gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
     if (start & 0xfff || end < start + args[1] ||
-        args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC))
+        args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC) ||
+        (args[2] & MS_ASYNC && args[2] & MS_SYNC))
         return -EINVAL;
-    if (!mm_is_covered(mm, start, end))
+    pthread_mutex_lock(&mm->change);
+    bool covered = mm_is_covered(mm, start, end);
+    pthread_mutex_unlock(&mm->change);
+    if (!covered)
         return -ENOMEM;
-    for (size_t i = mm_index(mm, start); i < mm->count && mm->maps[i].start < end; i++)
-        if (mm_is_host_file(&mm->maps[i]) && args[2] & MS_SYNC &&
-            fdatasync(mm->maps[i].file->fd) < 0)
-            return -errno;
+    for (gpa_t at = start; at < end && args[2] & MS_SYNC;) {
+        struct mm_file *file = next_host_file(mm, &at, end);
+        int error = file && fdatasync(file->fd) < 0 ? -errno : 0;
+        mm_file_put(file);
+        if (error)
+            return error;
+    }
     return 0;
 }
 
@@ -329,6 +356,8 @@ int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
 {
     struct mm *mm = vcpu->vm->mm;
     int64_t result;
+    if (number == SYS_msync)
+        return mm_msync(mm, args);
     pthread_mutex_lock(&mm->change);
     switch (number) {
     case SYS_mmap:
@@ -351,9 +380,6 @@ int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
         break;
     case SYS_mincore:
         result = mm_incore(mm, args);
-        break;
-    case SYS_msync:
-        result = mm_msync(mm, args);
         break;
     /* Residency is the paging engine's business; a lock is taken as the hint that it is. */
     case SYS_mlock:
