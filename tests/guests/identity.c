@@ -13,6 +13,20 @@
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 
+static char stack[4096];
+
+/* Arguments that no C library passes. */
+static void odd_calls(void)
+{
+    const unsigned long flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SETTLS;
+    long result = (long)(0xdeadbeefUL << 32 | SYS_getpid); /* only eax counts */
+    __asm__ volatile("syscall" : "+a"(result) : : "rcx", "r11", "memory");
+    EXPECT(result == getpid());
+    /* No processor takes this for a thread pointer. */
+    EXPECT(syscall(SYS_clone, flags, stack + sizeof(stack), 0, 0, 1UL << 63) == -1);
+    EXPECT(errno == EPERM);
+}
+
 int main(void)
 {
     struct utsname name;
@@ -47,5 +61,6 @@ int main(void)
     EXPECT(sched_yield() == 0);
     struct rusage usage;
     EXPECT(getrusage(RUSAGE_SELF, &usage) == 0);
+    odd_calls();
     return guest_passed("identity");
 }

@@ -2,9 +2,12 @@
 /* A signal ends a blocked call with EINTR, or restarts it under SA_RESTART; none is lost. */
 #include "guest.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <sys/random.h>
 
 static atomic_int handled;
 static pthread_t blocked;
@@ -26,6 +29,39 @@ static void *interrupt(void *argument)
     usleep(20000);
     EXPECT(write(pipe_fds[1], "x", 1) == 1);
     return argument;
+}
+
+static atomic_int stop;
+
+static void *pester(void *argument)
+{
+    while (!atomic_load(&stop)) {
+        int before = atomic_load(&handled);
+        EXPECT(pthread_kill(blocked, SIGUSR1) == 0);
+        while (atomic_load(&handled) == before && !atomic_load(&stop))
+            __builtin_ia32_pause();
+    }
+    return argument;
+}
+
+/* Calls that wait for nobody know no EINTR, whenever the signal comes. */
+static void never_interrupted(void)
+{
+    const char *name = "signal_interrupts.tmp";
+    uint64_t random;
+    pthread_t thread;
+    int fd;
+
+    EXPECT(pthread_create(&thread, NULL, pester, NULL) == 0);
+    for (int i = 0; i < 300; i++) {
+        fd = open(name, O_RDWR | O_CREAT, 0600);
+        EXPECT(fd >= 0 && write(fd, "x", 1) == 1 && close(fd) == 0);
+        fd = open(".", O_RDONLY | O_DIRECTORY);
+        EXPECT(fd >= 0 && close(fd) == 0);
+        EXPECT(getrandom(&random, sizeof(random), 0) == sizeof(random));
+    }
+    atomic_store(&stop, 1);
+    EXPECT(pthread_join(thread, NULL) == 0 && unlink(name) == 0);
 }
 
 int main(void)
@@ -65,5 +101,6 @@ int main(void)
     EXPECT(sigsuspend(&none) == -1 && errno == EINTR);
     EXPECT(pthread_join(thread, NULL) == 0);
     EXPECT(atomic_load(&handled) == 6);
+    never_interrupted();
     return guest_passed("signal_interrupts");
 }
