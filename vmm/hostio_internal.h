@@ -284,6 +284,13 @@ static inline int64_t io_restart_nohand(int64_t result)
 {
     return result == -EINTR ? -IO_ERESTARTNOHAND : result;
 }
+/*
+ * As io_restart, for a transfer or accept. On a socket with a time limit of its own (SO_RCVTIMEO,
+ * SO_SNDTIMEO) SA_RESTART does not count, and a receive that no handler ended waits on for what is
+ * left of its time.
+ */
+int64_t io_restart_socket(const struct io_call *call, const struct io_file *file, bool send,
+                          int64_t result);
 uint64_t io_nofile(struct hostio *io);
 /* New guest descriptor for a host descriptor, which is taken over. fd or -errno. */
 int io_install(struct hostio *io, int host_fd, const char *path, bool cloexec);
@@ -334,9 +341,11 @@ struct io_resume {
     int64_t (*run)(const struct io_call *call, const struct io_resume *wait);
     uint64_t args[6];     /* of the call */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+    uint32_t number;      /* of the call, where it is made anew */
 };
 /* Runs the wait; if it is interrupted it is kept for restart_syscall. */
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait);
+int64_t io_resumable_later(const struct io_resume *wait); /* it was interrupted before it began */
 /* Saturates; the deadline of a relative wait beginning now. */
 uint64_t io_deadline_ns(const struct timespec *timeout);
 /* The time left until a deadline, at least 0. */

@@ -226,12 +226,14 @@ static int64_t message_run(struct message *message)
             break;
         result = 0;
     }
+    if (!total)
+        result = io_restart_socket(call, message->file, message->send, result);
     io_call_put(call, message->file);
     message->header.msg_flags &= ~MSG_CMSG_CLOEXEC;
     call->part->done = (uint64_t)total;
     if (result >= 0 && !message->send)
         io_commit(call);
-    return total ? total : io_restart(result);
+    return total ? total : result;
 }
 
 static int64_t plain(const struct io_call *call, bool send)

@@ -12,6 +12,7 @@
 #include "support.h"
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,6 +222,43 @@ int64_t io_getpeername(const struct io_call *call)
     return name_of(call);
 }
 
+/* Until there is something to receive, or the time is over; then the call is made anew. */
+static int64_t receive_until(const struct io_call *call, const struct io_resume *wait)
+{
+    struct io_file *file = io_fds_get(&call->io->fds, (int)(uint32_t)wait->args[0]);
+    struct timespec left = io_time_left(wait->deadline_ns);
+    long result;
+
+    if (!file)
+        return -EBADF;
+    struct pollfd ready = {.fd = file->fd, .events = POLLIN};
+    result = vcpu_syscall(call->vcpu, SYS_ppoll, (long)&ready, 1, (long)&left, 0, 0, 0);
+    io_file_put(file);
+    if (result <= 0)
+        return result ? result : -EAGAIN;
+    return hostio_call(call->vcpu, wait->number, wait->args);
+}
+
+int64_t io_restart_socket(const struct io_call *call, const struct io_file *file, bool send,
+                          int64_t result)
+{
+    struct timeval limit = {0};
+    socklen_t bytes = sizeof(limit);
+    struct io_resume wait = {.run = receive_until, .number = call->number};
+
+    if (result != -EINTR || call->vcpu->at_once || !S_ISSOCK(file->type) ||
+        getsockopt(file->fd, SOL_SOCKET, send ? SO_SNDTIMEO : SO_RCVTIMEO, &limit, &bytes) ||
+        (!limit.tv_sec && !limit.tv_usec))
+        return io_restart(result);
+    if (send)
+        return io_restart_nohand(result);
+    /* From now, not from its beginning: that only once, for this wait keeps to its time. */
+    struct timespec timeout = {limit.tv_sec, limit.tv_usec * 1000};
+    wait.deadline_ns = io_deadline_ns(&timeout);
+    memcpy(wait.args, call->args, sizeof(wait.args));
+    return io_resumable_later(&wait);
+}
+
 int64_t io_accept(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
@@ -235,9 +273,10 @@ int64_t io_accept(const struct io_call *call)
                       flags | SOCK_CLOEXEC, 0, 0);
     if (fd >= 0)
         fd = io_install_socket(call->io, (int)fd, file, flags & SOCK_CLOEXEC);
+    fd = io_restart_socket(call, file, false, fd);
     io_file_put(file);
     if (fd < 0)
-        return io_restart(fd);
+        return fd;
     if (fd >= 0 && io_address_write(call, call->args[1], call->args[2], &address)) {
         (void)io_fds_close(&call->io->fds, (int)fd);
         return -EFAULT;

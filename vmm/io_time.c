@@ -81,14 +81,17 @@ struct timespec io_time_left(uint64_t deadline_ns)
 /* A guest thread is a host thread: what it may go on with is its own. */
 static _Thread_local struct io_resume resume_kept;
 
+int64_t io_resumable_later(const struct io_resume *wait)
+{
+    resume_kept = *wait;
+    return -IO_ERESTART_RESUME;
+}
+
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait)
 {
     int64_t result = wait->run(call, wait);
 
-    if (result != -EINTR)
-        return result;
-    resume_kept = *wait;
-    return -IO_ERESTART_RESUME;
+    return result == -EINTR ? io_resumable_later(wait) : result;
 }
 
 int64_t io_restart_syscall(const struct io_call *call)

@@ -231,7 +231,8 @@ static int64_t transfer_pieces(struct transfer *transfer)
         io_cursor_advance(&transfer->cursor, (uint64_t)result);
     } while (transfer_goes_on(transfer, result));
     *done = (uint64_t)total;
-    return total ? total : io_restart(result);
+    return total ? total
+                 : io_restart_socket(transfer->call, transfer->file, transfer->write, result);
 }
 
 /* Takes the spans' length limit and the file position lock; drops the file. */

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 static atomic_int handled;
 static pthread_t blocked;
@@ -29,6 +30,25 @@ static void *interrupt(void *argument)
     usleep(20000);
     EXPECT(write(pipe_fds[1], "x", 1) == 1);
     return argument;
+}
+
+/* A socket's own time limit makes it one of the calls that are never restarted. */
+static void limited_receive(void)
+{
+    const struct sigaction restart = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    const struct timeval limit = {20, 0};
+    int ends[2];
+    int rounds = 1;
+    char byte;
+    pthread_t thread;
+
+    EXPECT(sigaction(SIGUSR1, &restart, NULL) == 0);
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    EXPECT(setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
+    EXPECT(pthread_create(&thread, NULL, interrupt, &rounds) == 0);
+    EXPECT(recv(ends[0], &byte, 1, 0) == -1 && errno == EINTR);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    EXPECT(close(ends[0]) == 0 && close(ends[1]) == 0);
 }
 
 static atomic_int stop;
@@ -101,6 +121,9 @@ int main(void)
     EXPECT(sigsuspend(&none) == -1 && errno == EINTR);
     EXPECT(pthread_join(thread, NULL) == 0);
     EXPECT(atomic_load(&handled) == 6);
+    limited_receive();
+    const struct sigaction plain = {.sa_handler = on_signal};
+    EXPECT(sigaction(SIGUSR1, &plain, NULL) == 0);
     never_interrupted();
     return guest_passed("signal_interrupts");
 }

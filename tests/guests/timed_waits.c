@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #define EVERY_NS 20000000L /* between two signals */
@@ -109,11 +110,32 @@ static void by_semaphore(void)
     EXPECT(sem_timedwait(&semaphore, &until) == -1 && errno == ETIMEDOUT);
 }
 
+static void receive(bool by_read)
+{
+    const struct timeval limit = {0, WAIT_MS * 1000L};
+    int ends[2];
+    char byte;
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    EXPECT(setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
+    EXPECT((by_read ? read(ends[0], &byte, 1) : recv(ends[0], &byte, 1, 0)) == -1);
+    EXPECT(errno == EAGAIN && close(ends[0]) == 0 && close(ends[1]) == 0);
+}
+
+static void by_recv(void)
+{
+    receive(false);
+}
+
+static void by_read(void)
+{
+    receive(true);
+}
+
 int main(void)
 {
-    static void (*const waits[])(void) = {by_sigtimedwait, by_epoll_wait, by_epoll_pwait,
-                                          by_epoll_pwait2, by_poll,       by_ppoll,
-                                          by_select,       by_nanosleep,  by_semaphore};
+    static void (*const waits[])(void) = {
+        by_sigtimedwait, by_epoll_wait, by_epoll_pwait, by_epoll_pwait2, by_poll, by_ppoll,
+        by_select,       by_nanosleep,  by_semaphore,   by_recv,         by_read};
     struct itimerspec every = {{0, EVERY_NS}, {0, EVERY_NS}};
     struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
     pthread_t thread;
