@@ -14,7 +14,6 @@
 #include <libfdt.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -23,7 +22,6 @@
 #define FIXED_BYTES         16384u /* all but the lists, with a path of PATH_MAX */
 #define STACK_DEFAULT_BYTES (8ULL << 20)
 #define STACK_MAX_BYTES     (1ULL << 30)
-#define HWCAP2_FSGSBASE     2u /* the one bit of AT_HWCAP2 that holds for the guest, too */
 
 /* AT_HWCAP is CPUID.1:EDX, which getauxval cannot tell: on x86 glibc puts flags of its own there.
  */
@@ -50,7 +48,8 @@ static int machine_node(const struct vm *vm, void *tree)
     error |= fdt_property_u32(tree, FV_FDT_EUID, geteuid());
     error |= fdt_property_u32(tree, FV_FDT_EGID, getegid());
     error |= fdt_property_u64(tree, FV_FDT_HWCAP, cpu_features());
-    error |= fdt_property_u64(tree, FV_FDT_HWCAP2, getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
+    /* Not FSGSBASE, though %fs may be used so: a program's wrgsbase would end the guest kernel. */
+    error |= fdt_property_u64(tree, FV_FDT_HWCAP2, 0);
     error |= fdt_property_u32(tree, FV_FDT_CLOCK_TICKS, (uint32_t)sysconf(_SC_CLK_TCK));
     error |= fdt_end_node(tree);
     return error;
