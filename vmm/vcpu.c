@@ -70,6 +70,10 @@ static void kick_handler(int number, siginfo_t *info, void *context)
     if (!self || !self->run) /* the poller has none */
         return;
     self->run->immediate_exit = 1;
+    /* Any other place than the one behind it: it is not made yet, or came back long ago. */
+    greg_t rip = ((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    if ((uintptr_t)rip != (uintptr_t)interruptible_end)
+        atomic_store(&self->turned_away, true);
     interruptible_redirect(context);
 }
 
@@ -105,6 +109,9 @@ long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d
 {
     if (vcpu->at_once)
         return at_once_syscall(vcpu, number, a, b, c, d, e, f);
+    atomic_store(&vcpu->turned_away, false); /* first: a kick from here on is seen below */
+    if (atomic_load(&vcpu->kicked))
+        atomic_store(&vcpu->turned_away, true);
     return interruptible_syscall(&vcpu->kicked, number, a, b, c, d, e, f);
 }
 

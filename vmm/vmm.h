@@ -110,6 +110,7 @@ struct vcpu {
     struct fv_vcpu *page;        /* shared with the guest; host address */
     struct fault_context *fault; /* this thread's handle on the paging engine */
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
+    atomic_bool turned_away;     /* the last vcpu_syscall's EINTR: it was not even made */
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */

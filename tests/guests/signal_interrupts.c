@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 static atomic_int handled;
 static pthread_t blocked;
@@ -67,11 +68,15 @@ static void *pester(void *argument)
 /* Calls that wait for nobody know no EINTR, whenever the signal comes. */
 static void never_interrupted(void)
 {
+    const struct sockaddr_un address = {AF_UNIX, "signal_interrupts.socket"};
     const char *name = "signal_interrupts.tmp";
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
     uint64_t random;
     pthread_t thread;
     int fd;
 
+    EXPECT(bind(listener, (const struct sockaddr *)&address, sizeof(address)) == 0);
+    EXPECT(listen(listener, 400) == 0);
     EXPECT(pthread_create(&thread, NULL, pester, NULL) == 0);
     for (int i = 0; i < 300; i++) {
         fd = open(name, O_RDWR | O_CREAT, 0600);
@@ -79,9 +84,13 @@ static void never_interrupted(void)
         fd = open(".", O_RDONLY | O_DIRECTORY);
         EXPECT(fd >= 0 && close(fd) == 0);
         EXPECT(getrandom(&random, sizeof(random), 0) == sizeof(random));
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        EXPECT(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+        EXPECT(close(fd) == 0);
     }
     atomic_store(&stop, 1);
     EXPECT(pthread_join(thread, NULL) == 0 && unlink(name) == 0);
+    EXPECT(close(listener) == 0 && unlink(address.sun_path) == 0);
 }
 
 int main(void)
