@@ -96,14 +96,34 @@ static void clock_age(void *owner, uint64_t page, uint64_t pages)
 static const struct clock_ops clock_ops = {
     .accessed = clock_accessed, .accessed_clear = clock_accessed_clear, .age = clock_age};
 
+/* All zero, and resident only where it was touched. */
+static void *table_map(size_t bytes)
+{
+    void *table = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (table == MAP_FAILED)
+        return NULL;
+    madvise(table, bytes, MADV_NOHUGEPAGE);
+    return table;
+}
+
+static void table_unmap(void *table, size_t bytes)
+{
+    if (table)
+        munmap(table, bytes);
+}
+
+static size_t blocks_bytes(const struct fault_engine *engine)
+{
+    return (engine->span_pages >> BLOCK_SHIFT) * sizeof(struct block);
+}
+
 static int engine_tables_create(struct fault_engine *engine)
 {
-    size_t bytes = (engine->span_pages >> BLOCK_SHIFT) * sizeof(struct block);
-    void *blocks = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (blocks == MAP_FAILED)
+    engine->blocks = table_map(blocks_bytes(engine));
+    engine->host_pins = table_map(engine->span_pages * sizeof(*engine->host_pins));
+    if (!engine->blocks || !engine->host_pins)
         return -ENOMEM;
-    engine->blocks = blocks;
     engine->clock.words = engine->words;
     engine->clock.blocks = engine->blocks;
     engine->clock.local_pages = engine->config.local_pages;
@@ -160,8 +180,8 @@ void fault_engine_destroy(struct fault_engine *engine)
     for (size_t i = 0; i < BLOCK_LOCKS; i++)
         pthread_mutex_destroy(&engine->block_locks[i]);
     pthread_mutex_destroy(&engine->context_lock);
-    if (engine->blocks)
-        munmap(engine->blocks, (engine->span_pages >> BLOCK_SHIFT) * sizeof(struct block));
+    table_unmap(engine->blocks, blocks_bytes(engine));
+    table_unmap(engine->host_pins, engine->span_pages * sizeof(*engine->host_pins));
     close(engine->error_fd);
     free(engine);
 }

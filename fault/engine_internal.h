@@ -89,7 +89,8 @@ struct fault_engine {
     struct fault_config config;
     struct ept *ept;
     ept_word_t *words;
-    struct block *blocks; /* indexed by page >> BLOCK_SHIFT */
+    struct block *blocks;        /* indexed by page >> BLOCK_SHIFT */
+    _Atomic uint16_t *host_pins; /* indexed by page: pins of what the host kernel fills (pin.c) */
     uint64_t span_pages;
     bool paged;
 

@@ -4,6 +4,14 @@
  * leave under it. A pin is a count in the page word that the reclaimer's compare-and-swap respects.
  * A pin for writing sets DIRTY first: the store happens before the unpin, and only an unpinned page
  * can be evicted, so an eviction after the store sees DIRTY.
+ *
+ * A page that the host kernel fills (ept_map_file) has no state, so its pin is counted beside the
+ * words, in host_pins. The race that this is for: a thread has such a page pinned, another one maps
+ * ordinary memory over it, a third pins that, and now the first unpins. Its pin must not be the one
+ * that is taken off the word. Nobody remembers which kind his pin was; need not, since whoever
+ * unpins takes one of host_pins as long as there is one. The pins of both kinds are as many as
+ * their holders at all times, so a word loses its last pin with its last holder or later, never
+ * before.
  */
 #include "fault/engine_internal.h"
 #include "support.h"
@@ -24,6 +32,25 @@ int pin_try(ept_word_t *word, bool write)
     return 0;
 }
 
+static int pin_host_page(struct fault_engine *engine, uint64_t page)
+{
+    uint16_t seen = atomic_load(&engine->host_pins[page]);
+    do {
+        if (seen == UINT16_MAX)
+            return -EBUSY;
+    } while (!atomic_compare_exchange_weak(&engine->host_pins[page], &seen, (uint16_t)(seen + 1)));
+    return 0;
+}
+
+static bool unpin_host_page(struct fault_engine *engine, uint64_t page)
+{
+    uint16_t seen = atomic_load(&engine->host_pins[page]);
+    while (seen &&
+           !atomic_compare_exchange_weak(&engine->host_pins[page], &seen, (uint16_t)(seen - 1)))
+        ;
+    return seen != 0;
+}
+
 static int pin_page(struct fault_context *context, uint64_t page, bool write)
 {
     struct fault_engine *engine = context->engine;
@@ -38,8 +65,8 @@ static int pin_page(struct fault_context *context, uint64_t page, bool write)
         if (tired) /* only now: what came last may have come late, but it came */
             return -ETIMEDOUT;
         int error = page_resolve(context, page, write, true, &patience);
-        if (error) /* 1: never leaves, so needs no pin */
-            return error < 0 ? error : 0;
+        if (error)
+            return error < 0 ? error : pin_host_page(engine, page);
         tired = patience_spend(&patience) != 0;
     }
 }
@@ -78,18 +105,13 @@ int fault_pin_resident(struct fault_context *context, uint64_t page, uint64_t pa
     return 0;
 }
 
-/* A page that the host kernel fills was not pinned, and its word shows none. */
-static void unpin_page(ept_word_t *word)
-{
-    uint64_t seen = atomic_load(word);
-    while (seen & EPT_PIN_MASK && !atomic_compare_exchange_weak(word, &seen, seen - EPT_PIN))
-        ;
-    if (seen & EPT_PIN_MASK && seen & EPT_WAITERS)
-        word_wake(word);
-}
-
 void fault_unpin(struct fault_engine *engine, uint64_t page, uint64_t pages)
 {
-    for (uint64_t i = page; i < page + pages; i++)
-        unpin_page(&engine->words[i]);
+    for (uint64_t i = page; i < page + pages; i++) {
+        if (unpin_host_page(engine, i))
+            continue;
+        uint64_t was = atomic_fetch_sub(&engine->words[i], EPT_PIN); /* LOCAL while it has pins */
+        if (was & EPT_WAITERS)
+            word_wake(&engine->words[i]);
+    }
 }

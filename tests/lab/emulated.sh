@@ -6,7 +6,7 @@
 # hardware by a factor of ten or so; what is tested is the same. Ends with "N passed, N failed,
 # N skipped".
 #
-#   tests/lab/emulated.sh [--full] [unit|bench[/TEST]|system[/FILE[:CASE]]|demo|redis[/CASE] ...]
+#   tests/lab/emulated.sh [--full] [unit[/FILE]|bench[/TEST]|system[/FILE[:CASE]]|demo|redis[/CASE] ...]
 # By default unit, bench and system.
 #
 # LAB_TIMEOUT: seconds until the whole is given up. LAB_SUITE: the Debian suite whose kernel boots
@@ -64,6 +64,7 @@ jobs_of() {
     local what=$1
     case $what in
     unit) unit_jobs ;;
+    unit/*) unit_jobs | grep -x "unit tests/$what" ;;
     bench) bash "$repo/tests/bench/run.sh" $options --list-kvm | sed 's/^/bench /' ;;
     redis) bash "$repo/tests/redis/suite.sh" --list | sed 's/^/redis /' ;;
     redis/*) echo "redis ${what#redis/}" ;;

@@ -62,6 +62,7 @@ static inline void server_start(void)
 #define FILE_FIRST (FIRST + MEMORY_PAGES)
 static bool has_file;
 static atomic_uint_fast64_t file_reads; /* pages */
+static atomic_bool host_fills;          /* all of it, as if a shared file were mapped there */
 
 static inline int extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero)
 {
@@ -71,7 +72,7 @@ static inline int extent(void *owner, uint64_t page, uint64_t *first, uint64_t *
     *zero = !has_file || page < FILE_FIRST;
     *first = *zero ? FIRST : FILE_FIRST;
     *last = has_file && *zero ? FILE_FIRST : FIRST + 2 * MEMORY_PAGES;
-    return 0;
+    return atomic_load(&host_fills) ? 1 : 0;
 }
 
 /* What page_get takes for this page's number. */
