@@ -7,14 +7,19 @@ All values are checked. Needs redis-server (or redis-check-rdb, which is the sam
 import contextlib
 import functools
 import json
+import pathlib
 import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 
 from measure import with_children_gone
 from trials import Case, Failed, Metric, Section
+
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import resp
 
 TRANSPORT = "loopback,delay=20us"
 ANSWER_S = 60  # longest wait for an answer
@@ -46,23 +51,13 @@ class Client:
         self.file = self.socket.makefile("rb", 1 << 20)
 
     def send(self, *words):
-        parts = [b"*%d\r\n" % len(words)]
-        for word in words:
-            word = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
-        self.socket.sendall(b"".join(parts))
+        self.socket.sendall(resp.encoded(words))
 
     def reply(self):
-        line = self.file.readline()
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"$":
-            size = int(rest)
-            return None if size < 0 else self.file.read(size + 2)[:-2]
-        if kind == b"*":
-            return [self.reply() for _ in range(int(rest))]
-        if kind in (b"+", b":"):
-            return rest
-        raise Failed(f"answer {line[:80]!r}")
+        try:
+            return resp.reply(self.file)
+        except resp.ErrorReply as error:
+            raise Failed(str(error)) from None
 
     def ask(self, *words):
         self.send(*words)

@@ -7,10 +7,14 @@ random order and in pipelines, while keys come, grow, change their encoding and 
 the server with one kind of data, scattered over its heap as in a used server, and read that. Ends
 the server, prints how many answers were right, or fails at the first wrong one.
 """
+import pathlib
 import random
 import socket
 import sys
 import time
+
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import resp
 
 BLOCK = random.Random(11).randbytes(1 << 20)
 
@@ -38,34 +42,15 @@ class Client:
         self.file = self.socket.makefile("rb", 1 << 18)
         self.answers = 0
 
-    @staticmethod
-    def encoded(words):
-        parts = [b"*%d\r\n" % len(words)]
-        for word in words:
-            word = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
-        return b"".join(parts)
-
-    def reply(self):
-        line = self.file.readline()
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"$":
-            size = int(rest)
-            return None if size < 0 else self.file.read(size + 2)[:-2]
-        if kind == b"*":
-            return [self.reply() for _ in range(int(rest))]
-        if kind == b":":
-            return int(rest)
-        if kind == b"+":
-            return rest
-        raise SystemExit("redis_answers: the server said %r" % line)
-
     def send(self, *words):
-        self.socket.sendall(self.encoded(words))
+        self.socket.sendall(resp.encoded(words))
 
     def pipeline(self, requests):
-        self.socket.sendall(b"".join(self.encoded(words) for words in requests))
-        return [self.reply() for _ in requests]
+        self.socket.sendall(b"".join(resp.encoded(words) for words in requests))
+        try:
+            return [resp.reply(self.file) for _ in requests]
+        except resp.ErrorReply as error:
+            raise SystemExit("redis_answers: %s" % error) from None
 
     def ask(self, *words):
         return self.pipeline([words])[0]
