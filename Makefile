@@ -96,12 +96,12 @@ $(B)/obj/%.S.o: %.S
 	$(Q)$(CC) $(FV_CPPFLAGS) $(CPPFLAGS) $(CFLAGS) $(DEPFLAGS) -c $< -o $@
 
 # The list of members is a file that changes only when files come or go: a removed source must not
-# live on inside an old archive.
+# live on inside an old archive. Looked at by every make, so written aside and renamed: two may run.
 .PHONY: always
 $(B)/%.members: always
 	@mkdir -p $(@D)
 	@echo '$(filter-out %/main.c.o,$(call objects,$*))' | cmp -s - $@ || \
-	    echo '$(filter-out %/main.c.o,$(call objects,$*))' > $@
+	    { echo '$(filter-out %/main.c.o,$(call objects,$*))' > $@.$$$$ && mv $@.$$$$ $@; }
 
 define layer_rules
 $(B)/lib$(1).a: $(filter-out %/main.c.o,$(call objects,$(1))) $(B)/$(1).members

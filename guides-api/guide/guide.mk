@@ -49,11 +49,12 @@ $(GUIDE_STATIC): $(GUIDE_OBJECTS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-# The prefix is the installation's: pkg-config of a build folder is not for use.
+# The prefix is the installation's: pkg-config of a build folder is not for use. Two makes may do this at
+# a time, though nothing else has to be built: a file of its own for each, and a rename.
 .PHONY: guide-always
 $(B)/libfarguide.pc: guides-api/guide/libfarguide.pc.in guide-always
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$(sed -n 's/.*FV_VERSION \"\(.*\)\"/\1/p' \
-	    guides-api/support.h)|" $< > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
+	    guides-api/support.h)|" $< > $@.$$$$ && { cmp -s $@.$$$$ $@ && rm $@.$$$$ || mv $@.$$$$ $@; }
 
 -include $(patsubst %,%.d,$(GUIDE_OBJECTS) $(REDIS_OBJECTS) $(GRAPH_OBJECTS))
 
