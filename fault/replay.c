@@ -174,13 +174,14 @@ static void touch_miss(struct sim *sim, const struct replay_event *event, unsign
     sim_arrive(sim, event->page, true);
 }
 
-static void event_touch(struct sim *sim, const struct replay_event *event)
+/* Of one page; event number `next` touches it next. */
+static void page_touch(struct sim *sim, const struct replay_event *event, uint32_t next)
 {
     unsigned thread = event->thread % TRACE_THREADS;
     sim->threads[thread].now_ns += (uint64_t)event->ticks << TRACE_TICK_SHIFT;
     if (sim->in_flight)
         sim_land(sim, sim->threads[thread].now_ns);
-    sim->next[event->page] = sim->input->next[event->access];
+    sim->next[event->page] = next;
     counts_of(sim, event->page)->touches++;
     switch (ept_word_state(sim->words[event->page])) {
     case EPT_LOCAL:
@@ -199,6 +200,17 @@ static void event_touch(struct sim *sim, const struct replay_event *event)
     }
 }
 
+/* One page after the other; the thread computed before the first. */
+static void event_touch(struct sim *sim, const struct replay_event *event)
+{
+    const struct replay_stretch *stretch = &sim->input->stretches[event->stretch];
+    struct replay_event one = *event;
+    for (uint32_t left = event->pages; left; left -= stretch++->pages) {
+        for (uint32_t i = 0; i < stretch->pages; i++, one.page++, one.ticks = 0)
+            page_touch(sim, &one, stretch->next);
+    }
+}
+
 /* First contents came for these too, when a neighbour was touched. */
 static void event_fill(struct sim *sim, const struct replay_event *event)
 {
@@ -211,21 +223,28 @@ static void event_fill(struct sim *sim, const struct replay_event *event)
     }
 }
 
+static void page_discard(struct sim *sim, uint32_t page, uint32_t next)
+{
+    if (ept_word_state(sim->words[page]) == EPT_FETCHING)
+        sim_land(sim, sim_lands_at(sim, page));
+    uint64_t word = sim->words[page];
+    if (ept_word_state(word) == EPT_LOCAL) {
+        sim->result.wasted += sim->flags[page] & SIM_UNUSED ? 1 : 0;
+        sim_policy_discarded(sim, page, word & EPT_ACTIVE);
+        sim->resident--;
+    }
+    sim->flags[page] = 0;
+    sim->words[page] = EPT_ABSENT;
+    sim->next[page] = next;
+}
+
 static void event_discard(struct sim *sim, const struct replay_event *event)
 {
-    for (uint32_t i = 0; i < event->pages; i++) {
-        uint32_t page = event->page + i;
-        if (ept_word_state(sim->words[page]) == EPT_FETCHING)
-            sim_land(sim, sim_lands_at(sim, page));
-        uint64_t word = sim->words[page];
-        if (ept_word_state(word) == EPT_LOCAL) {
-            sim->result.wasted += sim->flags[page] & SIM_UNUSED ? 1 : 0;
-            sim_policy_discarded(sim, page, word & EPT_ACTIVE);
-            sim->resident--;
-        }
-        sim->flags[page] = 0;
-        sim->words[page] = EPT_ABSENT;
-        sim->next[page] = sim->input->after[event->access + i];
+    const struct replay_stretch *stretch = &sim->input->stretches[event->stretch];
+    uint32_t page = event->page;
+    for (uint32_t left = event->pages; left; left -= stretch++->pages) {
+        for (uint32_t i = 0; i < stretch->pages; i++)
+            page_discard(sim, page++, stretch->next);
     }
 }
 

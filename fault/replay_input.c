@@ -96,7 +96,6 @@ static bool is_event(const struct trace_record *record, enum replay_event_kind *
     }
 }
 
-/* A touch of several pages is so many events. */
 static int record_add(struct replay_input *input, const struct trace_record *record, size_t room,
                       enum replay_event_kind kind, uint32_t ticks)
 {
@@ -112,22 +111,10 @@ static int record_add(struct replay_input *input, const struct trace_record *rec
         .thread = trace_thread(record),
         .write = trace_write(record),
     };
-    uint32_t copies = kind == EVENT_TOUCH ? pages : 1;
-    for (uint32_t i = 0; i < copies; i++, event.page++, event.ticks = 0) {
-        if (input->count == room || input->touches == NEVER)
-            return -E2BIG;
-        if (kind == EVENT_TOUCH) {
-            event.pages = 1;
-            event.access = (uint32_t)input->touches++;
-        }
-        input->events[input->count++] = event;
-    }
-    if (kind == EVENT_DISCARD) {
-        if (input->discards + pages > UINT32_MAX)
-            return -E2BIG;
-        input->events[input->count - 1].access = (uint32_t)input->discards;
-        input->discards += pages;
-    }
+    input->touches += kind == EVENT_TOUCH ? pages : 0;
+    if (input->count == room || input->touches > NEVER)
+        return -E2BIG;
+    input->events[input->count++] = event;
     return 0;
 }
 
@@ -137,34 +124,63 @@ static size_t events_count(const struct trace *trace)
     for (size_t i = 0; i < trace->count; i++) {
         const struct trace_record *record = &trace->records[i];
         enum replay_event_kind kind;
-        if (is_event(record, &kind))
-            count += trace_type(record) == TRACE_TOUCH ? trace_value(record) : 1;
+        count += is_event(record, &kind);
     }
     return count;
 }
 
-/* Backwards: which touch comes next. A discard ends the contents that touches before it were of. */
-static int next_find(struct replay_input *input)
+/* The stretches of a run of pages, to `out` unless that is NULL. How many. */
+static uint32_t stretches_of(const uint32_t *next, uint32_t pages, struct replay_stretch *out)
 {
-    uint64_t pages = (uint64_t)input->blocks << BLOCK_SHIFT;
-    input->next = malloc((input->touches ? input->touches : 1) * sizeof(*input->next));
-    input->first = malloc((pages ? pages : 1) * sizeof(*input->first));
-    input->after = malloc((input->discards ? input->discards : 1) * sizeof(*input->after));
-    if (!input->next || !input->first || !input->after)
-        return -ENOMEM;
+    uint32_t count = 0, start = 0;
+    for (uint32_t i = 1; i <= pages; i++) {
+        if (i < pages && next[i] == next[start])
+            continue;
+        if (out)
+            out[count] =
+                (struct replay_stretch){.next = next[start], .pages = (uint16_t)(i - start)};
+        count++;
+        start = i;
+    }
+    return count;
+}
+
+/*
+ * Backwards: which event touches a page next. A discard ends the contents that touches before it
+ * were of. Stretches in all, kept if there is room for them by now.
+ */
+static uint64_t next_find(struct replay_input *input)
+{
+    uint64_t pages = (uint64_t)input->blocks << BLOCK_SHIFT, count = 0;
     memset(input->first, 0xff, pages * sizeof(*input->first)); /* NEVER */
     for (size_t i = input->count; i-- > 0;) {
-        const struct replay_event *event = &input->events[i];
-        if (event->kind == EVENT_TOUCH) {
-            input->next[event->access] = input->first[event->page];
-            input->first[event->page] = event->access;
-        } else if (event->kind == EVENT_DISCARD) {
-            for (uint32_t j = 0; j < event->pages; j++) {
-                input->after[event->access + j] = input->first[event->page + j];
-                input->first[event->page + j] = NEVER;
-            }
-        }
+        struct replay_event *event = &input->events[i];
+        uint32_t *first = input->first + event->page;
+        if (event->kind == EVENT_FILL)
+            continue;
+        event->stretch = (uint32_t)count;
+        count +=
+            stretches_of(first, event->pages, input->stretches ? input->stretches + count : NULL);
+        for (uint32_t j = 0; j < event->pages; j++)
+            first[j] = event->kind == EVENT_TOUCH ? (uint32_t)i : NEVER;
     }
+    return count;
+}
+
+/* Counts the stretches, then keeps them. 0, -ENOMEM or -E2BIG. */
+static int stretches_make(struct replay_input *input)
+{
+    uint64_t pages = (uint64_t)input->blocks << BLOCK_SHIFT;
+    input->first = malloc((pages ? pages : 1) * sizeof(*input->first));
+    if (!input->first)
+        return -ENOMEM;
+    uint64_t count = next_find(input);
+    if (count > UINT32_MAX)
+        return -E2BIG;
+    input->stretches = malloc((count ? count : 1) * sizeof(*input->stretches));
+    if (!input->stretches)
+        return -ENOMEM;
+    next_find(input);
     return 0;
 }
 
@@ -204,14 +220,14 @@ int replay_input_create(struct replay_input **out, const struct trace *trace, co
         if (is_event(&trace->records[i], &kind))
             error = record_add(input, &trace->records[i], room, kind, ticks);
     }
+    if (!error)
+        error = stretches_make(input);
+    if (!error)
+        error = footprint_count(input);
     if (error == -E2BIG) {
         *wrong = "too large to replay";
         error = -EINVAL;
     }
-    if (!error)
-        error = next_find(input);
-    if (!error)
-        error = footprint_count(input);
     if (error)
         replay_input_destroy(input);
     else
@@ -224,9 +240,8 @@ void replay_input_destroy(struct replay_input *input)
     if (!input)
         return;
     free(input->events);
-    free(input->next);
+    free(input->stretches);
     free(input->first);
-    free(input->after);
     free(input->numbers);
     free(input->index);
     free(input);
@@ -240,8 +255,10 @@ uint64_t replay_footprint(const struct replay_input *input)
 uint64_t replay_touches(const struct replay_input *input, struct replay_range range)
 {
     uint64_t touches = 0;
-    for (size_t i = 0; i < input->count; i++)
-        touches += input->events[i].kind == EVENT_TOUCH &&
-                   replay_in_range(input, input->events[i].page, range);
+    for (size_t i = 0; i < input->count; i++) {
+        const struct replay_event *event = &input->events[i];
+        for (uint32_t j = 0; event->kind == EVENT_TOUCH && j < event->pages; j++)
+            touches += replay_in_range(input, event->page + j, range);
+    }
     return touches;
 }

@@ -18,29 +18,40 @@
 enum replay_event_kind { EVENT_TOUCH, EVENT_FILL, EVENT_DISCARD };
 
 struct replay_event {
-    uint32_t page;   /* renumbered */
-    uint32_t ticks;  /* the thread computed before the touch */
-    uint32_t access; /* TOUCH: its index in `next`; DISCARD: of its first page in `after` */
+    uint32_t page;    /* renumbered */
+    uint32_t ticks;   /* the thread computed before the touch */
+    uint32_t stretch; /* TOUCH, DISCARD: its first one's index in `stretches` */
     uint16_t pages;
     uint8_t kind;
     uint8_t thread; /* TRACE_NOBODY: nobody learns from it */
     bool write;
 };
 
+/*
+ * Consecutive pages of one event that are touched next by the same one. One record may speak of 512
+ * pages, so nothing is kept for each of them. There are at most four stretches a record: think of
+ * the pages, backwards in time, as intervals that are touched next by the same event. An event with
+ * k stretches replaces k intervals by three at most: its own, and what is left of two at its ends.
+ */
+struct replay_stretch {
+    uint32_t
+        next; /* event that touches these contents next, or NEVER; DISCARD: the next contents */
+    uint16_t pages;
+};
+
 struct replay_input {
     struct replay_event *events;
     size_t count;
-    uint32_t *next;    /* of each touch: the next one of the same contents, or NEVER */
-    uint32_t *first;   /* of each page likewise */
-    uint32_t *after;   /* of each page discarded: the first touch of its next contents */
-    uint64_t *numbers; /* of the blocks, in the program's address space */
+    struct replay_stretch *stretches; /* of all events */
+    uint32_t *first;                  /* event that touches each page first, or NEVER */
+    uint64_t *numbers;                /* of the blocks, in the program's address space */
     uint32_t blocks;
     struct {
         uint64_t number;
-        uint32_t block;                    /* + 1; 0: empty */
-    } * index;                             /* hash from numbers to blocks */
-    uint32_t slots;                        /* a power of two */
-    uint64_t touches, discards, footprint; /* in pages */
+        uint32_t block;          /* + 1; 0: empty */
+    } * index;                   /* hash from numbers to blocks */
+    uint32_t slots;              /* a power of two */
+    uint64_t touches, footprint; /* in pages */
 };
 
 /* Renumbers; NO_PAGE if the trace does not speak of the page's block. */
@@ -102,7 +113,7 @@ struct sim {
     ept_word_t *words;
     struct block *blocks;
     uint8_t *flags;
-    uint32_t *next;    /* touch that comes next, of each page */
+    uint32_t *next;    /* event that touches it next, of each page */
     uint64_t *left_at; /* `evicted` when the page left */
     uint64_t resident, low_free, high_free;
     struct clock clock;

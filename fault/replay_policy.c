@@ -61,13 +61,21 @@ static void heap_swap(struct sim_heap *heap, size_t a, size_t b)
     heap->entries[b].page = page;
 }
 
+/* Of what one event touches, the last page is touched last. */
+static bool is_later(const struct sim_heap *heap, size_t a, size_t b)
+{
+    if (heap->entries[a].next != heap->entries[b].next)
+        return heap->entries[a].next > heap->entries[b].next;
+    return heap->entries[a].page > heap->entries[b].page;
+}
+
 static void heap_sink(struct sim_heap *heap, size_t at)
 {
     for (;;) {
         size_t most = at, left = 2 * at + 1, right = left + 1;
-        if (left < heap->count && heap->entries[left].next > heap->entries[most].next)
+        if (left < heap->count && is_later(heap, left, most))
             most = left;
-        if (right < heap->count && heap->entries[right].next > heap->entries[most].next)
+        if (right < heap->count && is_later(heap, right, most))
             most = right;
         if (most == at)
             return;
@@ -111,7 +119,7 @@ static void heap_push(struct sim *sim, uint32_t page)
     size_t at = heap->count++;
     heap->entries[at].next = sim->next[page];
     heap->entries[at].page = page;
-    for (; at && heap->entries[(at - 1) / 2].next < heap->entries[at].next; at = (at - 1) / 2)
+    for (; at && is_later(heap, at, (at - 1) / 2); at = (at - 1) / 2)
         heap_swap(heap, at, (at - 1) / 2);
 }
 

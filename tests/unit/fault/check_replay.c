@@ -7,6 +7,8 @@
 
 #include "fault/replay.h"
 
+#include <malloc.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LOCAL REPLAY_LOCAL_MIN_PAGES
@@ -255,6 +257,73 @@ START_TEST(the_same_trace_gives_the_same_figures)
 }
 END_TEST
 
+/* ---- records of many pages ---- */
+
+/* A run of pages within one block of 512, as the format has it. */
+static void add_run(enum trace_type type, unsigned thread, uint32_t blocks)
+{
+    uint64_t at = next_random(blocks * TRACE_RUN_MAX);
+    uint32_t most = TRACE_RUN_MAX - (uint32_t)((BASE + at) % TRACE_RUN_MAX);
+    add(type, thread, at, 1 + next_random(most < 60 ? most : 60));
+}
+
+/* Each page of each touch and discard is a record of its own. */
+static void flatten(const struct trace_record *runs, size_t count)
+{
+    trace.count = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (uint64_t j = 0; j < trace_value(&runs[i]); j++) {
+            ck_assert_uint_lt(trace.count, MAX);
+            records[trace.count++] = (struct trace_record){
+                runs[i].what + j, trace_ticks(&runs[i]) | 1ULL << TRACE_TIME_BITS};
+        }
+    }
+}
+
+START_TEST(a_touch_of_many_pages_is_so_many_touches)
+{
+    static const char *const prefetchers[] = {"none", "readahead", "auto"};
+    static struct trace_record runs[1000];
+    struct replay_result whole[REPLAY_POLICIES][3];
+    reset();
+    for (unsigned i = 0; i < 1000; i++)
+        add_run(i % 50 == 49 ? TRACE_DISCARD : TRACE_TOUCH, i % 3 ? i % 5 : TRACE_NOBODY, 2);
+    memcpy(runs, records, sizeof(runs));
+    for (unsigned i = 0; i < REPLAY_POLICIES * 3; i++)
+        whole[i / 3][i % 3] = run((enum replay_policy)(i / 3), prefetchers[i % 3]);
+    flatten(runs, 1000);
+    for (unsigned i = 0; i < REPLAY_POLICIES * 3; i++) {
+        struct replay_result flat = run((enum replay_policy)(i / 3), prefetchers[i % 3]);
+        ck_assert_uint_gt(flat.evicted, 0);
+        ck_assert_mem_eq(&flat, &whole[i / 3][i % 3], sizeof(flat));
+    }
+}
+END_TEST
+
+/* 20 MB of touches of up to 512 pages each, none as long as the one before it at the same place. */
+START_TEST(a_large_trace_takes_no_more_than_four_times_its_size)
+{
+    const size_t bytes = 20000000, count = bytes / sizeof(struct trace_record);
+    struct trace large = {.records = malloc(bytes), .count = count};
+    struct replay_input *input;
+    const char *wrong;
+    ck_assert_ptr_nonnull(large.records);
+    state = 7;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t at = next_random(64 * TRACE_RUN_MAX), most = TRACE_RUN_MAX - at % TRACE_RUN_MAX;
+        large.records[i] = (struct trace_record){
+            at | (uint64_t)TRACE_TOUCH << 48, i | (1 + next_random((uint32_t)most)) * (1ULL << 40)};
+    }
+    struct mallinfo2 before = mallinfo2();
+    ck_assert_int_eq(replay_input_create(&input, &large, &wrong), 0);
+    struct mallinfo2 after = mallinfo2();
+    ck_assert_uint_gt(replay_touches(input, (struct replay_range){0}), 100 * count);
+    ck_assert_uint_lt(after.uordblks + after.hblkhd - before.uordblks - before.hblkhd, 4 * bytes);
+    replay_input_destroy(input);
+    free(large.records);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("replay");
@@ -269,6 +338,8 @@ int main(void)
     tcase_add_test(tcase, prefetchers_are_the_engines_own);
     tcase_add_test(tcase, discarded_pages_come_back_as_new);
     tcase_add_test(tcase, the_same_trace_gives_the_same_figures);
+    tcase_add_test(tcase, a_touch_of_many_pages_is_so_many_touches);
+    tcase_add_test(tcase, a_large_trace_takes_no_more_than_four_times_its_size);
     suite_add_tcase(suite, tcase);
     return unit_run(suite);
 }
