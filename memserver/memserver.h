@@ -159,6 +159,7 @@ struct tenant {
     bool more;      /* has read bytes that were not looked at yet */
     uint32_t asked; /* BUSY: what its worker was, enum worker_type */
     uint64_t number, came_ns, heard_ns;
+    struct patience admission; /* time that we were awake since it came; until it is READY */
     struct channel channel;
     struct wire_hello hello;
     struct slab_map slabs;
@@ -186,6 +187,10 @@ const char *tenant_label(const struct tenant *tenant, char *buffer, size_t bytes
 void report_fill(const struct server *server, uint64_t after, struct wire_status_reply *reply);
 
 /* ---- server.c ---- */
+#define SERVER_TICK_MS    200
+#define SERVER_SLICE_NS   (2 * SERVER_TICK_MS * 1000000ULL) /* a tick is at most twice as late */
+#define STARTING_LIMIT_NS 30000000000ULL                    /* from connecting to READY */
+#define GREETING_LIMIT_NS 5000000000ULL                     /* ... to HELLO */
 struct server {
     struct server_config config;
     struct slab_pool pool;
@@ -196,7 +201,8 @@ struct server {
     int listener_count;
     struct tenant *tenants; /* also connections not yet admitted; oldest number last */
     uint32_t connections, admitted;
-    uint64_t next_number, served, started_ns, drain_deadline_ns;
+    uint64_t next_number, served, started_ns;
+    struct patience drain;
     bool draining, stopping;
     bool accept_failed, accept_paused; /* listen.c */
 };

@@ -21,10 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EVENTS_MAX        64
-#define TICK_MS           200
-#define STARTING_LIMIT_NS 30000000000ULL
-#define GREETING_LIMIT_NS 5000000000ULL
+#define EVENTS_MAX 64
 #define container(pointer, type, member)                                                           \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
@@ -60,7 +57,7 @@ static void server_drain(struct server *server)
     if (server->draining)
         return;
     server->draining = true;
-    server->drain_deadline_ns = clock_now_ns() + server->config.grace_ns;
+    server->drain = patience_of(server->config.grace_ns, SERVER_SLICE_NS);
     snprintf(text, sizeof(text), "%.1f s", (double)server->config.grace_ns / 1e9);
     if (server->admitted)
         message_warning("draining: waiting up to %s for %u tenants to leave", text,
@@ -117,13 +114,13 @@ static void server_police(struct tenant *tenant)
 }
 
 /* A worker loads its libraries for 0.2 s and more; meanwhile its tenant hears that we are alive. */
-static void server_reassure(struct tenant *tenant, uint64_t now)
+static void server_reassure(struct tenant *tenant)
 {
     union wire_message ping;
 
     if (!tenant->starting)
         return;
-    if (now - tenant->came_ns > STARTING_LIMIT_NS) {
+    if (!tenant->admission.left_ns) {
         tenant_end(tenant, WIRE_ERROR_INTERNAL, "its worker process did not start in time");
         return;
     }
@@ -131,19 +128,33 @@ static void server_reassure(struct tenant *tenant, uint64_t now)
     tenant_send(tenant, &ping);
 }
 
+/*
+ * How long a peer has not been READY. Only time for which we were awake counts: stopped, or without
+ * a processor, we looked at nothing that it or its worker said, and a machine that was paused
+ * paused its worker too.
+ */
+static void server_wait_for(struct tenant *tenant)
+{
+    if (tenant->state != TENANT_GREETING && !tenant->starting)
+        return;
+    (void)patience_spend(&tenant->admission);
+    if (tenant->state == TENANT_GREETING && !tenant->starting &&
+        STARTING_LIMIT_NS - tenant->admission.left_ns > GREETING_LIMIT_NS)
+        tenant->state = TENANT_LEAVING;
+}
+
 /* End of a turn: what cannot be done while events of the same batch may still point somewhere. */
-static bool server_sweep(struct server *server, uint64_t now, bool tick)
+static bool server_sweep(struct server *server, bool tick)
 {
     struct tenant *tenant, *next;
     bool more = false;
 
     for (tenant = server->tenants; tenant; tenant = next) {
         next = tenant->next;
-        if (tick && tenant->state == TENANT_GREETING && tenant->came_ns + GREETING_LIMIT_NS < now)
-            tenant->state = TENANT_LEAVING;
         if (tick) {
+            server_wait_for(tenant);
             server_police(tenant);
-            server_reassure(tenant, now);
+            server_reassure(tenant);
         }
         if (tenant->more)
             tenant_peer_event(tenant, EPOLLIN);
@@ -151,7 +162,7 @@ static bool server_sweep(struct server *server, uint64_t now, bool tick)
         if (tenant->state == TENANT_LEAVING)
             tenant_destroy(tenant);
     }
-    if (server->draining && (server->admitted == 0 || now >= server->drain_deadline_ns))
+    if (server->draining && (server->admitted == 0 || patience_spend(&server->drain)))
         server->stopping = true;
     return more;
 }
@@ -163,19 +174,19 @@ static void server_loop(struct server *server)
     bool more = false;
 
     while (!server->stopping) {
-        int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, more ? 0 : TICK_MS);
+        int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, more ? 0 : SERVER_TICK_MS);
         uint64_t now;
         bool tick;
 
         for (int i = 0; i < count; i++)
             server_event(server, events[i].data.ptr, events[i].events);
         now = clock_now_ns(); /* after the events: nobody may have come later than now */
-        tick = now - ticked_ns >= TICK_MS * 1000000ULL;
+        tick = now - ticked_ns >= SERVER_TICK_MS * 1000000ULL;
         if (tick) {
             ticked_ns = now;
             listen_resume(server);
         }
-        more = server_sweep(server, now, tick);
+        more = server_sweep(server, tick);
     }
 }
 

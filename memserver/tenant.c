@@ -31,6 +31,7 @@ struct tenant *tenant_create(struct server *server, int fd)
     tenant->worker = (struct source){SOURCE_WORKER, -1};
     tenant->memory_fd = -1;
     tenant->came_ns = tenant->heard_ns = clock_now_ns();
+    tenant->admission = patience_of(STARTING_LIMIT_NS, SERVER_SLICE_NS);
     if (server_watch(server, &tenant->peer, EPOLLIN | EPOLLRDHUP) < 0) {
         free(tenant);
         return NULL;

@@ -15,25 +15,25 @@
 
 #define GREET_PATIENCE 8u /* times the timeout, for a server that shows that it is alive */
 
-/* Waits for `events` on fd. 0, -ETIMEDOUT or -errno. */
-static int greet_wait(int fd, short events, uint64_t deadline_ns)
+/* Waits for `events` on fd; what is there already is seen even when the patience is used up.
+ * 0, -ETIMEDOUT or -errno. */
+static int greet_wait(int fd, short events, struct patience *patience)
 {
     for (;;) {
         struct pollfd waited = {.fd = fd, .events = events};
-        uint64_t now = clock_now_ns();
-        int ready;
+        int slice_ms = (int)(patience->slice_ns / 1000000);
+        int ready = poll(&waited, 1, patience->left_ns == 0 ? 0 : slice_ms > 0 ? slice_ms : 1);
 
-        if (now >= deadline_ns)
-            return -ETIMEDOUT;
-        ready = poll(&waited, 1, (int)((deadline_ns - now) / 1000000 + 1));
         if (ready > 0)
             return 0;
         if (ready < 0 && errno != EINTR)
             return -errno;
+        if (patience_spend(patience))
+            return -ETIMEDOUT;
     }
 }
 
-static int greet_connect(struct rdma_node *node, uint64_t deadline_ns)
+static int greet_connect(struct rdma_node *node, struct patience *patience)
 {
     int one = 1;
     int error = 0;
@@ -49,7 +49,7 @@ static int greet_connect(struct rdma_node *node, uint64_t deadline_ns)
         return 0;
     if (errno != EINPROGRESS)
         return -errno;
-    error = greet_wait(fd, POLLOUT, deadline_ns);
+    error = greet_wait(fd, POLLOUT, patience);
     if (error)
         return error;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_bytes) < 0)
@@ -91,23 +91,27 @@ static int greet_error_code(uint32_t code)
  * and more on a busy host, says that it is alive. Each one buys it time, up to a limit. */
 static int greet_receive(struct rdma_node *node, union wire_message *answer)
 {
-    uint64_t now_ns = clock_now_ns();
-    uint64_t deadline_ns = now_ns + node->timeout_ns;
-    uint64_t last_ns = now_ns + GREET_PATIENCE * node->timeout_ns;
+    struct patience silence = rdma_patience(node);
+    uint64_t left_ns = GREET_PATIENCE * node->timeout_ns;
     int got;
 
     for (;;) {
         got = channel_receive(&node->channel, answer);
         if (got > 0 && answer->header.type == WIRE_PING) {
-            now_ns = clock_now_ns();
-            if (now_ns >= last_ns) /* with one after the other nobody would look at the deadline */
+            uint64_t given_ns = left_ns < node->timeout_ns ? left_ns : node->timeout_ns;
+
+            (void)patience_spend(&silence); /* PINGs without end leave no time to wait */
+            left_ns -= given_ns - silence.left_ns;
+            if (left_ns == 0)
                 return -ETIMEDOUT;
-            deadline_ns = now_ns + node->timeout_ns < last_ns ? now_ns + node->timeout_ns : last_ns;
+            silence = rdma_patience(node);
+            if (silence.left_ns > left_ns)
+                silence.left_ns = left_ns;
             continue;
         }
         if (got != 0)
             return got;
-        got = greet_wait(node->channel.fd, POLLIN, deadline_ns);
+        got = greet_wait(node->channel.fd, POLLIN, &silence);
         if (got < 0)
             return got;
     }
@@ -161,10 +165,10 @@ static void greet_explain(const struct rdma_node *node, int error)
 /* -EDQUOT: asked for more than there is, and could do with less. */
 static int greet_once(struct rdma_node *node, const char *name)
 {
-    uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
+    struct patience patience = rdma_patience(node);
     union wire_message hello;
     bool told = false;
-    int error = greet_connect(node, deadline_ns);
+    int error = greet_connect(node, &patience);
 
     if (error == -ENOENT) /* a unix path nobody listens on is the same to the user */
         error = -ECONNREFUSED;

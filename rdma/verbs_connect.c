@@ -3,7 +3,8 @@
  * Connections of the verbs transport, by rdma_cm, which finds device, port and GID from the route
  * to the peer's address as the kernel has it, on RoCE v1 and v2, InfiniBand and iWARP alike. All
  * events of a node come through one channel; an event of another connection than the one being made
- * ends the node, since none ends in peace before we close it. Every step has the node's deadline.
+ * ends the node, since none ends in peace before we close it. The steps share one patience
+ * (support.h): time for which we were stopped is not the peer's silence.
  */
 #include "rdma/verbs.h"
 #include "support.h"
@@ -24,7 +25,6 @@
 #define ACK_TIMEOUT_MIN    10
 #define ACK_TIMEOUT_UNIT   4096 /* ns */
 #define READS_IN_FLIGHT    16   /* what common devices can do */
-#define CONNECT_LOOK_MS    100
 #define WORDS_MS           200
 #define PORT_SPACE_REQUEST RDMA_PS_TCP
 
@@ -81,11 +81,13 @@ void verbs_events_look(struct rdma_node *node)
         verbs_event_unasked(node, &event);
 }
 
-/* Waits for the next event of this id. 0, -ETIMEDOUT or -errno. */
+/* Waits for the next event of this id. 0, -ETIMEDOUT or -errno. What has come is taken before the
+ * patience is looked at: it may have come while we were stopped. */
 static int verbs_event_next(struct rdma_node *node, const struct rdma_cm_id *wanted,
-                            uint64_t deadline_ns, struct verbs_event *event)
+                            struct patience *patience, struct verbs_event *event)
 {
     struct verbs_node *shared = node->private;
+    int slice_ms = (int)(patience->slice_ns / 1000000);
 
     for (;;) {
         struct pollfd waited[2] = {{.fd = shared->events->fd, .events = POLLIN},
@@ -103,9 +105,9 @@ static int verbs_event_next(struct rdma_node *node, const struct rdma_cm_id *wan
         }
         if (rdma_node_error(node))
             return rdma_node_error(node);
-        if (clock_now_ns() >= deadline_ns)
+        if (patience_spend(patience))
             return -ETIMEDOUT;
-        poll(waited, 2, CONNECT_LOOK_MS);
+        poll(waited, 2, slice_ms > 0 ? slice_ms : 1);
     }
 }
 
@@ -125,10 +127,10 @@ static int verbs_event_error(const struct verbs_event *event, const char **why)
 }
 
 static int verbs_step(struct rdma_node *node, const struct verbs_link *link, int started,
-                      enum rdma_cm_event_type wanted, uint64_t deadline_ns, const char **why)
+                      enum rdma_cm_event_type wanted, struct patience *patience, const char **why)
 {
     struct verbs_event event = {0};
-    int error = started ? -errno : verbs_event_next(node, link->id, deadline_ns, &event);
+    int error = started ? -errno : verbs_event_next(node, link->id, patience, &event);
 
     if (error)
         return error;
@@ -169,7 +171,7 @@ static int verbs_source(struct rdma_node *node, struct sockaddr_storage *source,
     return error < 0 ? error : 0;
 }
 
-static int verbs_resolve(struct rdma_node *node, struct verbs_link *link, uint64_t deadline_ns,
+static int verbs_resolve(struct rdma_node *node, struct verbs_link *link, struct patience *patience,
                          const char **why)
 {
     struct verbs_node *shared = node->private;
@@ -187,14 +189,14 @@ static int verbs_resolve(struct rdma_node *node, struct verbs_link *link, uint64
         return -errno;
     error = verbs_step(node, link,
                        verbs.rdma_resolve_addr(link->id, from, verbs_peer(node, &peer), timeout_ms),
-                       RDMA_CM_EVENT_ADDR_RESOLVED, deadline_ns, why);
+                       RDMA_CM_EVENT_ADDR_RESOLVED, patience, why);
     if (!error && !link->id->verbs)
         error = -ENODEV;
     if (error)
         return error;
     *why = "route";
     error = verbs_step(node, link, verbs.rdma_resolve_route(link->id, timeout_ms),
-                       RDMA_CM_EVENT_ROUTE_RESOLVED, deadline_ns, why);
+                       RDMA_CM_EVENT_ROUTE_RESOLVED, patience, why);
     if (error)
         return error;
     return verbs_selected(node, link->id, why);
@@ -250,7 +252,7 @@ static uint8_t verbs_ack_timeout(const struct rdma_node *node)
 }
 
 static int verbs_establish(struct rdma_node *node, struct verbs_link *link, uint16_t kind,
-                           uint32_t depth, uint64_t deadline_ns, const char **why)
+                           uint32_t depth, struct patience *patience, const char **why)
 {
     const struct verbs_node *shared = node->private;
     uint8_t ack_timeout = verbs_ack_timeout(node);
@@ -271,15 +273,15 @@ static int verbs_establish(struct rdma_node *node, struct verbs_link *link, uint
     (void)verbs.rdma_set_option(link->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &ack_timeout,
                                 sizeof(ack_timeout));
     return verbs_step(node, link, verbs.rdma_connect(link->id, &parameters),
-                      RDMA_CM_EVENT_ESTABLISHED, deadline_ns, why);
+                      RDMA_CM_EVENT_ESTABLISHED, patience, why);
 }
 
 int verbs_connect(struct rdma_node *node, struct verbs_link *link, uint16_t kind, uint32_t depth,
                   const char **why)
 {
-    uint64_t deadline_ns = clock_now_ns() + node->timeout_ns;
+    struct patience patience = rdma_patience(node);
     struct verbs_node *shared = node->private;
-    int error = verbs_resolve(node, link, deadline_ns, why);
+    int error = verbs_resolve(node, link, &patience, why);
 
     if (error)
         return error;
@@ -291,7 +293,7 @@ int verbs_connect(struct rdma_node *node, struct verbs_link *link, uint16_t kind
     if (depth > shared->depth_max)
         depth = shared->depth_max;
     error = verbs_pair_create(shared, link, depth);
-    return error ? error : verbs_establish(node, link, kind, depth, deadline_ns, why);
+    return error ? error : verbs_establish(node, link, kind, depth, &patience, why);
 }
 
 /* Destroying the identifier also tells the peer. */
@@ -311,8 +313,9 @@ void verbs_disconnect(struct verbs_link *link)
 int verbs_reaches(struct rdma_node *node)
 {
     struct verbs_link link = {0};
+    struct patience patience = rdma_patience(node);
     const char *why;
-    int error = verbs_resolve(node, &link, clock_now_ns() + node->timeout_ns, &why);
+    int error = verbs_resolve(node, &link, &patience, &why);
 
     verbs_disconnect(&link);
     return error;

@@ -48,12 +48,12 @@ static int verbs_collect(struct rdma_queue *queue);
 static void verbs_drain(struct rdma_queue *queue)
 {
     const struct verbs_queue *own = queue->private;
-    uint64_t deadline_ns = clock_now_ns() + queue->node->timeout_ns;
+    struct patience patience = rdma_patience(queue->node);
 
     while (own->link.cq && own->completed < own->handed_over && !rdma_node_error(queue->node)) {
         if (verbs_collect(queue) || own->completed == own->handed_over)
             return;
-        if (clock_now_ns() > deadline_ns)
+        if (patience_spend(&patience))
             rdma_node_fail(queue->node, -ETIMEDOUT, "a transfer did not end in time");
         usleep(DRAIN_LOOK_US);
     }

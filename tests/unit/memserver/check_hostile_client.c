@@ -271,6 +271,28 @@ static void become_tenant(struct channel *channel, int fd, union wire_message *m
     ck_assert_int_eq(message->header.type, WIRE_READY);
 }
 
+/* Who has not said HELLO when the server is stopped for longer than it waits may say it afterwards.
+ */
+START_TEST(a_stopped_server_has_not_waited_for_hello)
+{
+    int fd = dial();
+    static struct channel channel;
+    union wire_message message = hello();
+
+    rdma_queue_destroy(queue); /* it would not wait for so long */
+    rdma_node_destroy(honest);
+    queue = NULL;
+    honest = NULL;
+    fixture_expect_status(&server, "tenants_now", 0);
+    kill(server.pid, SIGSTOP);
+    usleep(5500000);
+    kill(server.pid, SIGCONT);
+    usleep(300000); /* a tick */
+    become_tenant(&channel, fd, &message);
+    channel_close(&channel);
+}
+END_TEST
+
 /* A tenant on this host maps its whole file; taking more than it reserved must end it. */
 START_TEST(a_tenant_that_takes_unreserved_memory_is_ended)
 {
@@ -465,6 +487,7 @@ static Suite *hostile_client_suite(void)
     tcase_add_loop_test(cases, a_misdeed_ends_its_connection_only, 0,
                         (int)(sizeof(misdeeds) / sizeof(misdeeds[0])));
     tcase_add_test(cases, idle_connections_are_limited_and_closed);
+    tcase_add_test(cases, a_stopped_server_has_not_waited_for_hello);
     tcase_add_test(cases, a_tenant_that_takes_unreserved_memory_is_ended);
     tcase_add_test(cases, slabs_far_apart_cost_the_node_no_memory_of_its_own);
     tcase_add_test(cases, a_worker_that_answers_what_it_was_not_asked_ends_its_tenant);

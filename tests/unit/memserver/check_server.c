@@ -158,6 +158,23 @@ START_TEST(sigterm_ends_tenants_after_the_grace_time)
 }
 END_TEST
 
+/* A server that was stopped for longer than the grace has not given it. */
+START_TEST(a_drain_does_not_count_the_time_it_was_stopped)
+{
+    struct rdma_node *node = fixture_connect_as(&server, "loopback", QUOTA);
+
+    kill(server.pid, SIGTERM);
+    usleep(200000);
+    kill(server.pid, SIGSTOP);
+    usleep(1300000);
+    kill(server.pid, SIGCONT);
+    usleep(100000);
+    ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
+    ck_assert_int_eq(wait_for_end(3000), 0);
+    rdma_node_destroy(node);
+}
+END_TEST
+
 START_TEST(a_second_sigint_ends_at_once)
 {
     struct rdma_node *node = fixture_connect_as(&server, "loopback", QUOTA);
@@ -445,6 +462,7 @@ static Suite *server_suite(void)
     tcase_add_test(life, a_wish_beyond_the_quota_is_cut_to_what_there_is);
     tcase_add_test(life, limits_are_enforced);
     tcase_add_test(life, sigterm_without_tenants_ends_at_once);
+    tcase_add_test(life, a_drain_does_not_count_the_time_it_was_stopped);
     tcase_add_test(life, a_second_sigint_ends_at_once);
     tcase_add_test(life, workers_die_with_a_killed_supervisor);
     tcase_add_test(life, a_server_ends_with_its_parent);

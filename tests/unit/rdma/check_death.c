@@ -265,6 +265,64 @@ START_TEST(a_client_that_was_stopped_waiting_for_memory_goes_on)
 }
 END_TEST
 
+/* And while it connects: the server says nothing until the client goes on, and a moment longer. */
+START_TEST(a_client_that_was_stopped_connecting_goes_on)
+{
+    pid_t child;
+    int status;
+
+    kill(server.pid, SIGSTOP);
+    child = fork();
+    if (child == 0)
+        _exit(rdma_node_error(fixture_connect_as(&server, transports[_i], QUOTA)) ? 1 : 0);
+    usleep(600000);
+    kill(child, SIGSTOP);
+    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
+    kill(child, SIGCONT);
+    usleep(200000);
+    kill(server.pid, SIGCONT);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+/*
+ * And while a queue's connection is made, by whoever serves it: the worker, over a network. Another
+ * process has the same node's address; the worker is the only one.
+ */
+START_TEST(a_client_that_was_stopped_making_a_queue_goes_on)
+{
+    int connected[2], status;
+    pid_t child;
+    char byte = 0;
+
+    ck_assert_int_eq(pipe(connected), 0);
+    child = fork();
+    if (child == 0) {
+        struct rdma_node *node = fixture_connect_as(&server, networks[_i], QUOTA);
+
+        if (write(connected[1], &byte, 1) != 1)
+            _exit(1);
+        usleep(300000); /* the worker is stopped by then */
+        rdma_queue_destroy(fixture_queue(node, 4));
+        _exit(rdma_node_error(node) ? 2 : 0);
+    }
+    ck_assert_int_eq(read(connected[0], &byte, 1), 1);
+    pid_t worker = fixture_worker(&server);
+    kill(worker, SIGSTOP);
+    usleep(600000);
+    kill(child, SIGSTOP);
+    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
+    kill(child, SIGCONT);
+    usleep(200000);
+    kill(worker, SIGCONT);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    close(connected[0]);
+    close(connected[1]);
+}
+END_TEST
+
 static Suite *death_suite(void)
 {
     Suite *suite = suite_create("rdma peers that die");
@@ -284,6 +342,8 @@ static Suite *death_suite(void)
     fixture_add_each(each, connecting_to_nobody_is_refused, transports);
     fixture_add_each(each, a_client_that_was_stopped_goes_on, transports);
     fixture_add_each(each, a_client_that_was_stopped_waiting_for_memory_goes_on, transports);
+    fixture_add_each(each, a_client_that_was_stopped_connecting_goes_on, transports);
+    fixture_add_each(worker, a_client_that_was_stopped_making_a_queue_goes_on, networks);
     fixture_add_each(worker, a_killed_worker_ends_transfers, networks);
     fixture_add_each(worker, a_stopped_worker_ends_transfers, networks);
     fixture_add_each(worker, a_stopped_worker_is_noticed_while_idle, networks);
