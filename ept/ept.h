@@ -15,7 +15,8 @@
  *   from        to          who, and what it means
  *   ABSENT      FILLING     faulting thread: first touch, zero page or file contents
  *   FILLING     LOCAL       the same thread: installed
- *   FILLING     ABSENT      the same thread: the fill failed
+ *   FILLING     ABSENT      the same thread: the fill failed, something else is mapped there by
+ *                           now, or only the claim was wanted
  *   REMOTE      FETCHING    faulting thread (demand) or holder of a lane (prefetch): a read is out
  *   FETCHING    LOCAL       demand: the same thread; prefetch and open demand: whoever took the
  *                           completion of the read (fault/lane.h). Guest D bit is the dirty state
@@ -25,7 +26,8 @@
  *   EVICTING    LOCAL       reclaimer: rescued, a writer or a pin asked for it
  *   EVICTING    DROPPING    reclaimer: written back (or clean), and nobody asked for it
  *   DROPPING    REMOTE      reclaimer: freed here; the remote copy is the only one
- *   DROPPING    ABSENT      reclaimer: freed here; it held only zeroes or clean file bytes
+ *   DROPPING    ABSENT      reclaimer: freed here; it held only zeroes, clean file bytes, or nothing
+ *                           that lives (fault/live.c)
  *   LOCAL       DISCARDING  munmap/madvise thread, pins = 0
  *   REMOTE      DISCARDING  likewise
  *   DISCARDING  ABSENT      the same thread: contents gone for good, remote copy forgotten
