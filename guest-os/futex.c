@@ -64,13 +64,14 @@ void futex_wake_joiner(gpa_t word)
  */
 #define ROBUST_MAX 2048
 
-/* One futex with priority inheritance: its sleepers queue in the host kernel, which picks the heir.
+/*
+ * Sleepers of a futex with priority inheritance queue in the host kernel, behind its owner's host
+ * thread, whose end hands it on (io_futex.c); but the main thread's never ends: it unlocks, and its
+ * heir is not told.
  */
-static int priority_word_died(gpa_t word, uint32_t value)
+static bool hands_on_itself(bool priority, uint32_t tid, uint32_t value)
 {
-    if ((value & LINUX_FUTEX_WAITERS) != 0)
-        return (int)vmm_call3(LINUX_SYS_FUTEX, word, LINUX_FUTEX_UNLOCK_PI, 0);
-    return user_cmpxchg32(word, &value, LINUX_FUTEX_OWNER_DIED);
+    return priority && tid == process.pid && (value & LINUX_FUTEX_WAITERS) != 0;
 }
 
 static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
@@ -79,19 +80,19 @@ static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
     if (word % sizeof(value) != 0 || user_get32(&value, word) != 0)
         return -LINUX_EFAULT;
     /* It died between unlocking and waking: somebody must still be woken. */
-    if (pending && value == 0 && !priority) {
+    if (pending && (value & LINUX_FUTEX_TID_MASK) == 0 && !priority) {
         wake_one(word);
         return 0;
     }
     while ((value & LINUX_FUTEX_TID_MASK) == tid) {
-        if (priority)
-            return priority_word_died(word, value);
+        if (hands_on_itself(priority, tid, value))
+            return (int)vmm_call3(LINUX_SYS_FUTEX, word, LINUX_FUTEX_UNLOCK_PI, 0);
         uint32_t seen = value;
         uint32_t next = (value & LINUX_FUTEX_WAITERS) | LINUX_FUTEX_OWNER_DIED;
         if (user_cmpxchg32(word, &seen, next) != 0)
             return -LINUX_EFAULT;
         if (seen == value) {
-            if ((value & LINUX_FUTEX_WAITERS) != 0)
+            if (!priority && (value & LINUX_FUTEX_WAITERS) != 0)
                 wake_one(word);
             return 0;
         }

@@ -10,12 +10,12 @@
 #include "support.h"
 #include "vmm/machine.h"
 
-#include <pthread.h>
 #include <time.h>
 
 #define JUDGE_PAGES  4096u         /* hinted pages between two judgements */
 #define STALL_CPU_NS 100000000ULL  /* 0.1 s of processor time in one call of a guide */
 #define STALL_NS     2000000000ULL /* or 2 s of any kind: asleep, waiting for a lock */
+#define THREAD_CPU_CLOCK 6u /* its kind (kernel: include/linux/posix-timers.h) */
 
 void hints_switch_off(struct hints *hints)
 {
@@ -89,12 +89,11 @@ void hint_worth_judge(struct hints *hints)
                     hints->vm->config->guide_accuracy_percent);
 }
 
-static uint64_t thread_cpu_ns(pthread_t thread)
+/* Also of one that is gone, which pthread_getcpuclockid must not be asked for: 0. */
+static uint64_t thread_cpu_ns(pid_t tid)
 {
-    clockid_t clock;
     struct timespec now = {0};
-    if (pthread_getcpuclockid(thread, &clock) == 0)
-        (void)clock_gettime(clock, &now);
+    (void)clock_gettime((clockid_t)(~(unsigned)tid << 3 | THREAD_CPU_CLOCK), &now);
     return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
 }
 
@@ -109,7 +108,7 @@ static void stall_watch(struct hint_ring *ring, struct vcpu *vcpu)
         ring->watched_ns = 0;
         return;
     }
-    uint64_t now_ns = clock_now_ns(), cpu_ns = thread_cpu_ns(vcpu->thread);
+    uint64_t now_ns = clock_now_ns(), cpu_ns = thread_cpu_ns(vcpu->tid);
     if (ring->watched_ns == 0 || ring->watched_entry != entry) {
         ring->watched_entry = entry;
         ring->watched_ns = now_ns;

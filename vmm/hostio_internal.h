@@ -198,6 +198,7 @@ struct io_futexes {
     pthread_mutex_t lock;
     struct io_futex_wait *waits;      /* threads asleep or about to be */
     struct io_futex_requeue *requeue; /* requeues on their way */
+    atomic_uint owners_awaited;       /* threads that wait for a lock's owner, or will */
 };
 
 /* ---- io_ahead.c ---- */

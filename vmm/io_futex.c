@@ -12,6 +12,12 @@
  * So a sleeper is counted before the host compares the word's value and until it is awake again,
  * and a requeue counts it for the new word, too, before it can be moved there. Counting too many is
  * only slow; see waits_close for why none is missed.
+ *
+ * Who waits for a priority-inheriting lock waits for its owner's host thread. When the guest thread
+ * there ends, the guest kernel marks the word of a robust lock (OWNER_DIED, no owner), but only the
+ * host kernel hands the lock on, with that mark, at the end of the host thread. So that one ends
+ * too while owners_awaited is not 0 (vcpu.c). It is counted before the host looks at the word: who
+ * found the owner's id there was counted before the mark was made, and so before the count is read.
  */
 #include "vmm/hostio_internal.h"
 
@@ -175,6 +181,34 @@ static long request_try(const struct request *request)
                         request->fourth, second, request->sixth);
 }
 
+static long request_pinned(const struct request *request)
+{
+    int error = words_pin(request);
+    long result;
+
+    if (error)
+        return error;
+    result = request_try(request);
+    words_unpin(request);
+    return result;
+}
+
+bool hostio_owner_is_awaited(const struct hostio *io)
+{
+    return atomic_load(&io->futexes.owners_awaited) != 0;
+}
+
+static long request_await_owner(const struct request *request)
+{
+    atomic_uint *awaited = &request->call->io->futexes.owners_awaited;
+    long result;
+
+    atomic_fetch_add(awaited, 1);
+    result = request_pinned(request);
+    atomic_fetch_sub(awaited, 1);
+    return result;
+}
+
 static long request_run(const struct request *request)
 {
     long result;
@@ -182,8 +216,10 @@ static long request_run(const struct request *request)
 
     if (!words_mapped(request))
         return -EFAULT;
+    if (request->writes)
+        return request->sleeps ? request_await_owner(request) : request_pinned(request);
     /* Most often the words are there: they were touched a moment ago. */
-    for (unsigned i = 0; !request->writes && i < TRIES_UNPINNED; i++) {
+    for (unsigned i = 0; i < TRIES_UNPINNED; i++) {
         result = request_try(request);
         if (result != -EFAULT)
             return result;
@@ -192,12 +228,7 @@ static long request_run(const struct request *request)
             return error;
         words_unpin(request);
     }
-    error = words_pin(request);
-    if (error)
-        return error;
-    result = request_try(request);
-    words_unpin(request);
-    return result;
+    return request_pinned(request);
 }
 
 static int64_t futex_wait(const struct request *request)

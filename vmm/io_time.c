@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sleeping, and the clocks that only the host can tell: processor time. A guest thread is a host
- * thread, so its processor time is that thread's, the VMM's share included.
+ * thread, so its processor time is that thread's since it lives there, the VMM's share included.
  */
 #include "vmm/hostio_internal.h"
 
@@ -37,7 +37,10 @@ int64_t io_clock_gettime(const struct io_call *call)
     if (!clock_allowed(call, clock))
         return -EINVAL;
     result = IO_HOST2(SYS_clock_gettime, clock, &now);
-    return result ? result : guestmem_write(call->vm, call->args[1], &now, sizeof(now));
+    if (result)
+        return result;
+    inherit_clock_to_guest(call->vcpu, clock, &now);
+    return guestmem_write(call->vm, call->args[1], &now, sizeof(now));
 }
 
 int64_t io_clock_getres(const struct io_call *call)
@@ -125,9 +128,11 @@ static int64_t sleep_run(const struct io_call *call, clockid_t clock, int flags,
         return result;
     if (!io_timespec_valid(&wanted))
         return -EINVAL;
-    if (flags & TIMER_ABSTIME)
+    if (flags & TIMER_ABSTIME) {
+        inherit_clock_to_host(call->vcpu, clock, &wanted);
         return io_restart_nohand(
             vcpu_syscall(call->vcpu, SYS_clock_nanosleep, clock, flags, (long)&wanted, 0, 0, 0));
+    }
     wait.deadline_ns = io_deadline_ns(&wanted);
     return io_resumable_run(call, &wait);
 }
@@ -167,5 +172,7 @@ int64_t io_getrusage(const struct io_call *call)
         return -EINVAL;
     if (who != RUSAGE_CHILDREN)
         (void)getrusage((__rusage_who_t)who, &usage);
+    if (who == RUSAGE_THREAD)
+        inherit_usage(call->vcpu, &usage);
     return guestmem_write(call->vm, call->args[1], &usage, sizeof(usage));
 }

@@ -85,6 +85,12 @@ int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie); /* tid or -err
 bool vcpu_join_all(struct vm *vm, uint64_t timeout_ns);           /* false: some did not come */
 void vcpu_destroy_all(struct vm *vm);
 
+/* ---- inherit.c ---- */
+/* Is its parked host thread scheduled as the calling thread? */
+bool inherit_fits(const struct vcpu *vcpu);
+void inherit_give(struct vcpu *vcpu); /* what the caller has; its host thread is parked */
+void inherit_take(struct vcpu *vcpu); /* its own thread, before the guest thread begins */
+
 /* ---- run.c: the run loop ---- */
 void vcpu_loop(struct vcpu *vcpu); /* until the guest thread or the machine ends */
 /* A defect of the guest kernel or a host that cannot go on: one line, then the end with 125. */

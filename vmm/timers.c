@@ -90,6 +90,8 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
     int error = guestmem_read(vcpu->vm, &new, args[3], sizeof(new));
     if (error)
         return error;
+    if (args[2] & TIMER_ABSTIME && (new.it_value.tv_sec || new.it_value.tv_nsec))
+        inherit_clock_to_host(vcpu, clock, &new.it_value);
     pthread_mutex_lock(&timers->lock);
     events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
     error = timer_make(timers, id, clock);

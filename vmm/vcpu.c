@@ -4,7 +4,19 @@
  * guest thread ended, kicks, and the interruptible system call. The guest's main thread lives on
  * our main thread, so its thread id equals the process id as programs expect.
  *
- * A parked host thread waits on its own `wake`; vcpu_lock guards `in_use`, `cookie` and the table.
+ * A vCPU is kept for good: KVM frees none before the machine ends, and kernels before 6.13 wait for
+ * all processors (milliseconds) when another host thread begins to run one. So its host thread is
+ * kept, too, unless something of its last guest thread would stay with it: who waits for a
+ * priority-inheriting lock waits for this host thread, and only its end tells that the owner died;
+ * and how it is scheduled may not be what the next one is to begin with (inherit.c).
+ *
+ * A host thread; vcpu_lock guards all but `joinable`, which is its maker's:
+ *   ready 0 -> 1     itself: it is set up (or cannot be: start_error)
+ *   in_use 0 -> 1    maker of a guest thread, which may run from here on
+ *   in_use 1 -> 0    itself: the guest thread is over. It parks, waiting on `wake`, or, if it may
+ *                    hold a lock, leaves: gone 0 -> 1 with it
+ *   taken 0 -> 1     maker of a guest thread: this host thread is to be replaced. retired 0 -> 1 ends
+ *                    a parked one, it is joined, another made; taken 1 -> 0
  */
 #include "vmm/machine.h"
 
@@ -13,7 +25,6 @@
 #include "vmm/miss.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -45,7 +56,7 @@ struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid)
     uint32_t count = atomic_load(&vm->vcpu_count);
     for (uint32_t i = 0; i < count; i++) {
         struct vcpu *vcpu = vm->vcpus[i];
-        if (vcpu->tid == tid && atomic_load(&vcpu->in_use))
+        if (atomic_load(&vcpu->in_use) && vcpu->tid == tid)
             return vcpu;
     }
     return NULL;
@@ -137,11 +148,13 @@ static void vcpu_free(struct vcpu *vcpu)
 
 static int vcpu_prepare(struct vcpu *vcpu)
 {
+    int error = 0;
     vcpu->tid = (pid_t)syscall(SYS_gettid);
-    vcpu->thread = pthread_self();
-    int error = vcpu_open(vcpu);
-    if (!error && vcpu->vm->engine)
-        error = fault_context_create(vcpu->vm->engine, &vcpu->fault);
+    if (vcpu->fd < 0) {
+        error = vcpu_open(vcpu);
+        if (!error && vcpu->vm->engine)
+            error = fault_context_create(vcpu->vm->engine, &vcpu->fault);
+    }
     if (error)
         return error;
     self = vcpu;
@@ -188,12 +201,12 @@ void vcpu_first_run(struct vm *vm)
     pthread_mutex_unlock(&vm->vcpu_lock);
 }
 
-/* Waits for a guest thread to run. Caller holds vcpu_lock. false: the machine ends. */
+/* Waits for a guest thread to run. Caller holds vcpu_lock. false: it is to leave. */
 static bool vcpu_park(struct vcpu *vcpu)
 {
-    while (!atomic_load(&vcpu->in_use) && !atomic_load(&vcpu->vm->ending))
+    while (!atomic_load(&vcpu->in_use) && !vcpu->retired && !atomic_load(&vcpu->vm->ending))
         pthread_cond_wait(&vcpu->wake, &vcpu->vm->vcpu_lock);
-    return !atomic_load(&vcpu->vm->ending);
+    return !vcpu->retired && !atomic_load(&vcpu->vm->ending);
 }
 
 static void *vcpu_thread(void *argument)
@@ -205,9 +218,10 @@ static void *vcpu_thread(void *argument)
     vcpu->start_error = error;
     vcpu->ready = true;
     pthread_cond_broadcast(&vm->vcpu_wake);
-    while (!error && vcpu_park(vcpu)) {
+    while (!error && !vcpu->retired && vcpu_park(vcpu)) {
         uint64_t cookie = vcpu->cookie;
         pthread_mutex_unlock(&vm->vcpu_lock);
+        inherit_take(vcpu);
         atomic_store(&vcpu->look_again, false); /* the last thread's */
         error = vcpu_reset(vcpu, vm->image.thread_entry, cookie);
         /* It may have been picked to look at events already, and vcpu_reset wiped the note. */
@@ -218,6 +232,7 @@ static void *vcpu_thread(void *argument)
             vcpu_loop(vcpu);
         pthread_mutex_lock(&vm->vcpu_lock);
         vcpu_leave(vcpu);
+        vcpu->retired = hostio_owner_is_awaited(vm->io);
     }
     vcpu->gone = true;
     pthread_cond_broadcast(&vm->vcpu_wake);
@@ -226,6 +241,36 @@ static void *vcpu_thread(void *argument)
 }
 
 /* Caller holds vcpu_lock, which is dropped while the thread starts. */
+static int vcpu_host(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, VCPU_STACK_BYTES);
+    int error = -pthread_create(&vcpu->thread, &attributes, vcpu_thread, vcpu);
+    pthread_attr_destroy(&attributes);
+    if (error)
+        return error;
+    vcpu->joinable = true;
+    while (!vcpu->ready)
+        pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
+    return vcpu->start_error;
+}
+
+/* Likewise, until it has left and is no more. */
+static void vcpu_unhost(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    vcpu->retired = true;
+    pthread_cond_signal(&vcpu->wake);
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    if (vcpu->joinable)
+        pthread_join(vcpu->thread, NULL);
+    pthread_mutex_lock(&vm->vcpu_lock);
+    vcpu->joinable = false;
+}
+
+/* Caller holds vcpu_lock, which is dropped meanwhile. */
 static int vcpu_spawn(struct vm *vm, struct vcpu **out)
 {
     if (atomic_load(&vm->vcpu_count) >= vm->config->threads_max || vm->spawning)
@@ -233,32 +278,34 @@ static int vcpu_spawn(struct vm *vm, struct vcpu **out)
     struct vcpu *vcpu = vcpu_alloc(vm);
     if (!vcpu)
         return -ENOMEM;
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, VCPU_STACK_BYTES);
-    int error = -pthread_create(&vcpu->thread, &attributes, vcpu_thread, vcpu);
-    pthread_attr_destroy(&attributes);
+    vm->spawning = true; /* its index is taken */
+    int error = vcpu_host(vcpu);
+    if (error && vcpu->joinable) {
+        vcpu_unhost(vcpu);
+        error = error == -ENOMEM ? -ENOMEM : -EAGAIN;
+    }
+    vm->spawning = false;
+    pthread_cond_broadcast(&vm->vcpu_wake);
     if (error) {
         vcpu_free(vcpu);
         return error;
     }
-    vm->spawning = true; /* its index is taken */
-    while (!vcpu->ready)
-        pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
-    vm->spawning = false;
-    pthread_cond_broadcast(&vm->vcpu_wake);
-    if (vcpu->start_error) {
-        error = vcpu->start_error;
-        pthread_t thread = vcpu->thread;
-        pthread_mutex_unlock(&vm->vcpu_lock);
-        pthread_join(thread, NULL);
-        pthread_mutex_lock(&vm->vcpu_lock);
-        vcpu_free(vcpu);
-        return error == -ENOMEM ? -ENOMEM : -EAGAIN;
-    }
     vcpu_publish(vcpu);
     *out = vcpu;
     return 0;
+}
+
+/* Another host thread for an idle vCPU, made by the calling one. Caller holds vcpu_lock, likewise. */
+static int vcpu_rehost(struct vcpu *vcpu)
+{
+    vcpu->taken = true;
+    vcpu_unhost(vcpu);
+    vcpu->retired = vcpu->ready = vcpu->gone = false;
+    int error = vcpu_host(vcpu);
+    vcpu->gone |= error != 0; /* there is none: whoever waits for all to leave does not wait */
+    vcpu->taken = false;
+    pthread_cond_broadcast(&vcpu->vm->vcpu_wake);
+    return error;
 }
 
 /* Index 0 stays with the program's main thread: its thread id is the process id. */
@@ -266,18 +313,11 @@ static struct vcpu *vcpu_find_idle(struct vm *vm)
 {
     uint32_t count = atomic_load(&vm->vcpu_count);
     for (uint32_t i = 1; i < count; i++) {
-        if (!atomic_load(&vm->vcpus[i]->in_use))
-            return vm->vcpus[i];
+        struct vcpu *vcpu = vm->vcpus[i];
+        if (!atomic_load(&vcpu->in_use) && !vcpu->taken)
+            return vcpu;
     }
     return NULL;
-}
-
-/* A new thread inherits its parent's processors; a reused one still has its predecessor's. */
-static void vcpu_inherit_affinity(const struct vcpu *vcpu)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof(set), &set) == 0)
-        (void)sched_setaffinity(vcpu->tid, sizeof(set), &set);
 }
 
 int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie)
@@ -288,11 +328,12 @@ int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie)
     pthread_mutex_lock(&vm->vcpu_lock);
     while ((vcpu = vcpu_find_idle(vm)) == NULL && vm->spawning && !atomic_load(&vm->ending))
         pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
-    if (vcpu)
-        vcpu_inherit_affinity(vcpu);
-    else
+    if (!vcpu)
         error = vcpu_spawn(vm, &vcpu);
+    else if (vcpu->gone || !inherit_fits(vcpu))
+        error = vcpu_rehost(vcpu);
     if (!error) {
+        inherit_give(vcpu);
         vcpu->cookie = cookie;
         atomic_store(&vcpu->in_use, true);
         pthread_cond_signal(&vcpu->wake);
@@ -319,8 +360,10 @@ bool vcpu_join_all(struct vm *vm, uint64_t timeout_ns)
     all = all && !vm->spawning;
     uint32_t count = atomic_load(&vm->vcpu_count);
     pthread_mutex_unlock(&vm->vcpu_lock);
-    for (uint32_t i = 1; i < count && all; i++)
-        pthread_join(vm->vcpus[i]->thread, NULL);
+    for (uint32_t i = 1; i < count && all; i++) {
+        if (vm->vcpus[i]->joinable)
+            pthread_join(vm->vcpus[i]->thread, NULL);
+    }
     return all;
 }
 

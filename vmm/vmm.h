@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -100,13 +101,22 @@ struct post {
 };
 enum { POST_FREE, POST_BUSY, POST_BUSY_WAITED, POST_BACK };
 
+/* What its guest thread began with, where its host thread was another's before (inherit.c). */
+struct inherited {
+    char name[16];
+    long slack_ns;
+    _Atomic uint64_t clock_ns[3]; /* of each kind of a thread's clock: profiling, user, all */
+    struct rusage usage;          /* own thread only */
+};
+
 struct vcpu {
     struct vm *vm;
     uint32_t index;
     int fd;
     int kvm_stats_fd; /* KVM's own counters; -1 unless --stats wants them and KVM has them */
-    pid_t tid;        /* host thread = guest thread id */
+    _Atomic pid_t tid; /* host thread = guest thread id */
     pthread_t thread;
+    struct inherited inherited;
     struct kvm_run *run;
     struct fv_vcpu *page;        /* shared with the guest; host address */
     struct fault_context *fault; /* this thread's handle on the paging engine */
@@ -126,7 +136,10 @@ struct vcpu {
     unsigned ahead_turns;  /* io_ahead.c; under its lock */
     pthread_cond_t wake;   /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
     uint64_t cookie;       /* of the guest thread to start */
-    bool ready, gone;      /* the host thread is set up; has left */
+    bool ready, gone;      /* the host thread is set up; has left, or leaves */
+    bool joinable;         /* there is a host thread, or what is left of it */
+    bool taken;            /* by the maker of a thread, while its host thread is replaced */
+    bool retired;          /* its host thread is to leave */
     int start_error;       /* why it could not be set up */
     /* Written by the vCPU's own thread (relaxed load and store), read by stats.c. */
     _Atomic uint64_t exits;                    /* returns from KVM_RUN, for whatever reason */
@@ -175,6 +188,15 @@ bool vm_end(struct vm *vm, int exit_status);
 struct vcpu *vcpu_self(void);          /* the calling thread's, or NULL */
 void vcpu_stand_in(struct vcpu *vcpu); /* the calling thread acts for it: the poller */
 struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid);
+
+/* ---- inherit.c: what a new guest thread begins with ---- */
+/*
+ * A time of a thread's clock, which in the guest counts from the begin of the guest thread; others
+ * stay as they are. vcpu: the one that asks. Any thread.
+ */
+void inherit_clock_to_guest(struct vcpu *vcpu, clockid_t clock, struct timespec *time);
+void inherit_clock_to_host(struct vcpu *vcpu, clockid_t clock, struct timespec *time);
+void inherit_usage(const struct vcpu *vcpu, struct rusage *usage); /* likewise; own thread */
 /* The vCPU leaves KVM_RUN or its interruptible system call at once. Any thread, async-signal-safe.
  */
 void vcpu_kick(struct vcpu *vcpu);
@@ -312,6 +334,8 @@ void hostio_part_end(struct io_part *part);
  * shown (io_ahead.c) leaves the sockets, and what it sent is sent. The vCPU's thread.
  */
 void hostio_settle(struct vcpu *vcpu);
+/* Does anybody wait for the owner of a priority-inheriting lock? Any thread. */
+bool hostio_owner_is_awaited(const struct hostio *io);
 /* Nothing is shown any more, from now on. No vCPU runs. */
 void hostio_end_sight(struct hostio *io);
 /* What was gathered and waits: to be called every millisecond until it returns false, and again
