@@ -44,16 +44,20 @@ static int64_t refuse(struct frame *frame)
 }
 
 /* Writing where nobody reads: Linux raises SIGPIPE before the call returns. */
+static void raise_pipe(void)
+{
+    struct linux_siginfo info = {.signal = LINUX_SIGPIPE,
+                                 .code = LINUX_SI_USER,
+                                 .sent.pid = process.pid,
+                                 .sent.uid = process.uid};
+    signal_send(thread_current()->tid, &info);
+}
+
 int64_t sys_write_signalling(struct frame *frame)
 {
     int64_t result = syscall_forward(frame);
-    if (result == -LINUX_EPIPE) {
-        struct linux_siginfo info = {.signal = LINUX_SIGPIPE,
-                                     .code = LINUX_SI_USER,
-                                     .sent.pid = process.pid,
-                                     .sent.uid = process.uid};
-        signal_send(thread_current()->tid, &info);
-    }
+    if (result == -LINUX_EPIPE)
+        raise_pipe();
     return result;
 }
 
@@ -62,6 +66,15 @@ int64_t sys_write_signalling(struct frame *frame)
 int64_t sys_sendmsg(struct frame *frame)
 {
     return (frame->rdx & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
+}
+
+int64_t sys_sendmmsg(struct frame *frame)
+{
+    int64_t result = syscall_forward(frame);
+    bool broken = result == -LINUX_EPIPE || (result > 0 && (result & FV_SENDMMSG_PIPE) != 0);
+    if (broken && (frame->r10 & MSG_NOSIGNAL) == 0)
+        raise_pipe();
+    return result > 0 ? result & ~FV_SENDMMSG_PIPE : result;
 }
 
 void syscall_dispatch(struct frame *frame)

@@ -31,7 +31,7 @@ struct io_file {
     int fd;              /* host descriptor, owned */
     mode_t type;         /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;          /* transfers go on until complete: regular files, memory devices */
-    bool slow;           /* a file that waits even to be written: elsewhere, or synchronous */
+    atomic_bool slow;    /* a file that waits even to be written: elsewhere, or synchronous */
     bool frozen;         /* not the program's to change: no fchmod and the like */
     sa_family_t family;  /* of a socket */
     bool stream;         /* a socket without message boundaries */
@@ -66,6 +66,9 @@ struct io_file *io_file_create(int host_fd, const char *path);
 /* A file on a host dup of `file`'s descriptor; *out with one reference. 0 or -errno. */
 int io_file_dup(struct io_file *file, struct io_file **out);
 void io_file_put(struct io_file *file);
+/* Does it wait even to be written? The flags that say so can change (F_SETFL). */
+bool io_file_is_slow(const struct io_file *file);
+void io_file_flags_changed(struct io_file *file);
 /*
  * The file behind a descriptor with a new reference, or NULL. What was shown of it ahead is over,
  * and not begun anew while the reference is held: the caller sees what the program has left of it.
@@ -284,6 +287,8 @@ long io_host(long number, long a, long b, long c, long d, long e, long f);
 #define IO_HOST4(n, a, b, c, d) io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define IO_HOST5(n, a, b, c, d, e)                                                                 \
     io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define IO_HOST6(n, a, b, c, d, e, f)                                                              \
+    io_host(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 /*
  * Interrupted calls, as Linux has them inside: the guest kernel restarts the call, or turns the
  * result into EINTR if a handler ran (FV_ERESTARTSYS: if one without SA_RESTART ran;

@@ -7,6 +7,7 @@
 
 #include <linux/close_range.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -89,6 +90,18 @@ int64_t io_dup3(const struct io_call *call)
     return dup_onto(call, fd, onto, io_arg_int(call, 2) & O_CLOEXEC);
 }
 
+/* What is free is taken without a wait, and so without EINTR, which a kick before it would be. */
+static int64_t lock_wait(const struct io_call *call, const struct io_file *file, struct flock *lock,
+                         int command)
+{
+    int64_t result = IO_HOST3(SYS_fcntl, file->fd,
+                              command == F_SETLKW ? F_SETLK : F_OFD_SETLK, lock);
+
+    if (result == -EAGAIN || result == -EACCES)
+        result = vcpu_syscall(call->vcpu, SYS_fcntl, file->fd, command, (long)lock, 0, 0, 0);
+    return io_restart(result);
+}
+
 /* Record locks: the VMM is the process that holds them, as the guest is one process. */
 static int64_t fcntl_lock(const struct io_call *call, const struct io_file *file, int command)
 {
@@ -98,17 +111,17 @@ static int64_t fcntl_lock(const struct io_call *call, const struct io_file *file
     if (result)
         return result;
     if (command == F_SETLKW || command == F_OFD_SETLKW)
-        return io_restart(
-            vcpu_syscall(call->vcpu, SYS_fcntl, file->fd, command, (long)&lock, 0, 0, 0));
+        return lock_wait(call, file, &lock, command);
     result = IO_HOST3(SYS_fcntl, file->fd, command, &lock);
     if (!result && (command == F_GETLK || command == F_OFD_GETLK))
         result = guestmem_write(call->vm, call->args[2], &lock, sizeof(lock));
     return result;
 }
 
-static int64_t fcntl_file(const struct io_call *call, const struct io_file *file, int command)
+static int64_t fcntl_file(const struct io_call *call, struct io_file *file, int command)
 {
     long value = (long)call->args[2];
+    int64_t result;
 
     switch (command) {
     case F_GETFL:
@@ -118,7 +131,9 @@ static int64_t fcntl_file(const struct io_call *call, const struct io_file *file
     case F_ADD_SEALS:
         return IO_HOST3(SYS_fcntl, file->fd, command, value);
     case F_SETFL: /* no signals from the host's descriptors */
-        return IO_HOST3(SYS_fcntl, file->fd, command, value & ~(long)O_ASYNC);
+        result = IO_HOST3(SYS_fcntl, file->fd, command, value & ~(long)O_ASYNC);
+        io_file_flags_changed(file);
+        return result;
     case F_GETLK:
     case F_SETLK:
     case F_SETLKW:
@@ -165,7 +180,7 @@ static bool seek_waits(const struct io_call *call, struct io_file *file)
 {
     if (!call->vcpu->at_once)
         return false;
-    if (file->slow || io_arg_int(call, 2) > SEEK_END || pthread_mutex_trylock(&file->seek))
+    if (io_file_is_slow(file) || io_arg_int(call, 2) > SEEK_END || pthread_mutex_trylock(&file->seek))
         return true;
     pthread_mutex_unlock(&file->seek);
     return false;
@@ -187,16 +202,18 @@ int64_t io_fd_plain(const struct io_call *call)
     return result;
 }
 
-/* Likewise, for those that may wait for others. */
-int64_t io_fd_wait(const struct io_call *call)
+/* As for record locks: what is free is taken without a wait. */
+int64_t io_flock(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
+    int operation = io_arg_int(call, 1);
     int64_t result;
 
     if (!file)
         return -EBADF;
-    result = vcpu_syscall(call->vcpu, call->number, file->fd, (long)call->args[1],
-                          (long)call->args[2], 0, 0, 0);
+    result = IO_HOST2(SYS_flock, file->fd, operation | LOCK_NB);
+    if (result == -EWOULDBLOCK && !(operation & LOCK_NB))
+        result = vcpu_syscall(call->vcpu, SYS_flock, file->fd, operation, 0, 0, 0, 0);
     io_file_put(file);
     return io_restart(result);
 }

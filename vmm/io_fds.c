@@ -60,13 +60,23 @@ static bool is_local(int fd)
     return false;
 }
 
-static bool is_slow(const struct io_file *file)
+static bool is_synchronous(const struct io_file *file)
 {
-    if (S_ISBLK(file->type))
-        return true;
-    if (!S_ISREG(file->type))
-        return false;
-    return fcntl(file->fd, F_GETFL) & (O_DSYNC | O_SYNC | O_DIRECT) || !is_local(file->fd);
+    return fcntl(file->fd, F_GETFL) & (O_DSYNC | O_SYNC | O_DIRECT);
+}
+
+void io_file_flags_changed(struct io_file *file)
+{
+    atomic_store(&file->slow, S_ISBLK(file->type) ||
+                                  (S_ISREG(file->type) &&
+                                   (is_synchronous(file) || !is_local(file->fd))));
+}
+
+/* O_DIRECT is the open file's, whichever of its descriptors it was set by. */
+bool io_file_is_slow(const struct io_file *file)
+{
+    return atomic_load(&file->slow) ||
+           (S_ISREG(file->type) && atomic_load(&file->sight.shared) && is_synchronous(file));
 }
 
 static void file_classify(struct io_file *file)
@@ -80,7 +90,7 @@ static void file_classify(struct io_file *file)
     file->type = status.st_mode & S_IFMT;
     file->whole = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode) ||
                   (S_ISCHR(status.st_mode) && major(status.st_rdev) == MEMORY_DEVICE);
-    file->slow = is_slow(file);
+    io_file_flags_changed(file);
     if (!S_ISSOCK(status.st_mode))
         return;
     (void)getsockopt(file->fd, SOL_SOCKET, SO_TYPE, &type, &bytes);

@@ -7,6 +7,7 @@
  */
 #include "vmm/hostio_internal.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -106,12 +107,15 @@ static int64_t message_copy(struct message *message, uint64_t bytes)
 
 static int64_t message_pinned(struct message *message, struct io_batch *batch, int flags)
 {
+    long number = message->send ? SYS_sendmsg : SYS_recvmsg;
+
     message->header.msg_iov = batch->iov;
     message->header.msg_iovlen = batch->count;
-    return vcpu_syscall(message->call->vcpu, message->send ? SYS_sendmsg : SYS_recvmsg,
-                        message->file->fd, (long)&message->header,
-                        message->flags | flags | (message->send ? MSG_NOSIGNAL : MSG_CMSG_CLOEXEC),
-                        0, 0, 0);
+    flags |= message->flags | (message->send ? MSG_NOSIGNAL : MSG_CMSG_CLOEXEC);
+    if (flags & MSG_DONTWAIT && !message->call->vcpu->at_once) /* made even if a kick came first */
+        return IO_HOST3(number, message->file->fd, &message->header, flags);
+    return vcpu_syscall(message->call->vcpu, number, message->file->fd, (long)&message->header,
+                        flags, 0, 0, 0);
 }
 
 /* Asked not to wait, the host would do less than it is told to: less than the least or all. */
@@ -265,7 +269,8 @@ int64_t io_recvfrom(const struct io_call *call)
     return plain(call, false);
 }
 
-static int64_t vector(const struct io_call *call, bool send)
+/* *left: bytes that were not sent, if it succeeds. */
+static int64_t vector(const struct io_call *call, bool send, uint64_t *left)
 {
     struct iovec small[IO_SPANS_SMALL], *spans;
     struct message message = {.call = call, .flags = io_arg_int(call, 2), .send = send};
@@ -286,6 +291,7 @@ static int64_t vector(const struct io_call *call, bool send)
     message.cursor.spans = spans;
     message.cursor.count = (unsigned)header.msg_iovlen;
     result = message_run(&message);
+    *left = io_cursor_left(&message.cursor);
     header.msg_flags = message.header.msg_flags;
     if (spans != small)
         free(spans);
@@ -305,10 +311,64 @@ static int64_t vector(const struct io_call *call, bool send)
 
 int64_t io_sendmsg(const struct io_call *call)
 {
-    return vector(call, true);
+    uint64_t left;
+
+    return vector(call, true, &left);
 }
 
 int64_t io_recvmsg(const struct io_call *call)
 {
-    return vector(call, false);
+    uint64_t left;
+
+    return vector(call, false, &left);
+}
+
+/* One of many on the same file, which is looked up once. Bytes or -errno. */
+static int64_t one_of_many(const struct io_call *call, struct io_file *file, gpa_t header,
+                           uint64_t *left)
+{
+    const uint64_t args[6] = {call->args[0], header, call->args[3]};
+    struct io_part part = {.file = file};
+    struct io_call one = *call;
+    int64_t result;
+
+    one.number = SYS_sendmsg;
+    one.args = args;
+    one.part = &part;
+    atomic_fetch_add(&file->references, 1);
+    result = vector(&one, true, left);
+    hostio_part_end(&part); /* if it did not come to use the file */
+    return result;
+}
+
+/* As Linux: how many were sent before one was not, or not in full; why not, only if none was. */
+int64_t io_sendmmsg(const struct io_call *call)
+{
+    uint32_t wanted = io_arg_u32(call, 2), sent = 0;
+    struct io_file *file = io_call_file(call);
+    int64_t result = 0;
+    uint64_t left = 0;
+
+    if (!file)
+        return -EBADF;
+    if (!S_ISSOCK(file->type))
+        result = -ENOTSOCK;
+    if (wanted > IOV_MAX)
+        wanted = IOV_MAX;
+    while (!result && sent < wanted && !left) {
+        gpa_t at = call->args[1] + sent * sizeof(struct mmsghdr);
+        uint32_t bytes;
+
+        result = one_of_many(call, file, at, &left);
+        if (result < 0)
+            break;
+        bytes = (uint32_t)result;
+        result = guestmem_write(call->vm, at + offsetof(struct mmsghdr, msg_len), &bytes,
+                                sizeof(bytes));
+        sent += !result;
+    }
+    io_call_put(call, file);
+    if (!sent)
+        return result;
+    return sent | (result == -EPIPE ? FV_SENDMMSG_PIPE : 0);
 }

@@ -57,7 +57,7 @@ static int64_t stat_fd(const struct io_call *call, int fd, gpa_t out)
 
     if (!file)
         return -EBADF;
-    if (call->vcpu->at_once && file->slow)
+    if (call->vcpu->at_once && io_file_is_slow(file))
         error = (int)io_hand_back(call);
     else
         error = fstat(file->fd, &status) ? -errno : 0;

@@ -66,11 +66,20 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
 /* The plain forms where they do: every kind of descriptor has them. */
 static long transfer_host(const struct transfer *transfer, const struct iovec *iov, unsigned count)
 {
-    if (transfer->offset < 0 && !transfer->flags)
-        return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_writev : SYS_readv,
-                            transfer->file->fd, (long)iov, count, 0, 0, 0);
-    return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_pwritev2 : SYS_preadv2,
-                        transfer->file->fd, (long)iov, count, transfer->offset, 0, transfer->flags);
+    struct vcpu *vcpu = transfer->call->vcpu;
+    bool plain = transfer->offset < 0 && !transfer->flags;
+    long offset = plain ? 0 : transfer->offset, number, result;
+
+    if (plain)
+        number = transfer->write ? SYS_writev : SYS_readv;
+    else
+        number = transfer->write ? SYS_pwritev2 : SYS_preadv2;
+    result = vcpu_syscall(vcpu, number, transfer->file->fd, (long)iov, count, offset, 0,
+                          transfer->flags);
+    /* What does not wait knows no EINTR: a kick that came first is seen to afterwards. */
+    if (result == -EINTR && !vcpu->at_once && io_never_waits(transfer->file))
+        result = IO_HOST6(number, transfer->file->fd, iov, count, offset, 0, transfer->flags);
+    return result;
 }
 
 static long transfer_piece(const struct transfer *transfer, const struct io_batch *batch)
@@ -79,7 +88,7 @@ static long transfer_piece(const struct transfer *transfer, const struct io_batc
 
     if (at_once && S_ISSOCK(transfer->file->type))
         return socket_piece(transfer, batch);
-    if (at_once && transfer->write && transfer->file->slow)
+    if (at_once && transfer->write && io_file_is_slow(transfer->file))
         return io_hand_back(transfer->call);
     /* A write to the page cache waits for nobody; a read may wait for a disk. */
     if (transfer->file->whole && (transfer->write || !at_once))
@@ -88,18 +97,16 @@ static long transfer_piece(const struct transfer *transfer, const struct io_batc
     return transfer_host(transfer, batch->iov, batch->count);
 }
 
-/* Pinned, so told not to wait. -EOPNOTSUPP: cannot be told. */
+/* Pinned, so told not to wait, and made even if a kick came first. -EOPNOTSUPP: cannot be told. */
 static long transfer_try(const struct transfer *transfer, const struct io_batch *batch)
 {
     struct msghdr header = {.msg_iov = (struct iovec *)batch->iov, .msg_iovlen = batch->count};
 
     if (S_ISSOCK(transfer->file->type) && transfer->offset < 0 && !transfer->flags)
-        return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_sendmsg : SYS_recvmsg,
-                            transfer->file->fd, (long)&header, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0,
-                            0);
-    return vcpu_syscall(transfer->call->vcpu, transfer->write ? SYS_pwritev2 : SYS_preadv2,
-                        transfer->file->fd, (long)batch->iov, batch->count, transfer->offset, 0,
-                        transfer->flags | RWF_NOWAIT);
+        return IO_HOST3(transfer->write ? SYS_sendmsg : SYS_recvmsg, transfer->file->fd, &header,
+                        MSG_DONTWAIT | MSG_NOSIGNAL);
+    return IO_HOST6(transfer->write ? SYS_pwritev2 : SYS_preadv2, transfer->file->fd, batch->iov,
+                    batch->count, transfer->offset, 0, transfer->flags | RWF_NOWAIT);
 }
 
 /* Nothing pinned while the host waits. */

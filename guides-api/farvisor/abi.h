@@ -83,6 +83,7 @@
 
 #define FV_TIMER_MAX   64
 #define FV_ERESTARTSYS 512
+#define FV_SENDMMSG_PIPE (1LL << 32) /* beside a count: the message after it met EPIPE */
 
 /*
  * fv_post.state: a request without an exit. The guest kernel posts and spins; the VMM's poller, on

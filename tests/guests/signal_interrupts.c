@@ -7,7 +7,9 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/file.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -63,6 +65,52 @@ static void *pester(void *argument)
             __builtin_ia32_pause();
     }
     return argument;
+}
+
+#define COPIED 64
+
+/* Between descriptors of files and of what does not wait, and locks that are free. */
+static void move_and_lock(int from, int to, const int ends[2])
+{
+    struct flock record = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    loff_t in = 0, out = 0;
+    off_t at = 0;
+    char text[COPIED];
+
+    EXPECT(flock(to, LOCK_EX) == 0 && flock(to, LOCK_UN) == 0);
+    EXPECT(fcntl(to, F_SETLKW, &record) == 0 && fcntl(from, F_OFD_SETLKW, &record) == 0);
+    EXPECT(copy_file_range(from, &in, to, &out, COPIED, 0) == COPIED);
+    EXPECT(in == COPIED && out == COPIED && lseek(to, 0, SEEK_SET) == 0);
+    EXPECT(sendfile(to, from, &at, COPIED) == COPIED && at == COPIED);
+    EXPECT(sendfile(ends[1], from, &(off_t){0}, COPIED) == COPIED);
+    EXPECT(read(ends[0], text, COPIED) == COPIED);
+    EXPECT(splice(from, &(loff_t){0}, ends[1], NULL, COPIED, 0) == COPIED);
+    EXPECT(splice(ends[0], NULL, to, &(loff_t){0}, COPIED, 0) == COPIED);
+    EXPECT(splice(ends[0], NULL, to, &(loff_t){0}, COPIED, SPLICE_F_NONBLOCK) == -1);
+    EXPECT(errno == EAGAIN);
+}
+
+static void files_and_locks(void)
+{
+    const char *names[2] = {"signal_interrupts.from", "signal_interrupts.to"};
+    const char text[COPIED] = "moved";
+    int fds[2], ends[2];
+    pthread_t thread;
+
+    EXPECT(pipe2(ends, O_NONBLOCK) == 0);
+    for (int i = 0; i < 2; i++) {
+        fds[i] = open(names[i], O_RDWR | O_CREAT | O_TRUNC, 0600);
+        EXPECT(fds[i] >= 0);
+    }
+    EXPECT(write(fds[0], text, COPIED) == COPIED);
+    atomic_store(&stop, 0);
+    EXPECT(pthread_create(&thread, NULL, pester, NULL) == 0);
+    for (int i = 0; i < 100; i++)
+        move_and_lock(fds[0], fds[1], ends);
+    atomic_store(&stop, 1);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    for (int i = 0; i < 2; i++)
+        EXPECT(close(ends[i]) == 0 && close(fds[i]) == 0 && unlink(names[i]) == 0);
 }
 
 /* Calls that wait for nobody know no EINTR, whenever the signal comes. */
@@ -134,5 +182,6 @@ int main(void)
     const struct sigaction plain = {.sa_handler = on_signal};
     EXPECT(sigaction(SIGUSR1, &plain, NULL) == 0);
     never_interrupted();
+    files_and_locks();
     return guest_passed("signal_interrupts");
 }

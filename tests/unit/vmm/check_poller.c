@@ -122,6 +122,32 @@ START_TEST(a_file_that_is_written_through_is_not_for_the_poller)
 }
 END_TEST
 
+static bool poller_seeks(int fd)
+{
+    post(SYS_lseek, (uint64_t)fd, 0, SEEK_SET);
+    if (answer() == FV_POST_DONE)
+        return true;
+    ck_assert_int_eq(poller_finish(&posting), 0);
+    return false;
+}
+
+/* It is the open file that has the flag: a duplicate is written through, too. */
+START_TEST(a_file_is_not_for_the_poller_from_when_it_is_written_through)
+{
+    int plain = io_install(io, open("file", O_RDWR | O_CLOEXEC), NULL, false);
+    int duplicate = (int)call(SYS_dup, (uint64_t)plain, 0, 0, 0);
+
+    ck_assert(poller_seeks(plain) && poller_seeks(duplicate));
+    if (call(SYS_fcntl, (uint64_t)plain, F_SETFL, O_DIRECT, 0) == -EINVAL)
+        return; /* not on this file system */
+    ck_assert(!poller_seeks(plain) && !poller_seeks(duplicate));
+    ck_assert_int_eq(call(SYS_fcntl, (uint64_t)duplicate, F_SETFL, 0, 0), 0);
+    ck_assert(poller_seeks(duplicate));
+    ck_assert_int_eq(call(SYS_fcntl, (uint64_t)plain, F_SETFL, 0, 0), 0);
+    ck_assert(poller_seeks(plain));
+}
+END_TEST
+
 /* What another thread of the guest does meanwhile. */
 static void reopen(int fd, const char *name)
 {
@@ -272,6 +298,7 @@ int main(void)
 
     tcase_add_checked_fixture(tests, poller_setup, poller_teardown);
     tcase_add_test(tests, a_file_that_is_written_through_is_not_for_the_poller);
+    tcase_add_test(tests, a_file_is_not_for_the_poller_from_when_it_is_written_through);
     tcase_add_test(tests, a_call_that_need_not_wait_is_answered);
     tcase_add_test(tests, a_call_that_would_wait_is_handed_back_and_finished_by_its_thread);
     tcase_add_test(tests, what_is_finished_goes_on_with_the_file_it_began_with);
