@@ -4,6 +4,10 @@
  * information (or by frame pointers where there is none), reading the guest's memory through
  * guestmem_read and its files through the host paths behind the guest's. The program is broken when
  * this runs: frames are bounded, and whatever cannot be read ends the walk.
+ *
+ * The library maps these files, and whoever may write to one can cut it short meanwhile: a SIGBUS
+ * here, where the bytes were. It ends the walk, too (file_guard): what the library holds is then
+ * left as it is, never to be used again. The run is ending.
  */
 #include "vmm/machine.h"
 
@@ -166,19 +170,30 @@ static void frame_pointers_walk(struct walk *walk)
     }
 }
 
+static void frames_walk(void *argument)
+{
+    struct walk *walk = argument;
+    struct vcpu *vcpu = walk->vcpu;
+    walk->dwfl = dwfl_begin(&file_callbacks);
+    if (walk->dwfl && modules_report(walk->dwfl, vcpu->vm->mm) == 0 &&
+        dwfl_attach_state(walk->dwfl, NULL, vcpu->tid, &thread_callbacks, walk))
+        (void)dwfl_getthread_frames(walk->dwfl, vcpu->tid, frame_visit, walk);
+    if (walk->dwfl)
+        dwfl_end(walk->dwfl);
+    walk->dwfl = NULL;
+}
+
 void backtrace_print(struct vcpu *vcpu, const struct fv_regs *regs)
 {
     struct walk walk = {.vcpu = vcpu, .regs = regs};
     reported = vcpu;
     unsetenv("DEBUGINFOD_URLS"); /* a crash report does not go looking on the network */
-    walk.dwfl = dwfl_begin(&file_callbacks);
-    if (walk.dwfl && modules_report(walk.dwfl, vcpu->vm->mm) == 0 &&
-        dwfl_attach_state(walk.dwfl, NULL, vcpu->tid, &thread_callbacks, &walk))
-        (void)dwfl_getthread_frames(walk.dwfl, vcpu->tid, frame_visit, &walk);
+    if (file_guard(frames_walk, &walk)) {
+        walk.dwfl = NULL;
+        message_error("  (a file of the program was cut short: no more of it can be told)");
+    }
     if (walk.frames < 2) {
         walk.frames = 0;
         frame_pointers_walk(&walk);
     }
-    if (walk.dwfl)
-        dwfl_end(walk.dwfl);
 }

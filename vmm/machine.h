@@ -141,6 +141,13 @@ int64_t timers_get(struct vcpu *vcpu, const uint64_t args[6]);
 /* The node is connected: the socket's name can go. Accepts NULL. */
 void embedded_connected(struct embedded *embedded);
 
+/* ---- file_guard.c ---- */
+/*
+ * Calls look(argument), which reads mapped files that others may cut short: 0, or -EFAULT if one was,
+ * and look did not come to its end: what it held is lost. One at a time; not nested.
+ */
+int file_guard(void (*look)(void *argument), void *argument);
+
 /* ---- backtrace.c ---- */
 /* The calls that led to `regs`, one line each. One at a time; this vCPU's thread. */
 void backtrace_print(struct vcpu *vcpu, const struct fv_regs *regs);

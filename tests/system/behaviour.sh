@@ -112,6 +112,18 @@ test_crash_report() {
     done
 }
 
+# Whatever becomes of the program's file meanwhile.
+test_crash_report_of_a_cut_file() {
+    local round cuts=0
+    for round in 1 2 3 4 5 6; do
+        cp "$GUESTS/crash_cut" cut
+        expect_status 139 far -- ./cut "$PWD/cut"
+        grep -q 'SIGSEGV.*0x123450' err && grep -q '#0 ' err || fail "round $round: $(cat err)"
+        ! grep -q 'was cut short' err || cuts=$((cuts + 1))
+    done
+    note "cut while it was read: $cuts of 6"
+}
+
 # outside SIGNAL STATUS [ARG]: a signal to farvisor reaches the program.
 outside() {
     rm -f out # of the run before, which was ready, too

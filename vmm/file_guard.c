@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading mapped files that others may cut short, by code that is not ours: the SIGBUS of such a
+ * read ends that code by a jump out of it. Only the thread that looks is meant: any other SIGBUS is
+ * what it was before.
+ */
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <setjmp.h>
+
+static __thread sigjmp_buf *way_out; /* of the thread that looks, else NULL */
+static struct sigaction before;
+
+static void on_bus(int number, siginfo_t *info, void *context)
+{
+    (void)info;
+    (void)context;
+    if (way_out)
+        siglongjmp(*way_out, 1);
+    sigaction(number, &before, NULL); /* the instruction is repeated, and says it again */
+}
+
+int file_guard(void (*look)(void *argument), void *argument)
+{
+    const struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+    sigjmp_buf here;
+    int error = 0;
+    if (sigaction(SIGBUS, &action, &before) < 0)
+        return -errno;
+    if (sigsetjmp(here, 1) == 0) {
+        way_out = &here;
+        look(argument);
+    } else {
+        error = -EFAULT;
+    }
+    way_out = NULL;
+    sigaction(SIGBUS, &before, NULL);
+    return error;
+}
