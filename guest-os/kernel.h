@@ -299,6 +299,7 @@ void events_drain(void);
 
 /* ---- timer.c ---- */
 void timer_expired(uint32_t id, uint64_t overruns);
+void timer_thread_ends(void);                           /* the calling one */
 void timer_delivered(const struct linux_siginfo *info); /* process.lock held */
 
 #endif

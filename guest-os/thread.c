@@ -230,6 +230,7 @@ int64_t sys_exit(struct frame *frame)
     if (tid == process.pid)
         main_code = (uint32_t)frame->rdi;
     futex_exit_robust_list(thread->robust_list, tid);
+    timer_thread_ends();
     events_drain();
     gpa_t clear_tid = thread->clear_tid;
     if (thread_unlink(thread) == 0)

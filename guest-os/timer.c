@@ -10,6 +10,7 @@
 
 #define CLOCK_MONOTONIC          1
 #define CLOCK_PROCESS_CPUTIME_ID 2
+#define CLOCK_THREAD_CPUTIME_ID  3
 #define CLOCK_MAX                12
 
 #define SIGEV_SIGNAL    0
@@ -183,6 +184,39 @@ static bool event_valid(const struct linux_sigevent *event)
            event->signal >= 1 && event->signal <= LINUX_NSIG;
 }
 
+/* Processor time clocks below zero (include/linux/posix-timers.h of Linux): id 0 is the caller. */
+#define CPU_CLOCK_KIND      7u
+#define CPU_CLOCK_THREAD    4
+#define CPU_CLOCK_SCHED     2
+#define CPU_CLOCK_OF_CALLER (~0u << 3)
+
+/*
+ * A thread's own clock by its name for everybody: the host timer is made, or taken over from one of
+ * this number before, when it is first set, perhaps by another thread.
+ */
+static int32_t clock_named(int32_t clock)
+{
+    uint32_t kind = (uint32_t)clock & CPU_CLOCK_KIND;
+    if (clock == CLOCK_THREAD_CPUTIME_ID)
+        kind = CPU_CLOCK_THREAD | CPU_CLOCK_SCHED;
+    else if (((uint32_t)clock & ~CPU_CLOCK_KIND) != CPU_CLOCK_OF_CALLER ||
+             (kind & CPU_CLOCK_THREAD) == 0)
+        return clock;
+    return (int32_t)(~thread_current()->tid << 3 | kind);
+}
+
+/* Its processor time stands still; its host thread's may go on, with the next guest thread. */
+void timer_thread_ends(void)
+{
+    const struct linux_itimerspec stop = {0};
+    for (uint64_t id = USER_TIMER_BASE; id < FV_TIMER_MAX; id++) {
+        int32_t clock = timers[id].clock;
+        if (timers[id].used && (clock & CPU_CLOCK_THREAD) != 0 &&
+            (uint32_t)clock >> 3 == ~thread_current()->tid << 3 >> 3)
+            timer_set(id, clock, 0, &stop, NULL);
+    }
+}
+
 int64_t sys_timer_create(struct frame *frame)
 {
     struct linux_sigevent event = {.signal = LINUX_SIGALRM};
@@ -204,7 +238,8 @@ int64_t sys_timer_create(struct frame *frame)
     if (found) {
         if (frame->rsi == 0)
             event.value = id - USER_TIMER_BASE;
-        timers[id] = (struct timer){.used = true, .clock = (int32_t)frame->rdi, .event = event};
+        timers[id] =
+            (struct timer){.used = true, .clock = clock_named((int32_t)frame->rdi), .event = event};
     }
     lock_release(&process.lock);
     if (!found)

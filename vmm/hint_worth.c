@@ -12,10 +12,10 @@
 
 #include <time.h>
 
-#define JUDGE_PAGES  4096u         /* hinted pages between two judgements */
-#define STALL_CPU_NS 100000000ULL  /* 0.1 s of processor time in one call of a guide */
-#define STALL_NS     2000000000ULL /* or 2 s of any kind: asleep, waiting for a lock */
-#define THREAD_CPU_CLOCK 6u /* its kind (kernel: include/linux/posix-timers.h) */
+#define JUDGE_PAGES      4096u         /* hinted pages between two judgements */
+#define STALL_CPU_NS     100000000ULL  /* 0.1 s of processor time in one call of a guide */
+#define STALL_NS         2000000000ULL /* or 2 s of any kind: asleep, waiting for a lock */
+#define THREAD_CPU_CLOCK 6u            /* its kind (kernel: include/linux/posix-timers.h) */
 
 void hints_switch_off(struct hints *hints)
 {

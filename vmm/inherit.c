@@ -47,9 +47,8 @@ static uint64_t clock_read_ns(clockid_t clock)
 bool inherit_fits(const struct vcpu *vcpu)
 {
     struct sched_param own, its;
-    return sched_getscheduler(vcpu->tid) == sched_getscheduler(0) &&
-           sched_getparam(0, &own) == 0 && sched_getparam(vcpu->tid, &its) == 0 &&
-           own.sched_priority == its.sched_priority &&
+    return sched_getscheduler(vcpu->tid) == sched_getscheduler(0) && sched_getparam(0, &own) == 0 &&
+           sched_getparam(vcpu->tid, &its) == 0 && own.sched_priority == its.sched_priority &&
            getpriority(PRIO_PROCESS, (id_t)vcpu->tid) == getpriority(PRIO_PROCESS, 0);
 }
 
@@ -79,7 +78,7 @@ static uint64_t clock_base_ns(struct vcpu *vcpu, clockid_t clock)
         return atomic_load(&vcpu->inherited.clock_ns[CLOCK_KIND_SCHED]);
     if (clock >= 0 || !((unsigned)clock & CLOCK_PER_THREAD) || kind == CLOCK_KIND_MASK)
         return 0;
-    pid_t tid = (pid_t)~(clock >> 3);
+    pid_t tid = (pid_t) ~(clock >> 3);
     struct vcpu *whose = tid ? vcpu_by_tid(vcpu->vm, tid) : vcpu;
     return whose ? atomic_load(&whose->inherited.clock_ns[kind]) : 0;
 }

@@ -94,8 +94,8 @@ int64_t io_dup3(const struct io_call *call)
 static int64_t lock_wait(const struct io_call *call, const struct io_file *file, struct flock *lock,
                          int command)
 {
-    int64_t result = IO_HOST3(SYS_fcntl, file->fd,
-                              command == F_SETLKW ? F_SETLK : F_OFD_SETLK, lock);
+    int64_t result =
+        IO_HOST3(SYS_fcntl, file->fd, command == F_SETLKW ? F_SETLK : F_OFD_SETLK, lock);
 
     if (result == -EAGAIN || result == -EACCES)
         result = vcpu_syscall(call->vcpu, SYS_fcntl, file->fd, command, (long)lock, 0, 0, 0);
@@ -180,7 +180,8 @@ static bool seek_waits(const struct io_call *call, struct io_file *file)
 {
     if (!call->vcpu->at_once)
         return false;
-    if (io_file_is_slow(file) || io_arg_int(call, 2) > SEEK_END || pthread_mutex_trylock(&file->seek))
+    if (io_file_is_slow(file) || io_arg_int(call, 2) > SEEK_END ||
+        pthread_mutex_trylock(&file->seek))
         return true;
     pthread_mutex_unlock(&file->seek);
     return false;

@@ -67,9 +67,9 @@ static bool is_synchronous(const struct io_file *file)
 
 void io_file_flags_changed(struct io_file *file)
 {
-    atomic_store(&file->slow, S_ISBLK(file->type) ||
-                                  (S_ISREG(file->type) &&
-                                   (is_synchronous(file) || !is_local(file->fd))));
+    atomic_store(&file->slow,
+                 S_ISBLK(file->type) ||
+                     (S_ISREG(file->type) && (is_synchronous(file) || !is_local(file->fd))));
 }
 
 /* O_DIRECT is the open file's, whichever of its descriptors it was set by. */

@@ -363,8 +363,8 @@ int64_t io_sendmmsg(const struct io_call *call)
         if (result < 0)
             break;
         bytes = (uint32_t)result;
-        result = guestmem_write(call->vm, at + offsetof(struct mmsghdr, msg_len), &bytes,
-                                sizeof(bytes));
+        result =
+            guestmem_write(call->vm, at + offsetof(struct mmsghdr, msg_len), &bytes, sizeof(bytes));
         sent += !result;
     }
     io_call_put(call, file);

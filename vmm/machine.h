@@ -143,8 +143,8 @@ void embedded_connected(struct embedded *embedded);
 
 /* ---- file_guard.c ---- */
 /*
- * Calls look(argument), which reads mapped files that others may cut short: 0, or -EFAULT if one was,
- * and look did not come to its end: what it held is lost. One at a time; not nested.
+ * Calls look(argument), which reads mapped files that others may cut short: 0, or -EFAULT if one
+ * was, and look did not come to its end: what it held is lost. One at a time; not nested.
  */
 int file_guard(void (*look)(void *argument), void *argument);
 

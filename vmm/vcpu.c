@@ -15,8 +15,8 @@
  *   in_use 0 -> 1    maker of a guest thread, which may run from here on
  *   in_use 1 -> 0    itself: the guest thread is over. It parks, waiting on `wake`, or, if it may
  *                    hold a lock, leaves: gone 0 -> 1 with it
- *   taken 0 -> 1     maker of a guest thread: this host thread is to be replaced. retired 0 -> 1 ends
- *                    a parked one, it is joined, another made; taken 1 -> 0
+ *   taken 0 -> 1     maker of a guest thread: this host thread is to be replaced. retired 0 -> 1
+ * ends a parked one, it is joined, another made; taken 1 -> 0
  */
 #include "vmm/machine.h"
 
@@ -295,7 +295,8 @@ static int vcpu_spawn(struct vm *vm, struct vcpu **out)
     return 0;
 }
 
-/* Another host thread for an idle vCPU, made by the calling one. Caller holds vcpu_lock, likewise. */
+/* Another host thread for an idle vCPU, made by the calling one. Caller holds vcpu_lock, likewise.
+ */
 static int vcpu_rehost(struct vcpu *vcpu)
 {
     vcpu->taken = true;

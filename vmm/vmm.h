@@ -113,7 +113,7 @@ struct vcpu {
     struct vm *vm;
     uint32_t index;
     int fd;
-    int kvm_stats_fd; /* KVM's own counters; -1 unless --stats wants them and KVM has them */
+    int kvm_stats_fd;  /* KVM's own counters; -1 unless --stats wants them and KVM has them */
     _Atomic pid_t tid; /* host thread = guest thread id */
     pthread_t thread;
     struct inherited inherited;

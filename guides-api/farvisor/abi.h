@@ -81,8 +81,8 @@
 #define FV_CALL_FINISH                                                                             \
     0x100a /* () -> result of the posted request, waited for or carried out by this thread */
 
-#define FV_TIMER_MAX   64
-#define FV_ERESTARTSYS 512
+#define FV_TIMER_MAX     64
+#define FV_ERESTARTSYS   512
 #define FV_SENDMMSG_PIPE (1LL << 32) /* beside a count: the message after it met EPIPE */
 
 /*

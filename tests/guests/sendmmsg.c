@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sendmmsg tells how many messages were sent before one was not, or not in full, and why not only if
- * none was; each has its length noted; a broken stream raises SIGPIPE.
+ * sendmmsg tells how many messages were sent before one was not, or not in full, and why not only
+ * if none was; each has its length noted; a broken stream raises SIGPIPE.
  */
 #include "guest.h"
 
@@ -144,8 +144,8 @@ static void interrupted(void)
 
 int main(void)
 {
-    char *area = mmap(NULL, (size_t)MANY * PAGE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *area =
+        mmap(NULL, (size_t)MANY * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     EXPECT(area != MAP_FAILED);
     messages_make(area);
     datagrams();

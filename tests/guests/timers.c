@@ -2,6 +2,7 @@
 /* Interval timers, POSIX timers by signal and by thread, alarm, timerfd, and sleeping. */
 #include "guest.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -80,6 +81,73 @@ static void blocked_timer(void)
     EXPECT(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
+#define CPU_NS       20000000L    /* what a timer is set to, of processor time */
+#define CPU_LIMIT_NS 10000000000L /* by then it has come, however long that takes */
+
+static long cpu_ns(void)
+{
+    struct timespec now;
+    EXPECT(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0);
+    return now.tv_sec * 1000000000L + now.tv_nsec;
+}
+
+static timer_t cpu_timer_start(long ns, int flags)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    struct itimerspec once = {{0, 0}, {ns / 1000000000L, ns % 1000000000L}};
+    timer_t timer;
+
+    event.sigev_value.sival_int = 80;
+    atomic_store(&fired, 0);
+    EXPECT(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0);
+    EXPECT(timer_settime(timer, flags, &once, NULL) == 0);
+    return timer;
+}
+
+/* On the processor time of the thread that makes it. */
+static void *run_cpu_timer(void *argument)
+{
+    for (int i = 0; i < 2; i++) {
+        long start = cpu_ns();
+        timer_t timer = cpu_timer_start(i ? start + CPU_NS : CPU_NS, i ? TIMER_ABSTIME : 0);
+        while (!atomic_load(&fired))
+            EXPECT(cpu_ns() - start < CPU_LIMIT_NS);
+        EXPECT(cpu_ns() - start >= CPU_NS);
+        EXPECT(atomic_load(&value) == 80 && timer_delete(timer) == 0);
+    }
+    return argument;
+}
+
+static void *leave_cpu_timer(void *argument)
+{
+    *(timer_t *)argument = cpu_timer_start(10 * CPU_NS, 0);
+    return argument;
+}
+
+static void *outlive_cpu_timer(void *argument)
+{
+    while (cpu_ns() < 20 * CPU_NS)
+        ;
+    EXPECT(!atomic_load(&fired));
+    return argument;
+}
+
+/* One after the other, with the same number, and on whatever they may inherit of one another. */
+static void cpu_timers(void)
+{
+    pthread_t thread;
+    timer_t left;
+    (void)run_cpu_timer(NULL);
+    for (int i = 0; i < 2; i++) {
+        EXPECT(pthread_create(&thread, NULL, run_cpu_timer, NULL) == 0);
+        EXPECT(pthread_join(thread, NULL) == 0);
+    }
+    EXPECT(pthread_create(&thread, NULL, leave_cpu_timer, &left) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    EXPECT(pthread_create(&thread, NULL, outlive_cpu_timer, NULL) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0 && timer_delete(left) == 0);
+}
+
 int main(void)
 {
     struct sigaction action = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO};
@@ -123,5 +191,6 @@ int main(void)
     EXPECT(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == 0);
     EXPECT(guest_now_s() - start >= 0.99 && guest_now_s() - start < 5);
     blocked_timer();
+    cpu_timers();
     return guest_passed("timers");
 }
