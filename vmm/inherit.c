@@ -9,7 +9,6 @@
 
 #include <sched.h>
 #include <sys/prctl.h>
-#include <sys/time.h>
 #include <time.h>
 
 /* A thread's clocks carry its id (kernel: include/linux/posix-timers.h). */
@@ -18,6 +17,7 @@
 #define CLOCK_PER_THREAD 4u
 
 #define NS_PER_S    1000000000
+#define US_PER_S    1000000
 #define SECONDS_MAX 1000000000
 
 _Static_assert(CLOCK_KIND_MASK == sizeof(((struct inherited *)0)->clock_ns) / sizeof(uint64_t),
@@ -101,10 +101,9 @@ void inherit_clock_to_host(struct vcpu *vcpu, clockid_t clock, struct timespec *
 
 static struct timeval time_since(struct timeval now, struct timeval then)
 {
-    struct timeval since = {0};
-    if (timercmp(&now, &then, >))
-        timersub(&now, &then, &since);
-    return since;
+    int64_t us = (now.tv_sec - then.tv_sec) * US_PER_S + now.tv_usec - then.tv_usec;
+    us = us > 0 ? us : 0;
+    return (struct timeval){us / US_PER_S, us % US_PER_S};
 }
 
 void inherit_usage(const struct vcpu *vcpu, struct rusage *usage)
