@@ -26,8 +26,8 @@
  *   EVICTING    LOCAL       reclaimer: rescued, a writer or a pin asked for it
  *   EVICTING    DROPPING    reclaimer: written back (or clean), and nobody asked for it
  *   DROPPING    REMOTE      reclaimer: freed here; the remote copy is the only one
- *   DROPPING    ABSENT      reclaimer: freed here; it held only zeroes, clean file bytes, or nothing
- *                           that lives (fault/live.c)
+ *   DROPPING    ABSENT      reclaimer: freed here; it held only zeroes, clean file bytes, or
+ *                           nothing that lives (fault/live.c)
  *   LOCAL       DISCARDING  munmap/madvise thread, pins = 0
  *   REMOTE      DISCARDING  likewise
  *   DISCARDING  ABSENT      the same thread: contents gone for good, remote copy forgotten
