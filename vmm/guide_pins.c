@@ -135,9 +135,9 @@ static int pin_settle(struct hints *hints, const struct guide_pin *pin, int erro
  *   ended  -> gone     pin_settle, after the last of its pages was let go
  *   there  -> gone     guide_pins_drop, guide_unpin
  *
- * The wait is what lets the range be mapped anew with a file: none of its pages is held for what was
- * there before. The pinning thread needs the table of mappings for reading only, never `change`,
- * which the one who waits holds; and each of its pages comes, or fails, in bounded time.
+ * The wait is what lets the range be mapped anew with a file: none of its pages is held for what
+ * was there before. The pinning thread needs the table of mappings for reading only, never
+ * `change`, which the one who waits holds; and each of its pages comes, or fails, in bounded time.
  */
 int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
 {
