@@ -25,6 +25,10 @@ struct fault_source {
     int (*extent)(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
     /* Reads the initial bytes of `pages` pages into `to`. 0 or -errno (-EIO: SIGBUS). */
     int (*read)(void *owner, uint64_t page, uint64_t pages, void *to);
+    /* `extent` or `read` answered -EFAULT. True: only while what is mapped there was replaced, which
+     * was waited for (a time that the replacing bounds); ask again. Called with nothing claimed.
+     * NULL: never. */
+    bool (*replaced)(void *owner, uint64_t page);
     /* uffd mode: thread `tid` waits in KVM_RUN for a page whose contents do not exist. It is to
      * leave that and look for itself. `again`: it was told, and is only waited for. True: it has
      * looked, or is no vCPU (any more); false: not within `wait_ns`. */

@@ -72,9 +72,13 @@ int page_resolve(struct fault_context *context, uint64_t page, bool write, bool 
         return 0;
     }
     probe_fault_begin(context->lane, page, write);
+    const struct fault_source *source = &engine->config.source;
     int step = STEP_AGAIN;
-    while (step == STEP_AGAIN)
+    while (step == STEP_AGAIN) {
         step = resolve_step(context, page, write, rescue, patience);
+        if (step == -EFAULT && source->replaced && source->replaced(source->owner, page))
+            step = STEP_AGAIN;
+    }
     fault_histogram_add(&context->tally.fault_ns, clock_now_ns() - start_ns);
     probe_fault_end(context->lane, page, write, seen, engine->words[page], start_ns, step);
     return step;

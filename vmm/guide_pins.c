@@ -137,7 +137,8 @@ static int pin_settle(struct hints *hints, const struct guide_pin *pin, int erro
  *
  * The wait is what lets the range be mapped anew with a file: none of its pages is held for what
  * was there before. The pinning thread needs the table of mappings for reading only, never
- * `change`, which the one who waits holds; and each of its pages comes, or fails, in bounded time.
+ * `change`, which the one who waits holds, nor (holds_pins) the end of a replacement; and each of
+ * its pages comes, or fails, in bounded time.
  */
 int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
 {
@@ -150,10 +151,12 @@ int64_t guide_pin(struct vcpu *vcpu, gpa_t gpa, uint64_t bytes)
     int error = pin_begin(vm->hints, &pin);
     if (error)
         return error;
+    vcpu->holds_pins = true;
     if (!mm_allows(vm->mm, pin.start, pin.end - pin.start, EPT_READ))
         error = -ENOMEM;
     if (!error)
         error = pin_fetch(vcpu, &pin);
+    vcpu->holds_pins = false;
     error = pin_settle(vm->hints, &pin, error);
     if (error == -EFAULT || error == -EBUSY)
         return -ENOMEM;

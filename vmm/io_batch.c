@@ -40,13 +40,41 @@ static uint64_t pages_of(gpa_t gpa, uint64_t bytes)
 }
 
 /*
+ * A mapping that another thread replaces has to be waited for, but not with pages in hand: the
+ * other one may wait for that. `held`: pieces before this one are.
+ */
+static int pin_piece(struct vm *vm, gpa_t gpa, uint64_t bytes, bool writable, bool held, void **hva)
+{
+    struct vcpu *self = vcpu_self();
+    unsigned need = writable ? EPT_WRITE : EPT_READ;
+    bool again = true;
+    int error = -EFAULT;
+
+    if (!self)
+        return guestmem_pin(vm, gpa, bytes, writable, hva);
+    while (error == -EFAULT && again) {
+        mm_use_begin(self, gpa, gpa + bytes);
+        self->holds_pins = true;
+        error = guestmem_pin(vm, gpa, bytes, writable, hva);
+        self->holds_pins = false;
+        if (error && !held)
+            mm_use_end(self);
+        /* Mapped again: it was in between. */
+        again = error == -EFAULT && !held && !atomic_load(&vm->ending) &&
+                mm_allows(vm->mm, gpa, bytes, need);
+    }
+    return error == -EFAULT && self->at_once && self->handed_back ? -EINTR : error;
+}
+
+/*
  * Pins as much of [gpa, gpa + bytes) as the program may access, at least one byte's page: Linux
  * transfers what precedes a bad address. *bytes becomes what was pinned.
  */
-static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, void **hva)
+static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, bool held,
+                      void **hva)
 {
     uint64_t good = 0;
-    int error = guestmem_pin(vm, gpa, *bytes, writable, hva);
+    int error = pin_piece(vm, gpa, *bytes, writable, held, hva);
 
     if (error != -EFAULT || pages_of(gpa, *bytes) == 1)
         return error;
@@ -56,19 +84,21 @@ static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, 
 
         if (piece > *bytes - good)
             piece = *bytes - good;
-        error = guestmem_pin(vm, gpa + good, piece, writable, &page);
+        error = pin_piece(vm, gpa + good, piece, writable, held, &page);
         /* Handed back: whoever makes the whole call anew must not find a part of it done. */
         if (error == -EINTR)
             return error;
         if (error)
             break;
         guestmem_unpin(vm, gpa + good, piece);
+        if (!held)
+            mm_use_end(vcpu_self());
         good += piece;
     }
     if (!good)
         return -EFAULT;
     *bytes = good;
-    return guestmem_pin(vm, gpa, good, writable, hva);
+    return pin_piece(vm, gpa, good, writable, held, hva);
 }
 
 /* Pages of the next piece if it may be as large as it can be. */
@@ -111,7 +141,7 @@ static int batch_fill(struct vm *vm, struct io_batch *batch, const struct io_cur
         if (pages_of(gpa, bytes) > pages_left)
             bytes = pages_left * FV_PAGE_SIZE - gpa % FV_PAGE_SIZE;
         wanted = bytes;
-        error = pin_prefix(vm, gpa, &bytes, writable, &hva);
+        error = pin_prefix(vm, gpa, &bytes, writable, batch->count > 0, &hva);
         /* On the poller, what is not here is fetched by the vCPU's thread: all or nothing. */
         if (error && (!batch->count || error == -EINTR))
             return error;
@@ -149,6 +179,7 @@ void io_batch_unpin(struct vm *vm, struct io_batch *batch)
 {
     for (unsigned i = 0; i < batch->count; i++)
         guestmem_unpin(vm, batch->gpa[i], batch->iov[i].iov_len);
+    mm_use_end(vcpu_self());
     guestmem_dismiss(vm, batch->admitted);
     batch->count = 0;
     batch->admitted = 0;

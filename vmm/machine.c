@@ -153,6 +153,7 @@ static int paging_create(struct vm *vm)
         .prefetcher = vm->config->prefetcher,
         .source = {.extent = mm_source_extent,
                    .read = mm_source_read,
+                   .replaced = mm_source_replaced,
                    .unfillable = mm_source_unfillable,
                    .expel = mm_source_expel,
                    .owner = vm->mm},

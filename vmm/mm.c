@@ -149,6 +149,7 @@ int mm_create(struct mm **out, struct vm *vm)
     }
     pthread_mutex_init(&mm->change, NULL);
     pthread_mutex_init(&mm->pipe_lock, NULL);
+    pthread_rwlock_init(&mm->replace, NULL);
     pthread_rwlock_init(&mm->table, NULL);
     mm->high_end = ept_span(vm->ept);
     mm->high_first = mm->high_end > FV_USER_HIGH_BASE ? FV_USER_HIGH_BASE : FV_KERNEL_BASE / 2;
@@ -169,6 +170,7 @@ void mm_destroy(struct mm *mm)
     close(mm->pipe[1]);
     pthread_mutex_destroy(&mm->change);
     pthread_mutex_destroy(&mm->pipe_lock);
+    pthread_rwlock_destroy(&mm->replace);
     pthread_rwlock_destroy(&mm->table);
     free(mm);
 }
@@ -190,24 +192,26 @@ void mm_set_brk_base(struct mm *mm, gpa_t base)
 
 unsigned mm_access(struct mm *mm, gpa_t gpa)
 {
-    pthread_rwlock_rdlock(&mm->table);
-    const struct mapping *mapping = mm_find(mm, gpa);
+    enum mm_look look = mm_look_begin(mm, gpa, gpa + 1);
+    const struct mapping *mapping = look == MM_LOOK_REFUSED ? NULL : mm_find(mm, gpa);
     unsigned access = mapping ? mapping->access : EPT_NONE;
-    pthread_rwlock_unlock(&mm->table);
+    mm_look_end(mm, look);
     return access;
 }
 
 bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need)
 {
     gpa_t end;
-    bool allowed = !__builtin_add_overflow(gpa, bytes, &end);
-    pthread_rwlock_rdlock(&mm->table);
+    if (__builtin_add_overflow(gpa, bytes, &end))
+        return false;
+    enum mm_look look = mm_look_begin(mm, gpa, end);
+    bool allowed = look != MM_LOOK_REFUSED;
     for (size_t i = mm_index(mm, gpa); allowed && gpa < end; i++) {
         allowed = i < mm->count && mm->maps[i].start <= gpa && (mm->maps[i].access & need) == need;
         if (allowed)
             gpa = mm->maps[i].end;
     }
-    pthread_rwlock_unlock(&mm->table);
+    mm_look_end(mm, look);
     return allowed;
 }
 
@@ -246,8 +250,8 @@ int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_c
     struct mm *mm = vcpu->vm->mm;
     unsigned need = needed_access(error_code);
     int signal = 0;
-    pthread_rwlock_rdlock(&mm->table);
-    const struct mapping *mapping = mm_find(mm, gpa);
+    enum mm_look look = mm_look_begin(mm, gpa, gpa + 1);
+    const struct mapping *mapping = look == MM_LOOK_REFUSED ? NULL : mm_find(mm, gpa);
     if (!mapping || (mapping->access & need) != need) {
         signal = SIGSEGV;
         *si_code = mapping ? SEGV_ACCERR : SEGV_MAPERR;
@@ -255,7 +259,7 @@ int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_c
                leaf_fill(mm, mapping, gpa)) {
         miss_fatal(vcpu, gpa, -ENOMEM); /* no room for a page of its table */
     }
-    pthread_rwlock_unlock(&mm->table);
+    mm_look_end(mm, look);
     return signal;
 }
 
@@ -277,7 +281,7 @@ int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last
     int result = 0;
     pthread_rwlock_rdlock(&mm->table);
     const struct mapping *mapping = mm_find(mm, page << EPT_PAGE_SHIFT);
-    if (!mapping) {
+    if (!mapping || mm_is_replaced(mm, page << EPT_PAGE_SHIFT)) {
         result = -EFAULT;
     } else {
         *first = mapping->start >> EPT_PAGE_SHIFT;
@@ -332,8 +336,8 @@ int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to)
 
 void mm_print_maps(struct mm *mm, FILE *out)
 {
-    pthread_rwlock_rdlock(&mm->table);
-    for (size_t i = 0; i < mm->count; i++) {
+    enum mm_look look = mm_look_begin(mm, 0, UINT64_MAX);
+    for (size_t i = 0; look != MM_LOOK_REFUSED && i < mm->count; i++) {
         const struct mapping *map = &mm->maps[i];
         const char *name = map->file ? map->file->path : map->label;
         uint64_t device = map->file ? map->file->device : 0;
@@ -345,5 +349,5 @@ void mm_print_maps(struct mm *mm, FILE *out)
             map->file ? map->file->inode : 0);
         fprintf(out, "%*s%s\n", name && width < 73 ? 73 - width : 0, "", name ? name : "");
     }
-    pthread_rwlock_unlock(&mm->table);
+    mm_look_end(mm, look);
 }

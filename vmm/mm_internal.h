@@ -3,9 +3,11 @@
  * Private to mm*.c: the program's address space. Mappings are kept in one sorted array: programs
  * have tens to thousands, look-ups are binary, and an edit moves some kilobytes.
  *
- * Locks: `change` serialises whole operations that edit (mmap_lock of Linux, for writers), and may
- * be held while pages are waited for; `table` protects the array and the guest's page tables and is
- * never held across a wait. A fault takes only `table`, for reading.
+ * Locks, in this order: `change` serialises whole operations that edit (mmap_lock of Linux, for
+ * writers), and may be held while pages are waited for; so may `replace`, by those that replace one
+ * mapping by another (mm_replace.c); `table` protects the array and the guest's page tables and is
+ * never held across a wait. A fault takes only `table`, for reading, unless it comes into a
+ * replacement.
  */
 #ifndef FARVISOR_MM_INTERNAL_H
 #define FARVISOR_MM_INTERNAL_H
@@ -32,10 +34,20 @@ struct mapping {
     const char *label;     /* "[heap]", "[stack]" or NULL */
 };
 
+struct mm_range {
+    gpa_t start, end; /* empty if both are 0 */
+};
+
+#define MM_HIDDEN 2u /* what is replaced, and what is moved there */
+
 struct mm {
     struct vm *vm;
     pthread_mutex_t change;
+    pthread_rwlock_t replace;
     pthread_rwlock_t table;
+    struct mm_range hidden[MM_HIDDEN]; /* being replaced; under `table`, as the next two */
+    bool hiding;
+    const struct vcpu *replacer;
     struct mapping *maps;
     size_t count, capacity;
     gpa_t high_first, high_end; /* where mappings without an address go */
@@ -69,6 +81,25 @@ static inline bool mm_is_host_file(const struct mapping *mapping)
     return mapping->file && mapping->shared;
 }
 
+/* ---- mm_replace.c ---- */
+/*
+ * What is done to two ranges from here on is one step for the program; holds `replace`. Caller
+ * holds `change`, and never waits for somebody who could look at the ranges. Empty ones are fine.
+ */
+void mm_replace_begin(struct mm *mm, struct mm_range target, struct mm_range source);
+void mm_replace_end(struct mm *mm);
+
+enum mm_look { MM_LOOK_AT_ONCE, MM_LOOK_WAITED, MM_LOOK_REFUSED };
+/*
+ * mm_look_begin - takes `table` for reading at a moment when no part of [start, end) is being
+ * replaced, which may be waited for. MM_LOOK_REFUSED: the calling thread may not wait; nothing is
+ * held, and it has to take the range for unmapped. mm_look_end in any case.
+ */
+enum mm_look mm_look_begin(struct mm *mm, gpa_t start, gpa_t end);
+void mm_look_end(struct mm *mm, enum mm_look look);
+/* Is the page of gpa being replaced, by another thread? Lock: `table`. */
+bool mm_is_replaced(const struct mm *mm, gpa_t gpa);
+
 /* ---- mm_file.c ---- */
 struct mm_file *mm_file_get(struct mm_file *file); /* NULL is fine, below too */
 void mm_file_put(struct mm_file *file);
@@ -81,22 +112,15 @@ void mm_files_close(void); /* those that are kept */
  */
 gpa_t mm_place(const struct mm *mm, uint64_t bytes, uint64_t room, bool low);
 
-/* ---- mmap.c; caller holds `change` ---- */
+/* ---- mm_range.c; caller holds `change` ---- */
 int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end);
 int mm_map_range(struct mm *mm, const struct mapping *mapping);
-/* What ept_protect is to be told for a mapping. */
-unsigned mm_table_access(const struct mapping *mapping);
-
-/* ---- mm_place.c ---- */
-/* A free range of `bytes` (page multiple), `room` free bytes after it wished; 0 if there is none.
- */
-gpa_t mm_place(const struct mm *mm, uint64_t bytes, uint64_t room, bool low);
-
-/* ---- mmap.c; caller holds `change` ---- */
-int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end);
-int mm_map_range(struct mm *mm, const struct mapping *mapping);
-/* Writes what the program changed in shared mappings of the range into their files. */
-int mm_sync_range(struct mm *mm, gpa_t start, gpa_t end);
+/* As mm_map_range, but the program's page tables are given `access` alone. */
+int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access);
+/* As mm_map_range, over what is there: one step for the program (mm_replace.c). */
+int mm_map_over(struct mm *mm, const struct mapping *mapping);
+/* What the program's page tables allow there. 0 or -errno. */
+int mm_grant_range(struct mm *mm, gpa_t start, gpa_t end, unsigned access);
 
 /* ---- mremap.c, madvise.c ---- */
 int64_t mm_remap(struct mm *mm, const uint64_t args[6]);

@@ -39,86 +39,6 @@ static bool range_valid(const struct mm *mm, gpa_t start, uint64_t bytes)
            (start >= FV_USER_HIGH_BASE && end <= ept_span(mm->vm->ept));
 }
 
-/* ---- building blocks; caller holds `change` ---- */
-
-/* Takes the mappings of the range out of the table, and the program's rights with them. */
-static int range_erase(struct mm *mm, gpa_t start, gpa_t end)
-{
-    pthread_rwlock_wrlock(&mm->table);
-    int error = mm_split(mm, start);
-    if (!error)
-        error = mm_split(mm, end);
-    if (!error) {
-        size_t first = mm_index(mm, start), last = first;
-        while (last < mm->count && mm->maps[last].start < end) {
-            const struct mapping *map = &mm->maps[last++];
-            ept_protect(mm->vm->ept, map->start, map->end - map->start, EPT_NONE);
-            if (mm_is_host_file(map)) {
-                ept_map_memory(mm->vm->ept, map->start, map->end - map->start);
-            } else if (map->file) {
-                ept_watch(mm->vm->ept, map->start, map->end - map->start, false);
-            }
-        }
-        mm_erase(mm, first, last - first);
-    }
-    pthread_rwlock_unlock(&mm->table);
-    return error;
-}
-
-/* Nobody can map the range anew before its old contents are gone: the caller holds `change`. */
-static int range_discard(struct mm *mm, gpa_t start, gpa_t end)
-{
-    guide_pins_drop(mm->vm->hints, start, end);
-    return fault_discard(mm_context(mm), start >> EPT_PAGE_SHIFT, (end - start) >> EPT_PAGE_SHIFT,
-                         true);
-}
-
-int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
-{
-    int error = range_erase(mm, start, end);
-    return error ? error : range_discard(mm, start, end);
-}
-
-/*
- * A request that was under way when the range was unmapped may have filled a page since. Contents
- * of before never show: they are discarded again, and a file does not go where a request still
- * holds a page.
- */
-static int range_make_empty(struct mm *mm, const struct mapping *mapping)
-{
-    int error = range_discard(mm, mapping->start, mapping->end);
-    uint64_t end = mapping->end >> EPT_PAGE_SHIFT;
-    if (!error && mapping->file &&
-        fault_next_existing(mm->vm->engine, mapping->start >> EPT_PAGE_SHIFT, end) < end)
-        error = -ENOMEM;
-    return error;
-}
-
-int mm_map_range(struct mm *mm, const struct mapping *mapping)
-{
-    struct ept *ept = mm->vm->ept;
-    uint64_t bytes = mapping->end - mapping->start;
-    /* A reservation gets its memory slots with its rights: mprotect. */
-    int error = mapping->access || mapping->file ? ept_back(ept, mapping->start, bytes) : 0;
-    if (!error)
-        error = range_make_empty(mm, mapping);
-    if (!error && mm_is_host_file(mapping))
-        error = ept_map_file(ept, mapping->start, bytes, mapping->file->fd, mapping->offset_bytes,
-                             mapping->file->writable);
-    else if (!error && mapping->file)
-        error = ept_watch(ept, mapping->start, bytes, true);
-    if (error)
-        return error;
-    if (mm_is_host_file(mapping)) /* before anybody can find it: guestmem_copy */
-        atomic_store(&mm->host_files, true);
-    pthread_rwlock_wrlock(&mm->table);
-    error = mm_insert(mm, mapping);
-    if (!error)
-        error = ept_protect(ept, mapping->start, bytes, mapping->access);
-    pthread_rwlock_unlock(&mm->table);
-    return error;
-}
-
 /* ---- mmap ---- */
 
 /* Nothing is opened and closed again for the question: mm_file.c. 1: anonymous, by another name. */
@@ -230,11 +150,8 @@ static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
             .offset_bytes = file ? args[5] : 0,
             .label = args[3] & MAP_GROWSDOWN ? "[stack]" : NULL,
         };
-        error = mm_is_free(mm, mapping.start, mapping.end)
-                    ? 0
-                    : mm_unmap_range(mm, mapping.start, mapping.end);
-        if (!error)
-            error = mm_map_range(mm, &mapping);
+        error = mm_is_free(mm, mapping.start, mapping.end) ? mm_map_range(mm, &mapping)
+                                                           : mm_map_over(mm, &mapping);
     }
     mm_file_put(file);
     return error ? error : at;

@@ -53,27 +53,50 @@ static int contents_move(struct mm *mm, const struct mapping *map, gpa_t to, uin
     return error;
 }
 
+/* Anonymous memory that nobody pages is the host kernel's to move. */
+static int bytes_move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t bytes)
+{
+    bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
+    guide_pins_drop(mm->vm->hints, map->start, map->start + bytes);
+    if (!map->file && !paged)
+        return ept_move(mm->vm->ept, map->start >> EPT_PAGE_SHIFT, to >> EPT_PAGE_SHIFT,
+                        bytes >> EPT_PAGE_SHIFT);
+    return mm_is_host_file(map) ? 0 : contents_move(mm, map, to, bytes);
+}
+
 static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t old_bytes,
                     uint64_t new_bytes)
 {
     struct mapping moved = *map;
     moved.start = to;
     moved.end = to + new_bytes;
-    int error = mm_map_range(mm, &moved);
+    int error = mm_lay_range(mm, &moved, EPT_NONE);
     if (error)
         return error;
-    uint64_t bytes = old_bytes < new_bytes ? old_bytes : new_bytes;
-    bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
-    guide_pins_drop(mm->vm->hints, map->start, map->start + old_bytes);
-    if (!map->file && !paged)
-        error = ept_move(mm->vm->ept, map->start >> EPT_PAGE_SHIFT, to >> EPT_PAGE_SHIFT,
-                         bytes >> EPT_PAGE_SHIFT);
-    else if (!mm_is_host_file(map))
-        error = contents_move(mm, map, to, bytes);
+    /* What is stored to it now must be what is moved. */
+    error = mm_grant_range(mm, map->start, map->start + old_bytes, EPT_NONE);
+    if (!error)
+        error = bytes_move(mm, map, to, old_bytes < new_bytes ? old_bytes : new_bytes);
     if (error) /* half here, half there: a program must not go on with that */
         return miss_fatal(vcpu_self(), to, error);
     error = mm_unmap_range(mm, map->start, map->start + old_bytes);
+    if (!error)
+        error = mm_grant_range(mm, to, to + new_bytes, moved.access);
     return error ? error : (int64_t)to;
+}
+
+/* Neither a part of what is moved shows before all of it has, nor its place without it. */
+static int64_t move_at_once(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t old_bytes,
+                            uint64_t new_bytes)
+{
+    struct mm_range target = {to, to + new_bytes}, source = {map->start, map->start + old_bytes};
+    mm_replace_begin(mm, target, source);
+    int64_t result =
+        mm_is_free(mm, target.start, target.end) ? 0 : mm_unmap_range(mm, target.start, target.end);
+    if (!result)
+        result = move(mm, map, to, old_bytes, new_bytes);
+    mm_replace_end(mm);
+    return result;
 }
 
 static int64_t grow_in_place(struct mm *mm, const struct mapping *map, uint64_t old_bytes,
@@ -123,9 +146,6 @@ int64_t mm_remap(struct mm *mm, const uint64_t args[6])
             (to < start + old_bytes && start < to + new_bytes) ||
             (to < FV_USER_HIGH_BASE && to + new_bytes > FV_KERNEL_BASE))
             return -EINVAL;
-        int error = mm_unmap_range(mm, to, to + new_bytes);
-        if (error)
-            return error;
     } else {
         uint64_t room = new_bytes * 4 < ROOM_MAX ? new_bytes * 4 : ROOM_MAX;
         to = mm_place(mm, new_bytes, room, false);
@@ -133,7 +153,7 @@ int64_t mm_remap(struct mm *mm, const uint64_t args[6])
             return -ENOMEM;
     }
     mm_file_get(map.file);
-    int64_t result = move(mm, &map, to, old_bytes, new_bytes);
+    int64_t result = move_at_once(mm, &map, to, old_bytes, new_bytes);
     mm_file_put(map.file);
     return result;
 }

@@ -334,6 +334,11 @@ bool poller_stop(struct vm *vm, uint64_t timeout_ns)
     return true;
 }
 
+const struct vcpu *poller_vcpu(const struct vm *vm)
+{
+    return vm->poller ? &vm->poller->self : NULL;
+}
+
 void poller_counters(const struct vm *vm, struct poller_counters *out)
 {
     const struct poller *poller = vm->poller;

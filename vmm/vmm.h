@@ -125,6 +125,8 @@ struct vcpu {
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
+    bool holds_pins; /* others may wait for them: no waiting for mm_replace.c; own thread only */
+    _Atomic gpa_t used_from, used_to; /* what its host call may touch: mm_replace.c; 0: nothing */
     /* The poller's stand-in for a vCPU: no host call may wait. */
     bool at_once;
     struct vcpu *caller;   /* whose request it carries out; NULL: its own */
@@ -229,6 +231,8 @@ void poller_forget(struct vcpu *vcpu);
 struct poller_counters {
     uint64_t answered, handed_back, wakes;
 };
+/* The poller's stand-in for a vCPU, or NULL. Any thread, while the guest runs. */
+const struct vcpu *poller_vcpu(const struct vm *vm);
 void poller_counters(const struct vm *vm, struct poller_counters *out);
 
 /* ---- events.c: signals from outside and timers, towards the guest ---- */
@@ -289,12 +293,21 @@ void mm_set_brk_base(struct mm *mm, gpa_t base);
  */
 int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_code);
 
+/*
+ * mm_use_begin - the calling thread's host call may touch [start, end), and what of it was said
+ * before, until mm_use_end: mappings there are not replaced meanwhile (for a bounded time). Comes
+ * before mm_allows, during which holds_pins must be set. self: the calling thread's; NULL is fine.
+ */
+void mm_use_begin(struct vcpu *self, gpa_t start, gpa_t end);
+void mm_use_end(struct vcpu *self);
+
 /* May the program do all of `need` (EPT_*) with every byte of the range? */
 bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need);
 
 /* fault_source of the address space; owner is the struct mm. */
 int mm_source_extent(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
 int mm_source_read(void *owner, uint64_t page, uint64_t pages, void *to);
+bool mm_source_replaced(void *owner, uint64_t page);
 bool mm_source_unfillable(void *owner, int tid, bool again, uint64_t wait_ns);
 void mm_source_expel(void *owner, int tid);
 

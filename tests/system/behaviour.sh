@@ -33,6 +33,7 @@ test_altstack_overflow() {
 
 # These get a region larger than what may be here.
 test_mremap() { guest mremap 24; }
+test_replaced() { guest replaced 2; }
 test_madvise() { guest madvise 48; }
 test_string_ops() { guest string_ops 24; }
 test_vector_gather() { guest vector_gather 64; }
