@@ -13,6 +13,8 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define MM_ERESTARTNOINTR 513 /* the guest kernel makes the call again, whatever came between */
+
 static int discard(struct mm *mm, const struct mapping *map, gpa_t first, gpa_t last)
 {
     uint64_t page = first >> EPT_PAGE_SHIFT, pages = (last - first) >> EPT_PAGE_SHIFT;
@@ -55,15 +57,32 @@ static int advise_discard(struct mm *mm, gpa_t start, gpa_t end, int advice)
     return error ? error : mm_is_covered(mm, start, end) ? 0 : -ENOMEM;
 }
 
+/*
+ * A range may be larger than all memory, and the signal that ends the program waits for this
+ * thread: so a kick ends the call, and the guest kernel makes it again if the program lives on. It
+ * goes on where it was: beginning anew, and then interrupted again, it might never end. What was
+ * kept is used once, by the thread's next populate if that is the same one.
+ */
 static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
 {
+    struct vcpu *self = vcpu_self();
     unsigned need = write ? EPT_WRITE : EPT_READ;
-    for (gpa_t at = start; at < end; at += EPT_PAGE_BYTES) {
+    bool goes_on =
+        self->populate.start == start && self->populate.end == end && self->populate.write == write;
+    gpa_t at = goes_on ? self->populate.at : start;
+    self->populate = (struct populate){0};
+    for (; at < end; at += EPT_PAGE_BYTES) {
         if ((mm_find(mm, at)->access & need) != need)
             return -EINVAL;
         int error = fault_resolve(mm_context(mm), at >> EPT_PAGE_SHIFT, write);
         if (error < 0)
             return error == -EIO ? -EFAULT : error;
+        if (atomic_load(&mm->vm->ending))
+            return -EINTR;
+        if (atomic_load(&self->kicked)) {
+            self->populate = (struct populate){start, end, at + EPT_PAGE_BYTES, write};
+            return -MM_ERESTARTNOINTR;
+        }
     }
     return 0;
 }
