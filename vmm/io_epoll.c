@@ -5,6 +5,7 @@
  */
 #include "vmm/hostio_internal.h"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 
@@ -58,6 +59,39 @@ static int timeout_ms(const struct timespec *timeout)
 }
 
 /*
+ * Events that there is room for where the program wants them, of `most`. An edge, or an event with
+ * EPOLLONESHOT, is told once: what the host told us and the program cannot be told would be lost,
+ * where Linux keeps it for the next call. So the host is asked for no more than that.
+ */
+static int events_room(const struct io_call *call, int most)
+{
+    size_t bytes = sizeof(struct epoll_event);
+    int room = 0;
+
+    if (mm_allows(call->vm->mm, call->args[1], (size_t)most * bytes, EPT_WRITE))
+        return most;
+    while (room < most &&
+           mm_allows(call->vm->mm, call->args[1] + (size_t)room * bytes, bytes, EPT_WRITE))
+        room++;
+    return room;
+}
+
+/* There is room for none: EFAULT if there is an event, which stays ready. */
+static int64_t epoll_fail(const struct io_call *call, const struct io_file *set,
+                          const struct timespec *timeout)
+{
+    struct pollfd ready = {.fd = set->fd, .events = POLLIN};
+    struct timespec left = timeout ? *timeout : (struct timespec){0};
+    int64_t result;
+
+    if (call->vcpu->at_once)
+        return io_hand_back(call);
+    result =
+        vcpu_syscall(call->vcpu, SYS_ppoll, (long)&ready, 1, timeout ? (long)&left : 0, 0, 0, 0);
+    return result > 0 ? -EFAULT : result;
+}
+
+/*
  * NULL: waits for ever. precise: epoll_pwait2 was asked for, which not every container lets pass,
  * and the poller has no use for: it only asks whether there would be a wait.
  */
@@ -65,13 +99,20 @@ static int64_t epoll_run(const struct io_call *call, const struct timespec *time
 {
     struct io_file *set = io_call_file(call);
     struct epoll_event events[EVENTS_MAX];
-    int most = io_arg_int(call, 2);
+    int most = io_arg_int(call, 2), room;
     int64_t result = -EINVAL;
 
     if (!set)
         return -EBADF;
     if (most > EVENTS_MAX)
         most = EVENTS_MAX;
+    room = most > 0 ? events_room(call, most) : 0;
+    if (most > 0 && !room) {
+        result = epoll_fail(call, set, timeout);
+        io_call_put(call, set);
+        return result;
+    }
+    most = room;
     if (most > 0 && precise && !call->vcpu->at_once)
         result = vcpu_syscall(call->vcpu, SYS_epoll_pwait2, set->fd, (long)events, most,
                               (long)timeout, 0, 0);

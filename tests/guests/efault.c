@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -34,6 +35,34 @@ static void lengths_beyond_all_memory(void)
             continue;
     }
     EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
+}
+
+/* Edges that could not be told for want of a place are told the next time. */
+static void edges_stay(void)
+{
+    int set = epoll_create1(0), pair[4], count = 0;
+    size_t page = 4096;
+    char *two = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct epoll_event *last = (void *)(two + page - sizeof(struct epoll_event)), got[4];
+
+    EXPECT(two != MAP_FAILED && mprotect(two + page, page, PROT_READ) == 0);
+    EXPECT(set >= 0 && pipe(pair) == 0 && pipe(pair + 2) == 0);
+    EXPECT(epoll_wait(set, last + 1, 4, 0) == 0);
+    for (int i = 0; i < 4; i += 2) {
+        struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = 7u + (unsigned)i};
+        EXPECT(epoll_ctl(set, EPOLL_CTL_ADD, pair[i], &event) == 0);
+        EXPECT(write(pair[i + 1], "x", 1) == 1);
+    }
+    EXPECT(epoll_wait(set, last + 1, 4, -1) == -1 && errno == EFAULT);
+    EXPECT(epoll_wait(set, last + 1, 4, 100) == -1 && errno == EFAULT);
+    EXPECT(epoll_wait(set, last, 4, 100) == 1 && (last->data.u64 == 7 || last->data.u64 == 9));
+    EXPECT(epoll_wait(set, last + 1, 4, 100) == -1 && errno == EFAULT);
+    count = epoll_wait(set, got, 4, 100);
+    EXPECT(count == 1 && got[0].data.u64 == 16 - last->data.u64);
+    EXPECT(epoll_wait(set, got, 4, 0) == 0);
+    for (int i = 0; i < 4; i++)
+        EXPECT(close(pair[i]) == 0);
+    EXPECT(close(set) == 0 && munmap(two, 2 * page) == 0);
 }
 
 int main(void)
@@ -69,5 +98,6 @@ int main(void)
     EXPECT(fd >= 0);
     EXPECT(read(fd, none, 10) == 0);
     lengths_beyond_all_memory();
+    edges_stay();
     return guest_passed("efault");
 }

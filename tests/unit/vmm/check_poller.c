@@ -3,6 +3,7 @@
  * Posted requests: the answers of a well-behaved guest, and that nothing a hostile one writes into
  * the shared memory does more than give it wrong answers.
  */
+#include "ept/ept_internal.h"
 #include "tests/unit/unit.h"
 #include "tests/unit/vmm/hostio_fixture.h"
 
@@ -19,6 +20,7 @@ static struct fv_vcpu page;
 static struct fv_shared shared;
 static struct vcpu posting;
 static struct run_config polling_config;
+static struct ept ept = {.span_bytes = 1ULL << 39};
 
 static void poller_setup(void)
 {
@@ -30,6 +32,8 @@ static void poller_setup(void)
     posting = (struct vcpu){.vm = &vm, .page = &page};
     vm.config = &polling_config;
     vm.shared = &shared;
+    vm.ept = &ept;
+    ck_assert_int_eq(mm_create(&vm.mm, &vm), 0); /* nothing is mapped */
     vm.vcpus[0] = &posting;
     atomic_store(&vm.vcpu_count, 1);
     ck_assert_int_eq(poller_start(&vm), 0);
@@ -39,6 +43,7 @@ static void poller_teardown(void)
 {
     ck_assert(poller_stop(&vm, ANSWER_NS));
     atomic_store(&vm.vcpu_count, 0);
+    mm_destroy(vm.mm);
     hostio_teardown();
 }
 
