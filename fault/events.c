@@ -20,12 +20,20 @@
 #define SIGNAL_NS 20000000ULL   /* a signal that can get a vCPU out has done so */
 #define BARRED_NS 1000000000ULL /* it may have to wait for a processor */
 
+/* Its context is made before it starts: a handler that ended for want of one would leave whoever
+ * faults asleep for ever. */
+struct handler {
+    struct event_threads *threads;
+    struct fault_context *context;
+    pthread_t thread;
+};
+
 struct event_threads {
     struct fault_engine *engine;
     int stop_fd;
     atomic_bool stop; /* for a handler that spins */
     unsigned running;
-    pthread_t threads[HANDLERS];
+    struct handler handlers[HANDLERS];
 };
 
 /*
@@ -111,60 +119,69 @@ static void event_handle(struct fault_context *context, const struct uffd_msg *e
 
 static void *handler_main(void *argument)
 {
-    struct event_threads *threads = argument;
-    struct fault_context *context;
-    int uffd = ept_event_fd(threads->engine->ept);
-    if (fault_context_create(threads->engine, &context))
-        return NULL;
+    struct handler *handler = argument;
+    struct event_threads *threads = handler->threads;
+    int uffd = ept_event_fd(threads->engine->ept), error = 0;
     struct pollfd fds[2] = {{.fd = uffd, .events = POLLIN},
                             {.fd = threads->stop_fd, .events = POLLIN}};
-    while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
-        if (fds[1].revents)
+    for (;;) {
+        error = poll(fds, 2, -1) < 0 && errno != EINTR ? -errno : 0;
+        if (error || fds[1].revents)
             break;
         struct uffd_msg event;
         if (read(uffd, &event, sizeof(event)) == sizeof(event))
-            event_handle(context, &event);
+            event_handle(handler->context, &event);
     }
-    fault_context_destroy(context);
+    if (error) {
+        message_error("host: fault handler thread: %s", strerror(-error));
+        fault_fail_told(threads->engine, error);
+    }
     return NULL;
 }
 
 /* Never sleeps: what a design with a handler thread can do at best, for a processor of its own. */
 static void *spinner_main(void *argument)
 {
-    struct event_threads *threads = argument;
-    struct fault_context *context;
+    struct handler *handler = argument;
+    struct event_threads *threads = handler->threads;
     int uffd = ept_event_fd(threads->engine->ept);
-    if (fault_context_create(threads->engine, &context))
-        return NULL;
     while (!atomic_load_explicit(&threads->stop, memory_order_relaxed)) {
         struct uffd_msg event;
         if (read(uffd, &event, sizeof(event)) == sizeof(event))
-            event_handle(context, &event);
+            event_handle(handler->context, &event);
         else
             __builtin_ia32_pause();
     }
-    fault_context_destroy(context);
     return NULL;
+}
+
+static int handler_start(struct event_threads *threads, bool spin)
+{
+    struct handler *handler = &threads->handlers[threads->running];
+    handler->threads = threads;
+    int error = fault_context_create(threads->engine, &handler->context);
+    if (!error)
+        error =
+            -pthread_create(&handler->thread, NULL, spin ? spinner_main : handler_main, handler);
+    threads->running += !error;
+    return error;
 }
 
 int fault_events_start(struct fault_engine *engine, bool spin)
 {
     struct event_threads *threads = calloc(1, sizeof(*threads));
-    if (!threads)
-        return -ENOMEM;
-    threads->engine = engine;
-    threads->stop_fd = eventfd(0, EFD_CLOEXEC);
-    engine->events = threads;
-    if (threads->stop_fd < 0)
-        return -errno;
-    for (; threads->running < (spin ? 1 : HANDLERS); threads->running++) {
-        int error = pthread_create(&threads->threads[threads->running], NULL,
-                                   spin ? spinner_main : handler_main, threads);
-        if (error)
-            return -error;
+    int error = threads ? 0 : -ENOMEM;
+    if (!error) {
+        threads->engine = engine;
+        threads->stop_fd = eventfd(0, EFD_CLOEXEC);
+        engine->events = threads;
+        error = threads->stop_fd < 0 ? -errno : 0;
     }
-    return 0;
+    while (!error && threads->running < (spin ? 1 : HANDLERS))
+        error = handler_start(threads, spin);
+    if (error)
+        message_error("host: fault handler thread: %s", strerror(-error));
+    return error;
 }
 
 void fault_events_stop(struct fault_engine *engine)
@@ -175,8 +192,11 @@ void fault_events_stop(struct fault_engine *engine)
     eventfd_write(threads->stop_fd, 1);
     atomic_store(&threads->stop, true);
     for (unsigned i = 0; i < threads->running; i++)
-        pthread_join(threads->threads[i], NULL);
-    close(threads->stop_fd);
+        pthread_join(threads->handlers[i].thread, NULL);
+    for (unsigned i = 0; i < HANDLERS; i++)
+        fault_context_destroy(threads->handlers[i].context);
+    if (threads->stop_fd >= 0)
+        close(threads->stop_fd);
     free(threads);
     engine->events = NULL;
 }

@@ -25,9 +25,9 @@ struct fault_source {
     int (*extent)(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
     /* Reads the initial bytes of `pages` pages into `to`. 0 or -errno (-EIO: SIGBUS). */
     int (*read)(void *owner, uint64_t page, uint64_t pages, void *to);
-    /* `extent` or `read` answered -EFAULT. True: only while what is mapped there was replaced, which
-     * was waited for (a time that the replacing bounds); ask again. Called with nothing claimed.
-     * NULL: never. */
+    /* `extent` or `read` answered -EFAULT. True: only while what is mapped there was replaced,
+     * which was waited for (a time that the replacing bounds); ask again. Called with nothing
+     * claimed. NULL: never. */
     bool (*replaced)(void *owner, uint64_t page);
     /* uffd mode: thread `tid` waits in KVM_RUN for a page whose contents do not exist. It is to
      * leave that and look for itself. `again`: it was told, and is only waited for. True: it has
@@ -293,7 +293,8 @@ bool fault_chain_valid(const struct fault_engine *engine, const struct fault_cha
 
 /* ---- events.c: the usual design, a thread that reads userfaultfd events (--fault-mode uffd) ----
  */
-/* `spin`: one handler that never sleeps, to compare with; costs a processor. */
+/* `spin`: one handler that never sleeps, to compare with; costs a processor. 0, or -errno after one
+ * message; fault_engine_stop in any case. */
 int fault_events_start(struct fault_engine *engine, bool spin);
 
 #endif
