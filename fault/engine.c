@@ -201,7 +201,7 @@ int fault_context_create(struct fault_engine *engine, struct fault_context **out
         if (engine->contexts[i])
             continue;
         context->index = i;
-        atomic_store(&engine->whereabouts[i].tid, gettid());
+        fault_context_adopt(context);
         context->lane = i % LANES;
         engine->contexts[i] = context;
         if (i >= atomic_load(&engine->context_count))
@@ -228,6 +228,11 @@ void fault_context_destroy(struct fault_context *context)
     tally_merge(&engine->retired, &context->tally);
     pthread_mutex_unlock(&engine->context_lock);
     free(context);
+}
+
+void fault_context_adopt(struct fault_context *context)
+{
+    atomic_store(&context->engine->whereabouts[context->index].tid, gettid());
 }
 
 void fault_context_enter(struct fault_context *context)

@@ -114,6 +114,7 @@ uint64_t fault_histogram_quantile(const struct fault_histogram *histogram, doubl
 /* One a thread that faults. Cheap until its first remote fault. 0 or -ENOMEM. */
 int fault_context_create(struct fault_engine *engine, struct fault_context **out);
 void fault_context_destroy(struct fault_context *context);
+void fault_context_adopt(struct fault_context *context); /* the caller's now; its maker is gone */
 /*
  * Brackets around KVM_RUN. A page whose dirty bit was cleared may be trusted to be clean only once
  * every vCPU has left KVM_RUN since (fault/engine.c says why); both are one store.

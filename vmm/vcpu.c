@@ -154,9 +154,13 @@ static int vcpu_prepare(struct vcpu *vcpu)
         error = vcpu_open(vcpu);
         if (!error && vcpu->vm->engine)
             error = fault_context_create(vcpu->vm->engine, &vcpu->fault);
+    } else if (vcpu->fault) {
+        fault_context_adopt(vcpu->fault);
     }
-    if (error)
+    if (error) {
+        vcpu_close(vcpu);
         return error;
+    }
     self = vcpu;
     return 0;
 }

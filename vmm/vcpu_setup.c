@@ -207,9 +207,19 @@ static int run_map(struct vcpu *vcpu)
     return 0;
 }
 
+/*
+ * KVM keeps a vCPU until the machine is gone, closed or not, and refuses its number to another
+ * (EEXIST). So where the set-up fails after it was made, the next attempt, whose index is the same,
+ * takes another number: a moment without memory would else be the last that a thread could start.
+ */
+static int number_take(struct vm *vm)
+{
+    return (int)atomic_fetch_add(&vm->kvm_vcpus, 1);
+}
+
 int vcpu_open(struct vcpu *vcpu)
 {
-    vcpu->fd = ioctl(vcpu->vm->vm_fd, KVM_CREATE_VCPU, vcpu->index);
+    vcpu->fd = ioctl(vcpu->vm->vm_fd, KVM_CREATE_VCPU, number_take(vcpu->vm));
     int error = vcpu->fd < 0 ? -errno : 0;
     if (!error)
         error = run_map(vcpu);

@@ -178,6 +178,7 @@ struct vm {
     pid_t pid;                /* ours, and the program's */
     struct vcpu *vcpus[FV_VCPU_MAX];
     atomic_uint vcpu_count;
+    atomic_uint kvm_vcpus;     /* made in KVM, also in vain */
     pthread_mutex_t vcpu_lock; /* creation and reuse of vCPUs */
     pthread_cond_t vcpu_wake;  /* a vCPU got ready, left, or the machine ends */
     bool spawning;             /* a host thread is being set up; under vcpu_lock */
