@@ -13,6 +13,18 @@
 #include <string.h>
 #include <unistd.h>
 
+/*
+ * Pages of the kernel region that were never mapped have no memory yet: a touch would make some, up
+ * to all of the region, at the bidding of any pointer.
+ */
+static bool kernel_allows(const struct vm *vm, gpa_t gpa, size_t bytes, unsigned need)
+{
+    for (gpa_t at = gpa & ~(gpa_t)(EPT_PAGE_BYTES - 1); at < gpa + bytes; at += EPT_PAGE_BYTES)
+        if ((ept_table_access(vm->ept, at) & need) != need)
+            return false;
+    return true;
+}
+
 /* Kernel image, device tree, shared page and vCPU areas; not the VMM's tables. */
 static bool in_kernel_region(gpa_t gpa, size_t bytes)
 {
@@ -62,11 +74,12 @@ void guestmem_dismiss(struct vm *vm, uint64_t pages)
 int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **hva)
 {
     bool kernel = in_kernel_region(gpa, bytes);
+    unsigned need = writable ? EPT_WRITE : EPT_READ;
     *hva = NULL;
     if (!bytes)
         return 0;
     /* Only an address that was checked has a host address: the arithmetic goes anywhere. */
-    if (!kernel && !mm_allows(vm->mm, gpa, bytes, writable ? EPT_WRITE : EPT_READ))
+    if (kernel ? !kernel_allows(vm, gpa, bytes, need) : !mm_allows(vm->mm, gpa, bytes, need))
         return -EFAULT;
     *hva = ept_hva(vm->ept, gpa);
     if (kernel)

@@ -67,7 +67,7 @@ static void edges_stay(void)
 
 int main(void)
 {
-    int fds[2];
+    int fds[2], zeroes;
     struct stat info;
     char *none = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     char *fixed = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -98,6 +98,10 @@ int main(void)
     EXPECT(fd >= 0);
     EXPECT(read(fd, none, 10) == 0);
     lengths_beyond_all_memory();
+    /* Where a guest's kernel has addresses, most of them without memory. */
+    EXPECT((zeroes = open("/dev/zero", O_RDONLY)) >= 0);
+    for (uintptr_t at = 0x3fd0000000 + 0x7000000; at < 0x3fe0000000; at += 1 << 20)
+        EXPECT(read(zeroes, (void *)at, 1 << 20) == -1 && errno == EFAULT);
     edges_stay();
     return guest_passed("efault");
 }
