@@ -104,7 +104,9 @@ static int peek_absent(struct fault_engine *engine, struct fault_peek *peek, uin
         return peek_finish(peek, error);
     if (error > 0 || !zero)
         return peek_finish(peek, -ENODATA);
-    /* It was zero at the moment it was seen ABSENT, whatever it became since. */
+    /* What was asked about may be laid there just now, with the contents that it had elsewhere. */
+    if (ept_word_state(atomic_load(&engine->words[page])) != EPT_ABSENT)
+        return -EAGAIN;
     memset(peek->to, 0, peek->bytes);
     return peek_finish(peek, 0);
 }

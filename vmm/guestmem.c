@@ -95,6 +95,33 @@ int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **h
     return error_of(error);
 }
 
+/*
+ * A mapping that another thread replaces has to be waited for, but not with pages in hand: the
+ * other one may wait for that.
+ */
+int guestmem_use(struct vm *vm, gpa_t gpa, uint64_t bytes, bool writable, bool held, void **hva)
+{
+    struct vcpu *self = vcpu_self();
+    unsigned need = writable ? EPT_WRITE : EPT_READ;
+    bool again = true;
+    int error = -EFAULT;
+
+    if (!self || in_kernel_region(gpa, bytes))
+        return guestmem_pin(vm, gpa, bytes, writable, hva);
+    while (error == -EFAULT && again) {
+        mm_use_begin(self, gpa, gpa + bytes);
+        self->holds_pins = true;
+        error = guestmem_pin(vm, gpa, bytes, writable, hva);
+        self->holds_pins = false;
+        if (error && !held)
+            mm_use_end(self);
+        /* Mapped again: it was in between. */
+        again = error == -EFAULT && !held && !atomic_load(&vm->ending) &&
+                mm_allows(vm->mm, gpa, bytes, need);
+    }
+    return error == -EFAULT && self->at_once && self->handed_back ? -EINTR : error;
+}
+
 void guestmem_unpin(struct vm *vm, gpa_t gpa, size_t bytes)
 {
     if (bytes && !in_kernel_region(gpa, bytes))
@@ -138,11 +165,12 @@ int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
     for (size_t done = 0, n; done < bytes && !error; done += n) {
         void *hva;
         n = piece(from + done, bytes - done);
-        error = guestmem_pin(vm, from + done, n, false, &hva);
+        error = guestmem_use(vm, from + done, n, false, false, &hva);
         if (error)
             return error;
         error = guestmem_copy(vm, (char *)to + done, hva, n);
         guestmem_unpin(vm, from + done, n);
+        mm_use_end(vcpu_self());
     }
     return error;
 }
@@ -153,11 +181,12 @@ int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes)
     for (size_t done = 0, n; done < bytes && !error; done += n) {
         void *hva;
         n = piece(to + done, bytes - done);
-        error = guestmem_pin(vm, to + done, n, true, &hva);
+        error = guestmem_use(vm, to + done, n, true, false, &hva);
         if (error)
             return error;
         error = guestmem_copy(vm, hva, (const char *)from + done, n);
         guestmem_unpin(vm, to + done, n);
+        mm_use_end(vcpu_self());
     }
     return error;
 }

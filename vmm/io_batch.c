@@ -40,33 +40,6 @@ static uint64_t pages_of(gpa_t gpa, uint64_t bytes)
 }
 
 /*
- * A mapping that another thread replaces has to be waited for, but not with pages in hand: the
- * other one may wait for that. `held`: pieces before this one are.
- */
-static int pin_piece(struct vm *vm, gpa_t gpa, uint64_t bytes, bool writable, bool held, void **hva)
-{
-    struct vcpu *self = vcpu_self();
-    unsigned need = writable ? EPT_WRITE : EPT_READ;
-    bool again = true;
-    int error = -EFAULT;
-
-    if (!self)
-        return guestmem_pin(vm, gpa, bytes, writable, hva);
-    while (error == -EFAULT && again) {
-        mm_use_begin(self, gpa, gpa + bytes);
-        self->holds_pins = true;
-        error = guestmem_pin(vm, gpa, bytes, writable, hva);
-        self->holds_pins = false;
-        if (error && !held)
-            mm_use_end(self);
-        /* Mapped again: it was in between. */
-        again = error == -EFAULT && !held && !atomic_load(&vm->ending) &&
-                mm_allows(vm->mm, gpa, bytes, need);
-    }
-    return error == -EFAULT && self->at_once && self->handed_back ? -EINTR : error;
-}
-
-/*
  * Pins as much of [gpa, gpa + bytes) as the program may access, at least one byte's page: Linux
  * transfers what precedes a bad address. *bytes becomes what was pinned.
  */
@@ -74,7 +47,7 @@ static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, 
                       void **hva)
 {
     uint64_t good = 0;
-    int error = pin_piece(vm, gpa, *bytes, writable, held, hva);
+    int error = guestmem_use(vm, gpa, *bytes, writable, held, hva);
 
     if (error != -EFAULT || pages_of(gpa, *bytes) == 1)
         return error;
@@ -84,7 +57,7 @@ static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, 
 
         if (piece > *bytes - good)
             piece = *bytes - good;
-        error = pin_piece(vm, gpa + good, piece, writable, held, &page);
+        error = guestmem_use(vm, gpa + good, piece, writable, held, &page);
         /* Handed back: whoever makes the whole call anew must not find a part of it done. */
         if (error == -EINTR)
             return error;
@@ -98,7 +71,7 @@ static int pin_prefix(struct vm *vm, gpa_t gpa, uint64_t *bytes, bool writable, 
     if (!good)
         return -EFAULT;
     *bytes = good;
-    return pin_piece(vm, gpa, good, writable, held, hva);
+    return guestmem_use(vm, gpa, good, writable, held, hva);
 }
 
 /* Pages of the next piece if it may be as large as it can be. */

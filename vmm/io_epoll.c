@@ -107,6 +107,10 @@ static int64_t epoll_run(const struct io_call *call, const struct timespec *time
     if (most > EVENTS_MAX)
         most = EVENTS_MAX;
     room = most > 0 ? events_room(call, most) : 0;
+    if (call->vcpu->at_once && call->vcpu->handed_back) { /* not told where there is room */
+        io_call_put(call, set);
+        return -EINTR;
+    }
     if (most > 0 && !room) {
         result = epoll_fail(call, set, timeout);
         io_call_put(call, set);

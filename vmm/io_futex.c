@@ -149,15 +149,25 @@ static bool words_mapped(const struct request *request)
 
 static int words_pin(const struct request *request)
 {
+    struct vm *vm = request->call->vm;
+    struct vcpu *self = vcpu_self();
+    unsigned need = request->writes ? EPT_WRITE : EPT_READ;
     void *hva;
-    int error =
-        guestmem_pin(request->call->vm, request->words[0], WORD_BYTES, request->writes, &hva);
+    int error;
 
-    if (error || !request->words[1])
-        return error;
-    error = guestmem_pin(request->call->vm, request->words[1], WORD_BYTES, request->writes, &hva);
-    if (error)
-        guestmem_unpin(request->call->vm, request->words[0], WORD_BYTES);
+    do {
+        error = guestmem_pin(vm, request->words[0], WORD_BYTES, request->writes, &hva);
+        if (error || !request->words[1])
+            return error;
+        if (self)
+            self->holds_pins = true; /* not to wait with the first in hand: mm_replace.c */
+        error = guestmem_pin(vm, request->words[1], WORD_BYTES, request->writes, &hva);
+        if (self)
+            self->holds_pins = false;
+        if (error)
+            guestmem_unpin(vm, request->words[0], WORD_BYTES);
+    } while (error == -EFAULT && !atomic_load(&vm->ending) &&
+             mm_allows(vm->mm, request->words[1], WORD_BYTES, need));
     return error;
 }
 

@@ -18,7 +18,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define MAPPINGS_MAX 65530u /* as vm.max_map_count */
+#define LEAF_BYTES   (2ULL << 20) /* what one leaf table covers */
+#define MAPPINGS_MAX 65530u       /* as vm.max_map_count */
 
 /* ---- the table ---- */
 
@@ -57,7 +58,7 @@ bool mm_is_covered(const struct mm *mm, gpa_t start, gpa_t end)
     return true;
 }
 
-static int table_open(struct mm *mm, size_t at, size_t room)
+int mm_reserve(struct mm *mm, size_t room)
 {
     if (mm->count + room > MAPPINGS_MAX)
         return -ENOMEM;
@@ -69,6 +70,13 @@ static int table_open(struct mm *mm, size_t at, size_t room)
         mm->maps = maps;
         mm->capacity = capacity;
     }
+    return 0;
+}
+
+static int table_open(struct mm *mm, size_t at, size_t room)
+{
+    if (mm_reserve(mm, room))
+        return -ENOMEM;
     memmove(&mm->maps[at + room], &mm->maps[at], (mm->count - at) * sizeof(*mm->maps));
     mm->count += room;
     return 0;
@@ -229,7 +237,7 @@ static unsigned needed_access(uint32_t error_code)
  */
 static int leaf_fill(struct mm *mm, const struct mapping *mapping, gpa_t gpa)
 {
-    gpa_t first = gpa & ~0x1fffffULL, last = first + 0x200000;
+    gpa_t first = gpa & ~(LEAF_BYTES - 1), last = first + LEAF_BYTES;
     bool paged = mm->vm->config->local_bytes < mm->vm->config->memory_bytes;
     bool whole = mapping->start <= first && last <= mapping->end;
     if (!paged && !mapping->file && ept_resident_bytes(mm->vm->ept) > mm->vm->config->memory_bytes)
@@ -250,7 +258,9 @@ int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_c
     struct mm *mm = vcpu->vm->mm;
     unsigned need = needed_access(error_code);
     int signal = 0;
-    enum mm_look look = mm_look_begin(mm, gpa, gpa + 1);
+    /* The whole of what leaf_fill may give rights to. */
+    gpa_t block = gpa & ~(LEAF_BYTES - 1);
+    enum mm_look look = mm_look_begin(mm, block, block + LEAF_BYTES);
     const struct mapping *mapping = look == MM_LOOK_REFUSED ? NULL : mm_find(mm, gpa);
     if (!mapping || (mapping->access & need) != need) {
         signal = SIGSEGV;

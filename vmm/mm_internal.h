@@ -66,6 +66,9 @@ struct mapping *mm_find(const struct mm *mm, gpa_t gpa); /* read lock */
 bool mm_is_free(const struct mm *mm, gpa_t start, gpa_t end);
 /* True if every page of the range is mapped. */
 bool mm_is_covered(const struct mm *mm, gpa_t start, gpa_t end);
+/* Room for so many more entries of the table: the next ones cannot fail. Write lock. 0 or -ENOMEM.
+ */
+int mm_reserve(struct mm *mm, size_t room);
 /* Cuts mappings at `at` so that one starts there. Write lock. 0 or -ENOMEM. */
 int mm_split(struct mm *mm, gpa_t at);
 int mm_insert(struct mm *mm,

@@ -66,8 +66,8 @@ int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
  * A request that was under way when the range was unmapped may have filled a page since. Contents
  * of before never show: they are discarded again. A file does not go where a page is still pinned,
  * so that is waited for: a guide's look holds it for a copy of some bytes, a request for as long as
- * the host transfers. None of them waits for us (holds_pins). What takes longer than PINS_WAIT_NS
- * is refused.
+ * the host transfers. None of them waits for us (holds_pins). What takes longer than PINS_WAIT_NS,
+ * as who sleeps on a priority-inheriting lock there may, is refused.
  */
 static int range_make_empty(struct mm *mm, const struct mapping *mapping)
 {
@@ -82,6 +82,16 @@ static int range_make_empty(struct mm *mm, const struct mapping *mapping)
             return -ENOMEM;
         nanosleep(&slice, NULL);
     }
+}
+
+/* What a file needs of the second stage, undone. */
+static void range_restore(struct mm *mm, const struct mapping *mapping)
+{
+    uint64_t bytes = mapping->end - mapping->start;
+    if (mm_is_host_file(mapping))
+        ept_map_memory(mm->vm->ept, mapping->start, bytes);
+    else if (mapping->file)
+        ept_watch(mm->vm->ept, mapping->start, bytes, false);
 }
 
 int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access)
@@ -103,7 +113,9 @@ int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access)
         atomic_store(&mm->host_files, true);
     pthread_rwlock_wrlock(&mm->table);
     error = mm_insert(mm, mapping);
-    if (!error)
+    if (error)
+        range_restore(mm, mapping); /* no room in the table: as if it had not been tried */
+    else
         error = ept_protect(ept, mapping->start, bytes, access);
     pthread_rwlock_unlock(&mm->table);
     return error;

@@ -67,8 +67,10 @@ void mm_use_begin(struct vcpu *self, gpa_t start, gpa_t end)
 
 void mm_use_end(struct vcpu *self)
 {
-    if (self)
-        atomic_store(&self->used_from, 0);
+    if (!self)
+        return;
+    atomic_store(&self->used_from, 0);
+    atomic_fetch_add(&self->used_turn, 1);
 }
 
 static bool uses(const struct mm *mm, const struct vcpu *vcpu)
@@ -81,22 +83,27 @@ static bool uses(const struct mm *mm, const struct vcpu *vcpu)
     return false;
 }
 
-static bool is_used(const struct mm *mm)
+/*
+ * Until the use that was seen has ended: what its thread uses next it asks for after the hiding,
+ * and then its own pieces are not hidden, though what lies between them may be.
+ */
+static void user_wait(const struct mm *mm, const struct vcpu *vcpu, uint64_t until_ns)
 {
-    const struct vm *vm = mm->vm;
-    uint32_t count = atomic_load(&vm->vcpu_count);
-    bool used = uses(mm, poller_vcpu(vm));
-    for (uint32_t i = 0; i < count && !used; i++)
-        used = uses(mm, vm->vcpus[i]);
-    return used;
+    static const struct timespec slice = {.tv_nsec = USERS_SLICE_NS};
+    uint32_t turn = vcpu ? atomic_load(&vcpu->used_turn) : 0;
+    while (uses(mm, vcpu) && atomic_load(&vcpu->used_turn) == turn &&
+           !atomic_load(&mm->vm->ending) && clock_now_ns() < until_ns)
+        nanosleep(&slice, NULL);
 }
 
 static void users_wait(const struct mm *mm)
 {
-    static const struct timespec slice = {.tv_nsec = USERS_SLICE_NS};
+    const struct vm *vm = mm->vm;
     uint64_t until_ns = clock_now_ns() + USERS_WAIT_NS;
-    while (!atomic_load(&mm->vm->ending) && is_used(mm) && clock_now_ns() < until_ns)
-        nanosleep(&slice, NULL);
+    uint32_t count = atomic_load(&vm->vcpu_count);
+    user_wait(mm, poller_vcpu(vm), until_ns);
+    for (uint32_t i = 0; i < count; i++)
+        user_wait(mm, vm->vcpus[i], until_ns);
 }
 
 /* ---- replacing ---- */

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #define MOVE_BATCH_PAGES 512u
+#define MOVE_ENTRIES     4u /* of the table: two mappings cut in two, the new one, one to spare */
 #define ROOM_MAX         (8ULL << 30)
 
 static int page_copy(struct mm *mm, uint64_t from, uint64_t to)
@@ -80,9 +81,11 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
     if (error) /* half here, half there: a program must not go on with that */
         return miss_fatal(vcpu_self(), to, error);
     error = mm_unmap_range(mm, map->start, map->start + old_bytes);
-    if (!error)
-        error = mm_grant_range(mm, to, to + new_bytes, moved.access);
-    return error ? error : (int64_t)to;
+    if (error)
+        return miss_fatal(vcpu_self(), to, error);
+    /* Where there is no room for a leaf table now, the first touch asks again (mm_access_fault). */
+    (void)mm_grant_range(mm, to, to + new_bytes, moved.access);
+    return (int64_t)to;
 }
 
 /* Neither a part of what is moved shows before all of it has, nor its place without it. */
@@ -91,8 +94,11 @@ static int64_t move_at_once(struct mm *mm, const struct mapping *map, gpa_t to, 
 {
     struct mm_range target = {to, to + new_bytes}, source = {map->start, map->start + old_bytes};
     mm_replace_begin(mm, target, source);
-    int64_t result =
-        mm_is_free(mm, target.start, target.end) ? 0 : mm_unmap_range(mm, target.start, target.end);
+    pthread_rwlock_wrlock(&mm->table);
+    int64_t result = mm_reserve(mm, MOVE_ENTRIES);
+    pthread_rwlock_unlock(&mm->table);
+    if (!result && !mm_is_free(mm, target.start, target.end))
+        result = mm_unmap_range(mm, target.start, target.end);
     if (!result)
         result = move(mm, map, to, old_bytes, new_bytes);
     mm_replace_end(mm);

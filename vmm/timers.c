@@ -61,14 +61,19 @@ static bool clock_allowed(const struct vm *vm, clockid_t clock)
     return id == 0 || id == vm->pid || vcpu_by_tid((struct vm *)vm, id);
 }
 
+static void timer_drop(struct timers *timers, uint32_t id)
+{
+    if (timers->entries[id].made)
+        syscall(SYS_timer_delete, timers->entries[id].id);
+    timers->entries[id].made = false;
+}
+
 /* Caller holds the lock. A timer keeps its clock for life, so another clock is another timer. */
 static int timer_make(struct timers *timers, uint32_t id, clockid_t clock)
 {
     if (timers->entries[id].made && timers->entries[id].clock == clock)
         return 0;
-    if (timers->entries[id].made)
-        syscall(SYS_timer_delete, timers->entries[id].id);
-    timers->entries[id].made = false;
+    timer_drop(timers, id);
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = MACHINE_SIGNAL_TIMER};
     event.sigev_value.sival_int = (int)id;
     if (syscall(SYS_timer_create, clock, &event, &timers->entries[id].id) < 0)
@@ -76,6 +81,16 @@ static int timer_make(struct timers *timers, uint32_t id, clockid_t clock)
     timers->entries[id].clock = clock;
     timers->entries[id].made = true;
     return 0;
+}
+
+/* Caller holds the lock. */
+static int timer_start(struct timers *timers, uint32_t id, clockid_t clock, int flags,
+                       const struct itimerspec *new, struct itimerspec *old)
+{
+    int error = timer_make(timers, id, clock);
+    if (!error && syscall(SYS_timer_settime, timers->entries[id].id, flags, new, old) < 0)
+        error = -errno;
+    return error;
 }
 
 int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
@@ -94,9 +109,11 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
         inherit_clock_to_host(vcpu, clock, &new.it_value);
     pthread_mutex_lock(&timers->lock);
     events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
-    error = timer_make(timers, id, clock);
-    if (!error && syscall(SYS_timer_settime, timers->entries[id].id, (int)args[2], &new, &old) < 0)
-        error = -errno;
+    error = timer_start(timers, id, clock, (int)args[2], &new, &old);
+    if (error == -ESRCH) { /* of a thread that ended; its number may be another's by now */
+        timer_drop(timers, id);
+        error = timer_start(timers, id, clock, (int)args[2], &new, &old);
+    }
     events_settle(vcpu->vm);
     pthread_mutex_unlock(&timers->lock);
     if (!error && args[4])

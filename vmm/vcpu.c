@@ -227,6 +227,9 @@ static void *vcpu_thread(void *argument)
         pthread_mutex_unlock(&vm->vcpu_lock);
         inherit_take(vcpu);
         atomic_store(&vcpu->look_again, false); /* the last thread's */
+        /* So is a kick whose signal went to a host thread that is no more. The handler of one that
+         * comes from here on sets immediate_exit, too. */
+        atomic_store(&vcpu->kicked, 0);
         error = vcpu_reset(vcpu, vm->image.thread_entry, cookie);
         /* It may have been picked to look at events already, and vcpu_reset wiped the note. */
         __atomic_store_n(&vcpu->page->pending, FV_PENDING_SIGNAL, __ATOMIC_SEQ_CST);

@@ -134,6 +134,7 @@ struct vcpu {
     struct populate populate;    /* own thread only */
     bool holds_pins; /* others may wait for them: no waiting for mm_replace.c; own thread only */
     _Atomic gpa_t used_from, used_to; /* what its host call may touch: mm_replace.c; 0: nothing */
+    atomic_uint used_turn;            /* uses that have ended */
     /* The poller's stand-in for a vCPU: no host call may wait. */
     bool at_once;
     struct vcpu *caller;   /* whose request it carries out; NULL: its own */
@@ -278,6 +279,11 @@ void guide_pins_drop(struct hints *hints, gpa_t start, gpa_t end);
  */
 int guestmem_pin(struct vm *vm, gpa_t gpa, size_t bytes, bool writable, void **hva);
 void guestmem_unpin(struct vm *vm, gpa_t gpa, size_t bytes);
+/*
+ * guestmem_use - guestmem_pin between mm_use_begin and mm_use_end, which is the caller's after it
+ * unpinned; after an error it was called unless `held`: earlier pieces of the request are in hand.
+ */
+int guestmem_use(struct vm *vm, gpa_t gpa, uint64_t bytes, bool writable, bool held, void **hva);
 
 /* Copies of any length, page by page; 0 or -EFAULT/-EIO/-ENOMEM. */
 int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes);

@@ -51,6 +51,39 @@ static void grow_again_and_again(size_t pages)
     EXPECT(munmap(at, pages * PAGE) == 0);
 }
 
+/* There can be 65,530 mappings: what is refused for that changes nothing. */
+static void refused_where_mappings_are_too_many(void)
+{
+    char path[] = "mremap-XXXXXX", *area = map(8), *files[4];
+    size_t many = 70000, i = 1, count = 0;
+    char *rest = mmap(NULL, many * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int fd = mkstemp(path);
+
+    EXPECT(rest != MAP_FAILED && fd >= 0 && unlink(path) == 0);
+    EXPECT(write(fd, "file", 4) == 4 && ftruncate(fd, 2 * (off_t)PAGE) == 0);
+    fill(area, 8, 5);
+    while (i < many && mprotect(rest + i * PAGE, PAGE, PROT_READ) == 0)
+        i += 2;
+    EXPECT(i < many && errno == ENOMEM);
+    EXPECT(mremap(area + 2 * PAGE, 2 * PAGE, 4 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED &&
+           errno == ENOMEM);
+    expect_filled(area, 8, 5);
+    while (count < 4 && (files[count] = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                                             0)) != MAP_FAILED)
+        count++;
+    EXPECT(count < 4 && errno == ENOMEM);
+    EXPECT(munmap(rest, many * PAGE) == 0);
+    for (i = 0; i < 4; i++) { /* where the file would have been */
+        char *memory = map(2);
+        EXPECT(memory[0] == 0);
+        memory[0] = 'm';
+        EXPECT(write(1, memory, 0) == 0 && pread(fd, memory + PAGE, 4, 0) == 4);
+        EXPECT(memcmp(memory + PAGE, "file", 4) == 0);
+    }
+    EXPECT(mremap(area + 2 * PAGE, 2 * PAGE, 4 * PAGE, MREMAP_MAYMOVE) != MAP_FAILED);
+    EXPECT(close(fd) == 0);
+}
+
 int main(int argc, char **argv)
 {
     size_t pages = argc > 1 ? strtoul(argv[1], NULL, 10) << 8 : 2048;
@@ -86,6 +119,7 @@ int main(int argc, char **argv)
     expect_filled(target + pages / 2 * PAGE, pages / 2, 1000 + pages / 2);
 
     grow_again_and_again(300);
+    refused_where_mappings_are_too_many();
 
     EXPECT(mremap((char *)16384, PAGE, 2 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT);
     EXPECT(mremap(target + 1, PAGE, 2 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED && errno == EINVAL);
