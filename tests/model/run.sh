@@ -10,7 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=${BUILD:-$here/../../build}/tests/model
 command -v spin >/dev/null || { echo '0 passed, 0 failed, 1 skipped'; exit 0; }
 mkdir -p "$work" && cd "$work" || exit 1
-passed=0 failed=0
+rm -f ./*.verdict
+begun=0
 
 # verify NAME DEFINES...: generates, builds and runs one verifier; its report is NAME.out. With
 # order=-DT_REVERSE it tries the last choice first, which finds some errors much sooner.
@@ -27,28 +28,36 @@ verify() {
     grep -q '^State-vector' "$name.out"
 }
 
-expect_right() {
-    local states
+# One verifier a processor, of at most 0.7 GiB; verdict says what came of it, in NAME.verdict.
+in_turn() {
+    [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
+    begun=$((begun + 1))
+    "$@" &
+}
+
+verdict() {
+    printf '%-5s model %s %s\n' "$@" | tee "$2.verdict"
+}
+
+is_right() {
     if verify "$@" && grep -q 'errors: 0' "$1.out" && ! grep -q 'search not completed\|max search depth' "$1.out"; then
-        states=$(awk '/states, stored/ {print $1; exit}' "$1.out")
-        passed=$((passed + 1))
-        echo "ok    model $1 ($states states)"
+        verdict ok "$1" "($(awk '/states, stored/ {print $1; exit}' "$1.out") states)"
     else
-        echo "FAIL  model $1 - $(grep -m1 'pan:' "$1.out" || echo 'spin failed')"
-        failed=$((failed + 1))
+        verdict FAIL "$1" "- $(grep -m1 'pan:' "$1.out" || echo 'spin failed')"
     fi
 }
 
-# expect_found NAME DEFINES...: a rule is broken, and an assertion says so.
-expect_found() {
+# A rule is broken, and an assertion says so.
+is_found() {
     if verify "$@" && grep -q 'assertion violated' "$1.out"; then
-        passed=$((passed + 1))
-        echo "ok    model $1 finds: $(grep -m1 -o 'assertion violated.*' "$1.out")"
+        verdict ok "$1" "finds: $(grep -m1 -o 'assertion violated.*' "$1.out")"
     else
-        echo "FAIL  model $1 - the broken rule was not noticed"
-        failed=$((failed + 1))
+        verdict FAIL "$1" '- the broken rule was not noticed'
     fi
 }
+
+expect_right() { in_turn is_right "$@"; }
+expect_found() { in_turn is_found "$@"; }
 
 expect_right anonymous -DFETCHES=0
 expect_right file -DFILE_PAGE -DFETCHES=0
@@ -81,5 +90,8 @@ expect_found map-before-protect -DHEAP -DFETCHES=0 -DEVICTIONS=1 -DMAP_BEFORE_PR
 order=-DT_REVERSE expect_found map-before-claim -DHEAP -DOPS_OTHER=1 -DMAP_BEFORE_CLAIM
 expect_found depart-after-word -DCHAINS -DOPS=1 -DDEPART_AFTER_WORD
 expect_found departed-before-state -DCHAINS -DOPS=1 -DDEPARTED_BEFORE_STATE
+wait
+passed=$(cat ./*.verdict | grep -c '^ok')
+failed=$((begun - passed))
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" = 0 ]
