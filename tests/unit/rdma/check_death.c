@@ -232,11 +232,27 @@ START_TEST(a_client_that_was_stopped_goes_on)
 }
 END_TEST
 
+/* Waits for `silent`, which is stopped, and is stopped itself for longer than the timeout; the
+ * answer comes a moment after it goes on. */
+static void expect_survives_a_stop(pid_t child, pid_t silent)
+{
+    int status;
+
+    usleep(600000);
+    kill(child, SIGSTOP);
+    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
+    kill(child, SIGCONT);
+    usleep(200000);
+    kill(silent, SIGCONT);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+}
+
 /* The same while it waits for the server on the control connection, which has the answer ready
  * when it goes on, or a moment later. */
 START_TEST(a_client_that_was_stopped_waiting_for_memory_goes_on)
 {
-    int connected[2], status;
+    int connected[2];
     pid_t child;
     char byte = 0;
 
@@ -252,14 +268,7 @@ START_TEST(a_client_that_was_stopped_waiting_for_memory_goes_on)
     }
     ck_assert_int_eq(read(connected[0], &byte, 1), 1);
     kill(server.pid, SIGSTOP);
-    usleep(600000);
-    kill(child, SIGSTOP);
-    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
-    kill(child, SIGCONT);
-    usleep(200000);
-    kill(server.pid, SIGCONT);
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert_int_eq(status, 0);
+    expect_survives_a_stop(child, server.pid);
     close(connected[0]);
     close(connected[1]);
 }
@@ -269,20 +278,12 @@ END_TEST
 START_TEST(a_client_that_was_stopped_connecting_goes_on)
 {
     pid_t child;
-    int status;
 
     kill(server.pid, SIGSTOP);
     child = fork();
     if (child == 0)
         _exit(rdma_node_error(fixture_connect_as(&server, transports[_i], QUOTA)) ? 1 : 0);
-    usleep(600000);
-    kill(child, SIGSTOP);
-    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
-    kill(child, SIGCONT);
-    usleep(200000);
-    kill(server.pid, SIGCONT);
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert_int_eq(status, 0);
+    expect_survives_a_stop(child, server.pid);
 }
 END_TEST
 
@@ -292,7 +293,7 @@ END_TEST
  */
 START_TEST(a_client_that_was_stopped_making_a_queue_goes_on)
 {
-    int connected[2], status;
+    int connected[2];
     pid_t child;
     char byte = 0;
 
@@ -310,14 +311,7 @@ START_TEST(a_client_that_was_stopped_making_a_queue_goes_on)
     ck_assert_int_eq(read(connected[0], &byte, 1), 1);
     pid_t worker = fixture_worker(&server);
     kill(worker, SIGSTOP);
-    usleep(600000);
-    kill(child, SIGSTOP);
-    usleep(2 * FIXTURE_TIMEOUT_NS / 1000);
-    kill(child, SIGCONT);
-    usleep(200000);
-    kill(worker, SIGCONT);
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert_int_eq(status, 0);
+    expect_survives_a_stop(child, worker);
     close(connected[0]);
     close(connected[1]);
 }
