@@ -179,7 +179,7 @@ int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
         return -errno;
     madvise(at, bytes, MADV_NOHUGEPAGE);
     if (ept->config.paged)
-        return ept_frames_register(ept, gpa, bytes);
+        return ept_frames_watch(ept, gpa, bytes);
     /* Parts that differ for a while become one mapping of the host again only if all of it had a
      * page before (Linux before 6.16): ept_populate would leave one for every 2 MiB. */
     uint8_t *last = (uint8_t *)at + bytes - EPT_PAGE_BYTES;

@@ -174,7 +174,7 @@ static inline enum ept_state ept_word_state(uint64_t word)
 
 /* ---- frames.c: mechanisms of the second stage; page numbers and counts; 0 or -errno ---- */
 
-/* Watches a range for misses where the table is not paged as a whole (file mappings). */
+/* Watches an empty range for misses where the table is not paged as a whole (file mappings). */
 int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on);
 /* Copies `pages` pages from `from` into missing pages. -EEXIST: one was there already. */
 int ept_install(struct ept *ept, uint64_t page, const void *from, uint64_t pages);

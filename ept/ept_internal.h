@@ -37,7 +37,7 @@ int ept_tables_create(struct ept *ept);
 
 /* ---- frames.c ---- */
 int ept_frames_create(struct ept *ept);
-int ept_frames_register(struct ept *ept, gpa_t gpa, uint64_t bytes);
+int ept_frames_watch(struct ept *ept, gpa_t gpa, uint64_t bytes);
 
 /* ---- ahead.c ---- */
 void ept_ahead_create(struct ept *ept);

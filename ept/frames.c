@@ -71,14 +71,19 @@ int ept_frames_create(struct ept *ept)
     return 0;
 }
 
-int ept_frames_register(struct ept *ept, gpa_t gpa, uint64_t bytes)
+/*
+ * Watches a range that has no contents. A vCPU that left the guest for one of its pages a while ago
+ * may be looking for it in the host kernel only now. If that was before the range was watched, it
+ * made a page that nobody knows of, and whoever installs one there would find it in the way.
+ */
+int ept_frames_watch(struct ept *ept, gpa_t gpa, uint64_t bytes)
 {
     struct uffdio_register range = {
         .range = {.start = (uintptr_t)ept->base + gpa, .len = bytes},
         .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
     };
     if (ioctl(ept->uffd, UFFDIO_REGISTER, &range) == 0)
-        return 0;
+        return ept_drop(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT);
     int error = errno;
     message_error("userfaultfd: register 0x%llx: %s", (unsigned long long)gpa, strerror(error));
     return -error;
@@ -89,7 +94,7 @@ int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on)
     if (ept->config.paged)
         return 0;
     if (on)
-        return ept_frames_register(ept, gpa, bytes);
+        return ept_frames_watch(ept, gpa, bytes);
     struct uffdio_range range = {.start = (uintptr_t)ept->base + gpa, .len = bytes};
     return ioctl(ept->uffd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
 }

@@ -100,6 +100,12 @@ enum mm_look { MM_LOOK_AT_ONCE, MM_LOOK_WAITED, MM_LOOK_REFUSED };
  */
 enum mm_look mm_look_begin(struct mm *mm, gpa_t start, gpa_t end);
 void mm_look_end(struct mm *mm, enum mm_look look);
+/*
+ * mm_users_wait - waits until no other thread's request uses the range (mm_use_begin). Nobody can
+ * begin to: it is hidden, or nothing is mapped there. False: a request took too long, or the guest
+ * ends.
+ */
+bool mm_users_wait(const struct mm *mm, struct mm_range range);
 /* Is the page of gpa being replaced, by another thread? Lock: `table`. */
 bool mm_is_replaced(const struct mm *mm, gpa_t gpa);
 

@@ -100,6 +100,11 @@ int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access)
     uint64_t bytes = mapping->end - mapping->start;
     /* A reservation gets its memory slots with its rights: mprotect. */
     int error = mapping->access || mapping->file ? ept_back(ept, mapping->start, bytes) : 0;
+    /* Memory that is not paged has no pins: a request that used it before it was unmapped would
+     * find pages of the file missing. */
+    if (!error && mapping->file &&
+        !mm_users_wait(mm, (struct mm_range){mapping->start, mapping->end}))
+        error = -ENOMEM;
     if (!error)
         error = range_make_empty(mm, mapping);
     if (!error && mm_is_host_file(mapping))

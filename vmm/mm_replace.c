@@ -73,37 +73,39 @@ void mm_use_end(struct vcpu *self)
     atomic_fetch_add(&self->used_turn, 1);
 }
 
-static bool uses(const struct mm *mm, const struct vcpu *vcpu)
+static bool uses(const struct vcpu *vcpu, struct mm_range range)
 {
     gpa_t from = vcpu ? atomic_load(&vcpu->used_from) : 0;
     gpa_t to = from ? atomic_load(&vcpu->used_to) : 0;
-    for (unsigned i = 0; i < MM_HIDDEN; i++)
-        if (mm->hidden[i].start < to && from < mm->hidden[i].end)
-            return true;
-    return false;
+    return range.start < to && from < range.end;
 }
 
 /*
- * Until the use that was seen has ended: what its thread uses next it asks for after the hiding,
- * and then its own pieces are not hidden, though what lies between them may be.
+ * Until the use that was seen has ended: what its thread uses next it asks for later, and then its
+ * own pieces are not of the range, though what lies between them may be.
  */
-static void user_wait(const struct mm *mm, const struct vcpu *vcpu, uint64_t until_ns)
+static bool user_wait(const struct mm *mm, const struct vcpu *vcpu, struct mm_range range,
+                      uint64_t until_ns)
 {
     static const struct timespec slice = {.tv_nsec = USERS_SLICE_NS};
     uint32_t turn = vcpu ? atomic_load(&vcpu->used_turn) : 0;
-    while (uses(mm, vcpu) && atomic_load(&vcpu->used_turn) == turn &&
-           !atomic_load(&mm->vm->ending) && clock_now_ns() < until_ns)
+    while (uses(vcpu, range) && atomic_load(&vcpu->used_turn) == turn) {
+        if (atomic_load(&mm->vm->ending) || clock_now_ns() >= until_ns)
+            return false;
         nanosleep(&slice, NULL);
+    }
+    return true;
 }
 
-static void users_wait(const struct mm *mm)
+bool mm_users_wait(const struct mm *mm, struct mm_range range)
 {
     const struct vm *vm = mm->vm;
     uint64_t until_ns = clock_now_ns() + USERS_WAIT_NS;
     uint32_t count = atomic_load(&vm->vcpu_count);
-    user_wait(mm, poller_vcpu(vm), until_ns);
+    bool ended = user_wait(mm, poller_vcpu(vm), range, until_ns);
     for (uint32_t i = 0; i < count; i++)
-        user_wait(mm, vm->vcpus[i], until_ns);
+        ended &= user_wait(mm, vm->vcpus[i], range, until_ns);
+    return ended;
 }
 
 /* ---- replacing ---- */
@@ -128,7 +130,8 @@ void mm_replace_begin(struct mm *mm, struct mm_range target, struct mm_range sou
     mm->replacer = vcpu_self();
     mm->hiding = true;
     pthread_rwlock_unlock(&mm->table);
-    users_wait(mm);
+    (void)mm_users_wait(mm, target);
+    (void)mm_users_wait(mm, source);
 }
 
 void mm_replace_end(struct mm *mm)

@@ -118,8 +118,8 @@ static ssize_t read_after_looks(int fd, char *to, size_t bytes)
     static char seen[PIECE_MAX];
     struct pollfd ready = {.fd = fd, .events = POLLIN};
     int there = -1;
-    EXPECT(poll(&ready, 1, 0) >= 0);
     EXPECT(ioctl(fd, FIONREAD, &there) == 0);
+    EXPECT(poll(&ready, 1, 0) >= 0); /* the last look of the two: more may come in between */
     EXPECT(there == 0 || ready.revents & POLLIN);
     ssize_t looked = recv(fd, seen, bytes, MSG_PEEK | MSG_DONTWAIT);
     int error = errno;

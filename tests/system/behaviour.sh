@@ -20,11 +20,15 @@ guest() {
 }
 
 for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
-    signal_retarget timers timer_stop timed_waits condvars futex_raw futex_shared futex_interrupted \
+    signal_retarget timer_stop timed_waits futex_raw futex_shared futex_interrupted \
     robust_mutex robust_inheriting thread_inherits thread_ends threads_many brk mmap_file mmap_space mprotect heap pipes polling messages sendmmsg clocks identity efault files \
     recursion random_calls; do
     eval "test_$name() { guest $name; }"
 done
+
+# What they wait for by time has come within these seconds.
+test_timers() { guest timers $((5 * TIME_FACTOR)); }
+test_condvars() { guest condvars $((5 * TIME_FACTOR)); }
 
 # A populate that takes for ever natively too. Without a look at signals it takes minutes here.
 test_populate_ends() {

@@ -5,7 +5,7 @@
 # text, the manual and the completion script say the same as the option table. No guest runs here.
 
 . "$(dirname "$0")/lib.sh"
-CASE_TIMEOUT=20
+CASE_TIMEOUT=60
 
 # usage PATTERN ARG...: status 125, and on standard error a line that matches, then where help is.
 usage() {

@@ -223,14 +223,16 @@ event_clients() {
 # Reads that the guest kernel answers by itself are those that the host would have answered: against
 # slow, vanishing and half-closing peers, with other threads and looks between, as natively.
 test_event_server_is_as_natively() {
-    local mode memory polling port connections how used=0 gathered=0
+    local mode memory polling port connections how native used=0 gathered=0
     while read -r memory polling connections mode; do
         read -ra how <<<"$mode"
         port=$(free_port)
         "$GUESTS/event_server" "$port" "$connections" "${how[@]}" >native.out 2>&1 &
-        at_exit "end_process $!"
+        native=$!
+        at_exit "end_process $native"
         wait_until 15 grep -q ready native.out || fail "natively: $(cat native.out)"
         event_clients "$port" "${how[@]}" >native || fail "natively: $(tail -n 2 clients.err native.out)"
+        wait "$native" || fail "server natively, $mode: $(tail -n 2 native.out)"
         port=$(free_port)
         start_guest --memory 256M --local "$memory" --polling "$polling" --stats stats --net host --publish "$port" \
             -- "$GUESTS/event_server" "$port" "$connections" "${how[@]}"

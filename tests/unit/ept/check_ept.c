@@ -304,6 +304,20 @@ START_TEST(files_can_lie_where_arrays_were)
 }
 END_TEST
 
+/* As a vCPU does that looks for a page late: it makes one where a file goes. */
+START_TEST(files_can_lie_where_pages_were_touched)
+{
+    static uint8_t bytes[4 * EPT_PAGE_BYTES] __attribute__((aligned(4096)));
+    uint64_t first = BASE >> EPT_PAGE_SHIFT;
+    memset(bytes, 0x5a, sizeof(bytes));
+    *word_at(first + 1) = 1;
+    ck_assert_int_eq(ept_watch(ept, BASE, 4 * EPT_PAGE_BYTES, true), 0);
+    ck_assert_int_eq(ept_install(ept, first, bytes, 4), 0);
+    ck_assert_int_eq(memcmp(word_at(first), bytes, sizeof(bytes)), 0);
+    ck_assert_int_eq(ept_watch(ept, BASE, 4 * EPT_PAGE_BYTES, false), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ept");
@@ -327,6 +341,7 @@ int main(void)
     tcase_add_test(tests, what_was_moved_can_be_moved_again);
     tcase_add_test(tests, huge_pages_do_not_come_back);
     tcase_add_test(tests, files_can_lie_where_arrays_were);
+    tcase_add_test(tests, files_can_lie_where_pages_were_touched);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
