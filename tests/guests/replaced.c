@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #define PAGE  ((size_t)4096)
@@ -80,6 +81,21 @@ static void *read_main(void *unused)
     return NULL;
 }
 
+/* Small answers, which are copied; the range may be unmapped. */
+static void *ask_main(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&stop)) {
+        for (size_t i = 0; i < PAGES; i++) {
+            int result = fstat(bytes_fd, (struct stat *)(range + i * PAGE));
+
+            EXPECT(result == 0 || errno == EFAULT);
+        }
+        atomic_fetch_add(&calls, 1);
+    }
+    return NULL;
+}
+
 static void map_over(int fd, int flags)
 {
     EXPECT(mmap(range, BYTES, PROT_READ | PROT_WRITE, MAP_FIXED | flags, fd, 0) == range);
@@ -117,12 +133,38 @@ static void replace_beside(void *(*user)(void *), double seconds)
     close(shared);
 }
 
+/* Nothing is mapped there for a while. */
+static void unmap_beside(double seconds)
+{
+    double end_s = guest_now_s() + seconds;
+    pthread_t threads[3];
+
+    atomic_store(&stop, false);
+    for (int i = 0; i < 3; i++)
+        EXPECT(pthread_create(&threads[i], NULL, ask_main, NULL) == 0);
+    do {
+        EXPECT(munmap(range, BYTES) == 0);
+        EXPECT(mmap(range, BYTES, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE | MAP_PRIVATE,
+                    bytes_fd, 0) == range);
+        EXPECT(munmap(range, BYTES) == 0);
+        EXPECT(mmap(range, BYTES, PROT_READ | PROT_WRITE,
+                    MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == range);
+    } while (guest_now_s() < end_s);
+    atomic_store(&stop, true);
+    for (int i = 0; i < 3; i++)
+        EXPECT(pthread_join(threads[i], NULL) == 0);
+}
+
 int main(int argc, char **argv)
 {
     double seconds = argc > 1 ? atof(argv[1]) : 1;
 
     bytes_fd = temporary('f');
     range = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, bytes_fd, 0);
+    EXPECT(range != MAP_FAILED);
+    unmap_beside(
+        seconds); /* before a shared file is mapped: with one, answers are copied otherwise */
+    range = mmap(range, BYTES, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE, bytes_fd, 0);
     EXPECT(range != MAP_FAILED);
     replace_beside(touch_main, seconds);
     EXPECT(touches > 0);
