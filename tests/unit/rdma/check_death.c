@@ -6,6 +6,7 @@
 #include "tests/unit/rdma/server_fixture.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 static const char *const transports[] = {"loopback", "ofi", "verbs"};
 /* Those that give a tenant a worker process. */
@@ -63,16 +64,22 @@ START_TEST(a_stopped_server_is_noticed_while_idle)
 }
 END_TEST
 
+struct transfers {
+    struct rdma_node *node;
+    atomic_uint done;
+};
+
 /* Transfers one page after the other until the node is lost. */
 static void *transfer_until_lost(void *argument)
 {
-    struct rdma_node *node = argument;
+    struct transfers *transfers = argument;
+    struct rdma_node *node = transfers->node;
     struct rdma_queue *queue = fixture_queue(node, 4);
     void *page = NULL;
     int status = 0;
 
     ck_assert_int_eq(rdma_buffer_alloc(node, RDMA_PAGE_BYTES, &page), 0);
-    while (status == 0)
+    for (; status == 0; atomic_fetch_add(&transfers->done, 1))
         status = fixture_transfer(queue, RDMA_READ, 0, 1, page);
     rdma_queue_destroy(queue);
     rdma_buffer_free(node, page, RDMA_PAGE_BYTES);
@@ -82,6 +89,7 @@ static void *transfer_until_lost(void *argument)
 static void die_while_transferring(const char *transport, bool worker, int with_signal)
 {
     struct rdma_node *node = fixture_connect_as(&server, transport, QUOTA);
+    struct transfers transfers = {.node = node};
     pid_t victim = worker ? fixture_worker(&server) : server.pid;
     pthread_t thread;
     uint64_t began;
@@ -89,8 +97,9 @@ static void die_while_transferring(const char *transport, bool worker, int with_
 
     ck_assert_int_gt(victim, 0);
     ck_assert_int_eq(rdma_reserve(node, 0, 1), 0);
-    ck_assert_int_eq(pthread_create(&thread, NULL, transfer_until_lost, node), 0);
-    usleep(100000);
+    ck_assert_int_eq(pthread_create(&thread, NULL, transfer_until_lost, &transfers), 0);
+    while (atomic_load(&transfers.done) < 10) /* its thread may have to wait for a processor */
+        usleep(1000);
     began = clock_now_ns();
     kill(victim, with_signal);
     expect_lost(node, began);
