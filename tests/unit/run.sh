@@ -15,22 +15,27 @@ cd "$(dirname "$0")/../.." || exit 1
 build=$(realpath --relative-to=. "${BUILD:-build}")
 export FARVISOR=${FARVISOR:-$PWD/$build/farvisor} MEMSERVER=${MEMSERVER:-$PWD/$build/memserver}
 export BUILD=$build
-passed=0 failed=0 skipped=0
+
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+
+# verdict LINE PASSED FAILED SKIPPED [OUTPUT]: whole, though other programs end at the same time.
+verdict() {
+    echo "$2 $3 $4" >>"$results/counts"
+    flock "$results" printf '%s\n' "$1" ${5+"$5"}
+}
 
 run_program() {
-    local program=$1 output status summary checks bad
+    local program=$1 name=${1#"$build"/tests/unit/} output status summary checks bad
     output=$(timeout "${UNIT_TIMEOUT:-180}" "$program" 2>&1 </dev/null)
     status=$?
     summary=$(grep -oE '^[0-9]+%: Checks: [0-9]+, Failures: [0-9]+, Errors: [0-9]+' <<<"$output")
     if [ $status = 77 ]; then
-        skipped=$((skipped + 1))
-        echo "skip  ${program#"$build"/tests/unit/}: ${output##*skip: }"
+        verdict "skip  $name: ${output##*skip: }" 0 0 1
         return
     fi
     if [ -z "$summary" ]; then
-        failed=$((failed + 1))
-        echo "FAIL  ${program#"$build"/tests/unit/}: ended with status $status before its summary"
-        tail -n 30 <<<"$output"
+        verdict "FAIL  $name: ended with status $status before its summary" 0 1 0 "$(tail -n 30 <<<"$output")"
         return
     fi
     read -r checks bad <<<"$(sed -E 's/.*Checks: ([0-9]+), Failures: ([0-9]+), Errors: ([0-9]+).*/\1 \2+\3/' <<<"$summary")"
@@ -40,15 +45,15 @@ run_program() {
         bad=1
         [ "$checks" -gt 0 ] || checks=1
     fi
-    passed=$((passed + checks - bad)) failed=$((failed + bad))
     if [ $bad = 0 ]; then
-        echo "ok    ${program#"$build"/tests/unit/}: $checks tests"
+        verdict "ok    $name: $checks tests" "$checks" 0 0
     else
-        echo "FAIL  ${program#"$build"/tests/unit/}: $bad of $checks tests"
-        tail -n 60 <<<"$output"
+        verdict "FAIL  $name: $bad of $checks tests" $((checks - bad)) "$bad" 0 "$(tail -n 60 <<<"$output")"
     fi
 }
 
+# Most of them wait for a peer's end most of the time: as many at once as there are processors.
+running=0 started=0
 for source in tests/unit/*/check_*.c; do
     program=${source#tests/unit/} program=${program%.c}
     if [ $# -gt 0 ] && [[ " $* " != *" ${program%/*} "* ]] && [[ " $* " != *" $program "* ]]; then
@@ -57,7 +62,14 @@ for source in tests/unit/*/check_*.c; do
     if [ "${KVM_TESTS:-}" = apart ] && grep -qE "$NEEDS_KVM" "$source"; then
         continue
     fi
-    run_program "$build/${source%.c}"
+    [ $running -lt "$(nproc)" ] || wait -n
+    running=$((running < $(nproc) ? running + 1 : running))
+    started=$((started + 1))
+    run_program "$build/${source%.c}" &
 done
+wait
+touch "$results/counts"
+read -r ended passed failed skipped <<<"$(awk '{p += $1; f += $2; s += $3} END {print NR, p + 0, f + 0, s + 0}' "$results/counts")"
+failed=$((failed + started - ended))
 echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+[ "$failed" = 0 ]
