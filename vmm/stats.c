@@ -290,7 +290,7 @@ static void progress_line(struct vm *vm)
     struct fault_counters counters;
     char line[256];
 
-    if (!vm->engine) {
+    if (!vm->node) { /* the engine fills file mappings then, and knows of nothing else */
         uint64_t bytes = ept_resident_bytes(vm->ept);
 
         snprintf(line, sizeof(line), "farvisor: %.0f s: %s here, nothing is remote\n", seconds,

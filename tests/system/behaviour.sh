@@ -157,6 +157,15 @@ test_signals_from_outside() {
     outside TERM 143 die
 }
 
+# What is here is told in either case: the host kernel's own pages, or those of the engine.
+test_progress_lines() {
+    expect_status 0 far --memory 256M --progress -- sleep 3
+    grep -qE '^farvisor: [0-9]+ s: [0-9.]+ MiB here, nothing is remote$' err || fail "$(cat err)"
+    expect_status 0 far --memory 256M --local 16M --progress -- sleep 3
+    grep -qE '^farvisor: [0-9]+ s: [0-9.]+ [KM]iB here of [^;]+; [0-9]+ faults; .* fetched, .* written back$' err ||
+        fail "$(cat err)"
+}
+
 test_working_directory() {
     mkdir place && echo here >place/file
     expect_status 0 far --workdir "$PWD/place" -- /bin/cat file
