@@ -79,10 +79,10 @@ include guides-api/alloc/alloc.mk
 help: ## this text
 	@printf 'farvisor: run one Linux program with its memory on another machine\n\nTargets:\n'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
-	@printf '\nVariables: V=1  SANITIZE=address,undefined|thread  WERROR=1  PREFIX=  DESTDIR=  JOBS=\n'
+	@printf '\nVariables: V=1  SANITIZE=address,undefined|thread  WERROR=1  B=build  PREFIX=  DESTDIR=  JOBS=\n'
 
 .PHONY: all
-all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) $(GUIDE_LIBRARIES) $(ALLOC_SHARED) ## build farvisor, memserver, the guest image, libfarguide and libfaralloc
+all: $(PROGRAMS) $(if $(wildcard guest-os/guest.mk),$(GUEST_IMAGE)) $(GUIDE_LIBRARIES) $(ALLOC_SHARED) ## build farvisor, memserver, the guest image, libfarguide, its guides and libfaralloc
 
 # --- rules ---
 $(B)/obj/%.c.o: %.c
@@ -197,7 +197,7 @@ redis-run: all
 	@$(TEST_ENV) tests/redis/run.sh $(REDIS_CASES)
 
 .PHONY: lint
-lint: deps ## formatting, static analysis, layering, sizes, manuals, scripts
+lint: deps ## formatting, static analysis, layering, sizes, manuals, messages, scripts (LINTS=)
 	$(SUBMAKE) all
 	@$(TEST_ENV) JOBS=$(JOBS) tests/lint/run.sh $(LINTS)
 
@@ -257,12 +257,12 @@ install: all ## install below DESTDIR and PREFIX (default /usr/local)
 	$(B)/farvisor completion bash > $(COMPLETIONDIR)/farvisor
 
 .PHONY: uninstall
-uninstall: ## remove what install put there
+uninstall: ## remove what install put there (with the same DESTDIR and PREFIX)
 	rm -f $(PROGRAMS:$(B)/%=$(BINDIR)/%) $(MAN_PAGES:man/%=$(MANDIR)/%) $(COMPLETIONDIR)/farvisor
 	rm -f $(MAN3_PAGES:man/%=$(MAN3DIR)/%) $(GUIDE_LIBDIR)/libfarguide.* \
 	    $(GUIDE_LIBDIR)/pkgconfig/libfarguide.pc
 	rm -rf $(LIBDIR) $(GUIDE_INCLUDEDIR)
 
 .PHONY: clean
-clean: ## remove everything that was built
-	rm -rf build
+clean: ## remove what was built (B=, SANITIZE=: of that build alone)
+	rm -rf $(B)
