@@ -180,8 +180,8 @@ int ept_watch(struct ept *ept, gpa_t gpa, uint64_t bytes, bool on);
 int ept_install(struct ept *ept, uint64_t page, const void *from, uint64_t pages);
 int ept_install_zero(struct ept *ept, uint64_t page, uint64_t pages);
 int ept_write_protect(struct ept *ept, uint64_t page, uint64_t pages, bool on);
-int ept_unmap(struct ept *ept, uint64_t page,
-              uint64_t pages); /* stays resident; next touch remaps */
+/* Stays resident; the next touch maps it again. */
+int ept_unmap(struct ept *ept, uint64_t page, uint64_t pages);
 int ept_drop(struct ept *ept, uint64_t page, uint64_t pages); /* frees the frames */
 /* Takes every translation of the range out of all TLBs; contents stay. */
 int ept_flush(struct ept *ept, uint64_t page, uint64_t pages);
@@ -189,8 +189,8 @@ int ept_flush(struct ept *ept, uint64_t page, uint64_t pages);
 int ept_move(struct ept *ept, uint64_t from_page, uint64_t to_page, uint64_t pages);
 /* Not paged only: has the host fill a range now, 2 MiB blocks with huge pages if it has some. */
 void ept_populate(struct ept *ept, uint64_t page, uint64_t pages);
-/* Takes this process's access to a page away, or gives it back: KVM_RUN fails where it touches it.
- */
+/* Takes this process's access to a page away (KVM_RUN fails where it touches it), or gives it
+ * back. */
 int ept_bar(struct ept *ept, uint64_t page, bool on);
 /* userfaultfd for reading events (uffd mode), else -1; and wake-up of whoever waits on a range. */
 int ept_event_fd(const struct ept *ept);

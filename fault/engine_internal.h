@@ -62,7 +62,7 @@ struct fault_context {
     struct {
         uint64_t page; /* PAGE_NONE: none */
         uint64_t start_ns, seen;
-        bool write, learnt; /* ...: the prefetcher knows of it */
+        bool write, learnt; /* learnt: the prefetcher knows of it */
     } open;                 /* open.c */
     struct tally tally;
 };

@@ -20,7 +20,7 @@ struct fault_context; /* one a thread that faults: its queue and buffers */
  */
 struct fault_source {
     /* Bounds the run of pages [*first, *last) around `page` that share its origin and may be filled
-     * * together; sets *zero when they are zero pages. Returns 0, 1 if the host kernel fills the
+     * together; sets *zero when they are zero pages. Returns 0, 1 if the host kernel fills the
      * page by itself, -EFAULT if nothing is mapped, -EIO beyond the end of a file. */
     int (*extent)(void *owner, uint64_t page, uint64_t *first, uint64_t *last, bool *zero);
     /* Reads the initial bytes of `pages` pages into `to`. 0 or -errno (-EIO: SIGBUS). */

@@ -23,7 +23,7 @@ struct rdma_queue;
 struct rdma_config {
     const char *transport; /* "auto", "loopback", "ofi", "verbs"; with ",key=value" parameters for
                             * loopback: delay= jitter= (ns/us/ms suffix) bandwidth= (bits/s, K/M/G);
-                            * for ofi: delay= */
+                            * for ofi: delay=; for verbs: device= port= gid= */
     const char *address;   /* "HOST:PORT", "[V6]:PORT", "unix:PATH"; never NULL here */
     const char *name;      /* shown by `memserver --status`; NULL: none */
     uint64_t quota_bytes;  /* far memory this tenant must be able to ask for */
@@ -79,8 +79,9 @@ struct rdma_counters {
 /*
  * rdma_node_connect - attach to a memory node as a new tenant.
  * Returns 0, or -errno after printing one message: -EINVAL bad address or transport, -ECONNREFUSED,
- * -ETIMEDOUT, -EPROTO not a memory server or another version, -ENOSPC quota over capacity,
- * -EOPNOTSUPP transport not built in.
+ * -ETIMEDOUT, -EPROTO not a memory server or another version, -ENOSPC quota over capacity, -EBUSY
+ * it takes no more tenants, -EOPNOTSUPP it does not serve that transport, -EIO its worker failed,
+ * or what the transport failed with.
  */
 int rdma_node_connect(struct rdma_node **out, const struct rdma_config *config);
 void rdma_node_destroy(

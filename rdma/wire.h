@@ -118,8 +118,8 @@ struct wire_range {
 _Static_assert(sizeof(struct wire_range) == 32, "wire format");
 
 struct wire_slab {
-    uint64_t remote; /* loopback: offset in the mapping; ofi: target address; slab aligned */
-    uint64_t key;    /* ofi: remote key; loopback: 0 */
+    uint64_t remote; /* loopback: offset in the mapping; else target address; slab aligned */
+    uint64_t key;    /* ofi, verbs: remote key; loopback: 0 */
 };
 
 /* Always full length. Only slabs[0..count) mean something; the others are zero. */

@@ -41,7 +41,7 @@ const struct option_spec cli_run_options[] = {
     {"prefetch", 0, "NAME", "none, readahead, trend or auto: what to fetch ahead (default: auto)",
      cli_set_prefetch},
     {"map-ahead", 0, "MODE",
-     "on or off: map what is fetched ahead before it is touched, where KVM can (default: on)",
+     "on or off: map what came along with a missing page at once, where KVM can (default: on)",
      cli_set_map_ahead},
     {"polling", 0, "MODE",
      "auto, on or off: system calls without leaving the guest (default: auto)", cli_set_polling},

@@ -6,8 +6,7 @@
  * keeps it one step for the program, for each range that a call replaces or moves away:
  *
  *   open   -> hidden  mm_replace_begin: under `table`, before anything is taken away
- *   hidden -> open    mm_replace_end: the new mapping is in the table with its rights, or nothing
- * is
+ *   hidden -> open    mm_replace_end: the new mapping is in the table with its rights, or none is
  *
  * The race: a vCPU faults, or another thread's system call asks for rights, while the range is
  * hidden. Nobody may tell from the table then. Who asks waits for `replace`, which is held for

@@ -16,7 +16,7 @@
  *   in_use 1 -> 0    itself: the guest thread is over. It parks, waiting on `wake`, or, if it may
  *                    hold a lock, leaves: gone 0 -> 1 with it
  *   taken 0 -> 1     maker of a guest thread: this host thread is to be replaced. retired 0 -> 1
- * ends a parked one, it is joined, another made; taken 1 -> 0
+ *                    ends a parked one, it is joined, another made; taken 1 -> 0
  */
 #include "vmm/machine.h"
 

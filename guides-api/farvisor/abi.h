@@ -43,7 +43,7 @@
 #define FV_USER_MIN       0x0000010000 /* as vm.mmap_min_addr */
 #define FV_USER_HIGH_BASE 0x4000000000
 
-/* Selectors (PVM runs only these two natively: docs/architecture.md, "ring 3 everywhere"). */
+/* Selectors (PVM runs only the first two natively: docs/hypercalls.md, "How the guest runs"). */
 #define FV_CS_USER   0x33
 #define FV_SS_USER   0x2b
 #define FV_CS_KERNEL 0x10
@@ -136,7 +136,7 @@
  *
  *   bits 32..63  descriptor + 1
  *   bits 16..31  where the bytes begin in data[]
- *   bits  0..15  how many there are: those are sent, as far as the program can tell
+ *   bits  0..15  how many there are, perhaps none: sent, as far as the program can tell
  *
  *   from          to              by     when
  *   0             fd, 0, 0        host   with the grant of fv_ahead

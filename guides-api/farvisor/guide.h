@@ -43,9 +43,9 @@ int guide_prefetch_many(const struct iovec *ranges, size_t count);
 int guide_will_not_need(const void *start, size_t bytes);
 
 /*
- * guide_pin - bring pages here and keep them. At most a quarter of --local for the whole program;
- * -EDQUOT beyond. Ends with guide_unpin of the same range, or when any part is unmapped or
- * discarded: one that is under way then fails with -ENOMEM. Natively mlock.
+ * guide_pin - bring pages here and keep them. At most a quarter of --local, and 1024 ranges, for
+ * the whole program; -EDQUOT beyond. Ends with guide_unpin of the same range, or when any part is
+ * unmapped or discarded: one that is under way then fails with -ENOMEM. Natively mlock.
  */
 int guide_pin(const void *start, size_t bytes);
 int guide_unpin(const void *start, size_t bytes);
@@ -60,7 +60,7 @@ struct guide_read {
     const void *from;
     void *to;
     uint32_t bytes; /* 1 .. GUIDE_READ_MAX */
-    int32_t status; /* OUT: 0: `to` is filled; -EFAULT: the program may not read that */
+    int32_t status; /* OUT: 0: `to` is filled; -EFAULT: the program may not read that; -EINVAL */
     uint32_t reserved[2];
 };
 
@@ -78,7 +78,8 @@ int guide_read(const void *from, void *to, size_t bytes);
 /*
  * guide_read_chain - follow a list: reads node_bytes at `first`, then at the pointer found
  * next_offset bytes into it, and so on, until a null pointer or `nodes` of them. Node i lands at
- * to + i * node_bytes. The thread waits once, not once a node; each hop is a round trip.
+ * to + i * node_bytes. The thread waits once, not once a node; each hop is a round trip, but over
+ * ofi, where the memory node follows up to 64 hops in one.
  * Returns how many nodes were read, or -EINVAL, -EFAULT (a pointer leads nowhere; no node before).
  */
 long guide_read_chain(const void *first, size_t node_bytes, size_t next_offset, void *to,
@@ -103,13 +104,14 @@ typedef void guide_fault_handler(const struct guide_fault *fault, void *argument
  * guide_on_fault - have `handler` called when the program touches a remote page of
  * [start, start + bytes), on the thread that touched it, while the page is on its way. It gives
  * advice (guide_prefetch, guide_will_not_need: at most GUIDE_ANSWERS_MAX), which is acted on when
- * it returns. It may read memory; what is remote costs its own time. guide_read and guide_residency
- * look without touching; guide_read gives -EAGAIN for what is not here. All else of this header
- * gives -EAGAIN in a handler. No locks, no allocation. It runs on a stack of 64 KiB, and the
- * program's registers, errno and signal mask are as they were afterwards, whatever it does. One
- * that faults, does not come back or takes too much time is abandoned, and guides are switched off.
- * Faults in hooks, in system calls and in handlers are not asked about. Several threads may be in a
- * handler at once. Ends with guide_off_fault, not with an unmapping.
+ * it returns; what goes beyond an eighth of --local in one answer is left out. It may read memory;
+ * what is remote costs its own time. guide_read and guide_residency look without touching;
+ * guide_read gives -EAGAIN for what is not here. All else of this header gives -EAGAIN in a
+ * handler. No locks, no allocation. It runs on a stack of 64 KiB, and the program's registers,
+ * errno and signal mask are as they were afterwards, whatever it does. One that faults, does not
+ * come back or takes too much time is abandoned, and guides are switched off. Faults in hooks, in
+ * system calls and in handlers are not asked about. Several threads may be in a handler at once.
+ * Ends with guide_off_fault, not with an unmapping.
  * Returns 0, natively too, where nothing ever comes of it; -EINVAL; -ENOSPC: more than 64;
  * -EOPNOTSUPP: with --fault-mode uffd, or an older farvisor.
  */

@@ -59,6 +59,7 @@
 #define FV_GUIDE_OFF       5 /* (why, *name, bytes) -> 0; this thread's guides are off: one warning */
 #define FV_GUIDE_HEAP      6 /* (gpa, bytes, map) -> 0; -EBUSY: there is one; -EOPNOTSUPP: unwanted */
 
+/* The guest kernel keeps *fv_watch, and passes the name alone on. */
 #define FV_GUIDE_WATCH     7  /* (gpa, bytes, *fv_watch) -> 0; -ENOSPC; -EOPNOTSUPP: uffd mode */
 #define FV_GUIDE_UNWATCH   8  /* (gpa, bytes) -> 0; -EINVAL: exactly this is not watched */
 #define FV_GUIDE_FAULT_END 9  /* (why) -> the program goes on; -EINVAL: not in an upcall */
@@ -180,6 +181,6 @@ _Static_assert(sizeof(struct fv_hint_ring) <= FV_HINT_STRIDE, "a ring fits its p
 _Static_assert(FV_HINT_BASE >= FV_VCPU_BASE + FV_VCPU_MAX * (uint64_t)FV_VCPU_STRIDE,
                "rings lie behind the vCPU areas");
 _Static_assert(FV_HINT_BASE + FV_VCPU_MAX * (uint64_t)FV_HINT_STRIDE <= FV_AHEAD_BASE,
-               "and before the tables");
+               "and before what sockets hold");
 #endif /* __ASSEMBLER__ */
 #endif
