@@ -35,8 +35,12 @@ function emit(number, name, where, note)
 BEGIN {
     split("mmap mprotect munmap brk mremap msync mincore madvise mlock munlock mlockall " \
           "munlockall mlock2", memory)
-    for (i in memory)
+    for (i in memory) {
         answered[memory[i]] = 1
+        if (memory[i] ~ /lock/)
+            io_note[memory[i]] = "no effect: --local bounds what is here; guide_pin pins"
+    }
+    io_note["madvise"] = "discards and populates as Linux does; other advice has no effect"
 }
 
 /^IO_CALL\(/ {
