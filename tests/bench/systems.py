@@ -55,7 +55,7 @@ KNOWN = [
     ),
     far(
         "auto",
-        "as exit, prefetcher chosen by measured accuracy: the default",
+        "as exit, follows several sequences per thread: the default",
         "--fault-mode",
         "exit",
         "--prefetch",
