@@ -96,7 +96,8 @@ struct fault_counters {
 
 /* May fault_config.prefetcher have this name? */
 bool fault_prefetcher_known(const char *name);
-/* Starts the reclaimer where something is remote. Returns 0 or -errno after one message. */
+/* Starts the reclaimers and the lander where something is remote. Returns 0, or -errno after one
+ * message, but for -ENOMEM. */
 int fault_engine_create(struct fault_engine **out, const struct fault_config *config);
 /* Stops its threads: from here on it calls nothing of fault_source by itself, so that what that
  * needs (vCPUs) may go. No guest runs any more. Accepts NULL, also twice. */

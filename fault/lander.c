@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -89,6 +90,8 @@ int lander_start(struct fault_engine *engine)
     engine->lander = lander;
     int error = -pthread_create(&lander->thread, NULL, lander_main, lander);
     lander->running = !error;
+    if (error)
+        message_error("host: lander thread: %s", strerror(-error));
     return error;
 }
 

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define IDLE_NS     1000000000u /* a missed wake-up costs at most this */
@@ -159,6 +160,8 @@ static int worker_start(struct worker *worker, struct fault_engine *engine)
     }
     int error = -pthread_create(&worker->thread, NULL, worker_main, worker);
     worker->running = !error;
+    if (error)
+        message_error("host: reclaimer thread: %s", strerror(-error));
     return error;
 }
 

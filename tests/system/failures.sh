@@ -206,4 +206,33 @@ test_out_of_memory_is_said() {
     done
 }
 
+# A thread that cannot be had ends the start with one line, whichever of them it is.
+test_threads_are_short() {
+    local group=$PWD/cgroup limit what status=125 lines=0
+    [ "$(id -u)" = 0 ] || skip 'only root may make a control group'
+    mkdir "$group"
+    mount -t cgroup2 none "$group" 2>/dev/null || skip 'no cgroup v2 here'
+    at_exit "umount '$group'"
+    { echo +pids >"$group/cgroup.subtree_control"; } 2>/dev/null || skip 'threads cannot be bounded here'
+    mkdir "$group/few.$$"
+    at_exit "rmdir '$group/few.$$'"
+    start_memserver --capacity 256M
+    for ((limit = 1; limit < 16 && status == 125; limit++)); do
+        echo $limit >"$group/few.$$/pids.max"
+        (
+            echo $BASHPID >"$group/few.$$/cgroup.procs"
+            exec "$FARVISOR" run --memory 64M --local 32M --transport ofi --memserver "$MEMSERVER_ADDR" --polling on -- true
+        ) >out 2>err
+        status=$?
+        [ $status = 0 ] || [ "$(grep -c . err)" = 1 ] || fail "$limit threads, status $status, not one line: $(cat err)"
+        lines=$((lines + (status != 0)))
+        cat err >>all
+    done
+    [ $status = 0 ] || fail "status $status with $((limit - 1)) threads: $(cat err)"
+    for what in 'cannot start a thread' 'reclaimer thread' 'lander thread' 'events thread' 'poller thread'; do
+        grep -q "$what" all || fail "nobody missed the $what: $(cat all)"
+    done
+    note "$lines limits"
+}
+
 system_main "$@"
