@@ -7,24 +7,30 @@
 #include "support.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define DEMAND_DEPTH 4u
 _Static_assert(DEMAND_DEPTH > LIVE_SEGMENTS, "a demand is posted at once");
 
 static int demand_open(struct fault_engine *engine, struct lane *lane)
 {
+    struct rdma_node *node = engine->config.node;
+    unsigned told = message_errors();
     void *buffer;
     if (lane->demand)
         return 0;
-    int error = rdma_buffer_alloc(engine->config.node, EPT_PAGE_BYTES, &buffer);
-    if (error)
-        return error;
-    error = rdma_queue_create(engine->config.node, RDMA_QUEUE_DEMAND, DEMAND_DEPTH, &lane->demand);
+    int error = rdma_buffer_alloc(node, EPT_PAGE_BYTES, &buffer);
     if (!error) {
-        lane->demand_buffer = buffer;
-        return 0;
+        error = rdma_queue_create(node, RDMA_QUEUE_DEMAND, DEMAND_DEPTH, &lane->demand);
+        if (!error) {
+            lane->demand_buffer = buffer;
+            return 0;
+        }
+        rdma_buffer_free(node, buffer, EPT_PAGE_BYTES);
     }
-    rdma_buffer_free(engine->config.node, buffer, EPT_PAGE_BYTES);
+    /* For want of memory here, say, which would pass for the guest's being full. */
+    if (message_errors() == told)
+        message_error("far memory: cannot make a queue: %s", strerror(-error));
     return fault_fail_told(engine, error);
 }
 

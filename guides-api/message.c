@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 
 static const char *message_program = "farvisor";
 static enum message_level message_level = MESSAGE_NORMAL;
+static atomic_uint message_error_count;
 
 void message_init(const char *program, enum message_level level)
 {
@@ -69,9 +71,15 @@ void message_error(const char *format, ...)
 {
     va_list arguments;
 
+    atomic_fetch_add_explicit(&message_error_count, 1, memory_order_relaxed);
     va_start(arguments, format);
     message_print(format, arguments);
     va_end(arguments);
+}
+
+unsigned message_errors(void)
+{
+    return atomic_load_explicit(&message_error_count, memory_order_relaxed);
 }
 
 void message_warning(const char *format, ...)

@@ -17,6 +17,8 @@ enum message_level { MESSAGE_QUIET, MESSAGE_NORMAL, MESSAGE_VERBOSE };
 void message_init(const char *program, enum message_level level);
 /* All three add "prog: " and the newline, write the line with one write(2), and keep errno. */
 void message_error(const char *format, ...) __attribute__((format(printf, 1, 2))); /* always */
+/* How many error lines were printed: has somebody said why something failed? */
+unsigned message_errors(void);
 void message_warning(const char *format, ...)
     __attribute__((format(printf, 1, 2)));                                        /* not if quiet */
 void message_info(const char *format, ...) __attribute__((format(printf, 1, 2))); /* if verbose */

@@ -195,11 +195,13 @@ void events_settle(struct vm *vm)
     signals_read(vm->events);
 }
 
-/* The memory node is lost, with every vCPU perhaps blocked elsewhere. rdma/ has said why. */
+/* The memory node is lost, with every vCPU perhaps blocked elsewhere. rdma/ has mostly said why. */
 static void engine_failed(struct events *events)
 {
     epoll_ctl(events->epoll_fd, EPOLL_CTL_DEL, events->engine_fd, NULL);
     vm_end(events->vm, EXIT_FARVISOR);
+    if (!message_errors())
+        message_error("far memory: %s", strerror(-fault_engine_error(events->vm->engine)));
 }
 
 void events_watch_end(struct vm *vm)

@@ -178,19 +178,30 @@ static int node_and_files(struct machine *m)
     return error || own ? error : node_connect(m);
 }
 
+/* No end without a word: most steps say more about what failed, where it is known. */
+static bool failed(const char *step, int error)
+{
+    if (error && !message_errors())
+        message_error("host: %s: %s", step, strerror(error < 0 ? -error : EIO));
+    return error;
+}
+
 /* Returns 0 or an exit status, after one message. */
 static int machine_build(struct machine *m)
 {
     struct vm *vm = &m->vm;
-    if (net_publish_probe(vm->config) || kvm_open(vm) || memory_create(vm) ||
-        hostio_create(&vm->io, vm))
+    if (failed("ports", net_publish_probe(vm->config)) || failed("KVM", kvm_open(vm)) ||
+        failed("guest memory", memory_create(vm)) || failed("files", hostio_create(&vm->io, vm)))
         return EXIT_FARVISOR;
     int status = program_open(vm, &m->program);
     if (status)
         return status;
-    if (node_and_files(m) || paging_create(vm) || record_start(vm) || timers_create(&vm->timers) ||
-        hints_create(&vm->hints, vm) || devicetree_place(vm, &m->program) ||
-        vcpu_first_create(vm) || events_start(vm) || sandbox_calls(vm) || poller_start(vm))
+    if (failed("memory node", node_and_files(m)) || failed("paging", paging_create(vm)) ||
+        failed("trace", record_start(vm)) || failed("timers", timers_create(&vm->timers)) ||
+        failed("hints", hints_create(&vm->hints, vm)) ||
+        failed("device tree", devicetree_place(vm, &m->program)) ||
+        failed("first vCPU", vcpu_first_create(vm)) || failed("events", events_start(vm)) ||
+        failed("sandbox", sandbox_calls(vm)) || failed("poller", poller_start(vm)))
         return EXIT_FARVISOR;
     return 0;
 }

@@ -152,8 +152,9 @@ int mm_create(struct mm **out, struct vm *vm)
         return -ENOMEM;
     mm->vm = vm;
     if (pipe2(mm->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
+        int error = -errno;
         free(mm);
-        return -errno;
+        return error;
     }
     pthread_mutex_init(&mm->change, NULL);
     pthread_mutex_init(&mm->pipe_lock, NULL);

@@ -235,4 +235,23 @@ test_threads_are_short() {
     note "$lines limits"
 }
 
+# However few descriptors there are, the run works or says in one line why it does not.
+test_descriptors_are_short() {
+    local limit lines=0 status=125
+    start_memserver --capacity 256M
+    for ((limit = 4; limit < 300 && status != 0; limit += 1 + limit / 16)); do
+        (
+            ulimit -n $limit
+            exec "$FARVISOR" run --memory 64M --local 32M --transport ofi --memserver "$MEMSERVER_ADDR" --polling on -- true
+        ) >out 2>err
+        status=$?
+        [ $status = 0 ] && break
+        [[ $status =~ ^12[567]$ ]] || fail "$limit descriptors: status $status: $(cat err)"
+        [ "$(grep -c . err)" = 1 ] || fail "$limit descriptors, status $status, not one line: $(cat err)"
+        lines=$((lines + 1))
+    done
+    [ $status = 0 ] || fail "status $status with $limit descriptors: $(cat err)"
+    note "$lines limits"
+}
+
 system_main "$@"
