@@ -5,20 +5,33 @@
  */
 #include "guest-os/kernel.h"
 
-static bool take(struct fv_event *event)
+static void become_signal(const volatile struct fv_event *event, uint32_t *kick)
+{
+    uint32_t id = event->id;
+    if (event->type == FV_EVENT_TIMER) {
+        timer_expired(id, event->value, kick);
+    } else if (event->type == FV_EVENT_SIGNAL && id >= 1 && id <= LINUX_NSIG) {
+        struct linux_siginfo info = {.signal = (int32_t)id,
+                                     .code = LINUX_SI_USER,
+                                     .sent.pid = (uint32_t)event->value,
+                                     .sent.uid = process.uid};
+        signal_queue(0, &info, kick);
+    }
+}
+
+/*
+ * One, if there is one. It leaves the ring and becomes a signal in one step: who finds the ring
+ * empty, because it has stopped a timer, say, must not be followed by a signal out of it.
+ */
+static bool take(uint32_t *kick)
 {
     volatile struct fv_shared *shared = FV_SHARED;
-    bool found = false;
     lock_take(&process.lock);
     uint32_t tail = shared->event_tail;
-    uint32_t head = __atomic_load_n(&shared->event_head, __ATOMIC_ACQUIRE);
-    if (tail != head) {
-        volatile struct fv_event *from = &shared->events[tail % FV_EVENT_RING];
-        event->type = from->type;
-        event->id = from->id;
-        event->value = from->value;
+    bool found = tail != __atomic_load_n(&shared->event_head, __ATOMIC_ACQUIRE);
+    if (found) {
+        become_signal(&shared->events[tail % FV_EVENT_RING], kick);
         __atomic_store_n(&shared->event_tail, tail + 1, __ATOMIC_RELEASE);
-        found = true;
     }
     lock_release(&process.lock);
     return found;
@@ -26,16 +39,10 @@ static bool take(struct fv_event *event)
 
 void events_drain(void)
 {
-    struct fv_event event;
-    while (take(&event)) {
-        if (event.type == FV_EVENT_TIMER) {
-            timer_expired(event.id, event.value);
-        } else if (event.type == FV_EVENT_SIGNAL && event.id >= 1 && event.id <= LINUX_NSIG) {
-            struct linux_siginfo info = {.signal = (int32_t)event.id,
-                                         .code = LINUX_SI_USER,
-                                         .sent.pid = (uint32_t)event.value,
-                                         .sent.uid = process.uid};
-            signal_send(0, &info);
-        }
+    uint32_t kick = 0;
+    while (take(&kick)) {
+        if (kick != 0)
+            vmm_call1(FV_CALL_KICK, kick);
+        kick = 0;
     }
 }

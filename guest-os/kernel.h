@@ -264,6 +264,8 @@ uint64_t signal_bit(unsigned signal);
  * full). Any thread, lock not held.
  */
 int signal_send(uint32_t tid, const struct linux_siginfo *info);
+/* The same, process.lock held. *kick: whom to kick (FV_CALL_KICK) once it is not, or unchanged. */
+int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick);
 /* Takes the next one of `set` for the calling thread; 0: none. */
 unsigned signal_take(uint64_t set, struct linux_siginfo *info);
 uint64_t signal_waiting_set(void); /* pending for this thread or the process */
@@ -298,8 +300,9 @@ struct linux_stack signal_altstack_at(const struct thread *thread, uint64_t rsp)
 void events_drain(void);
 
 /* ---- timer.c ---- */
-void timer_expired(uint32_t id, uint64_t overruns);
-void timer_thread_ends(void);                           /* the calling one */
+/* process.lock held; *kick as signal_queue's. */
+void timer_expired(uint32_t id, uint64_t overruns, uint32_t *kick);
+void timer_thread_ends(uint32_t tid);                   /* which nobody finds any more */
 void timer_delivered(const struct linux_siginfo *info); /* process.lock held */
 
 #endif

@@ -124,8 +124,7 @@ static uint32_t notify(struct thread *thread)
     return before == 0 && thread != thread_current() ? thread->tid : 0;
 }
 
-/* Lock held. *kick: whom to kick afterwards, or 0. */
-static int send_locked(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
+int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
 {
     unsigned signal = (unsigned)info->signal;
     struct thread *taker = NULL;
@@ -150,7 +149,7 @@ int signal_send(uint32_t tid, const struct linux_siginfo *info)
     if (info->signal == LINUX_SIGKILL)
         vmm_exit_group(0, LINUX_SIGKILL, false);
     lock_take(&process.lock);
-    int result = send_locked(tid, info, &kick);
+    int result = signal_queue(tid, info, &kick);
     lock_release(&process.lock);
     if (kick != 0)
         vmm_call1(FV_CALL_KICK, kick);

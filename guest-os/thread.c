@@ -14,7 +14,7 @@ static unsigned fresh_threads = 1; /* threads[fresh_threads...] were never used;
 
 struct thread *thread_find(uint32_t tid)
 {
-    struct thread *thread = process.threads;
+    struct thread *thread = tid != 0 ? process.threads : NULL; /* one that begins has none yet */
     while (thread != NULL && thread->tid != tid)
         thread = thread->next;
     return thread;
@@ -230,11 +230,11 @@ int64_t sys_exit(struct frame *frame)
     if (tid == process.pid)
         main_code = (uint32_t)frame->rdi;
     futex_exit_robust_list(thread->robust_list, tid);
-    timer_thread_ends();
     events_drain();
     gpa_t clear_tid = thread->clear_tid;
     if (thread_unlink(thread) == 0)
         vmm_exit_group(main_code, 0, false);
+    timer_thread_ends(tid);
     signal_reassign(); /* while the structure is nobody else's: a signal's taker is told from it */
     thread_drop(thread);
     if (clear_tid != 0 && user_put32(clear_tid, 0) == 0)

@@ -15,6 +15,7 @@
 
 #define SIGEV_SIGNAL    0
 #define SIGEV_NONE      1
+#define SIGEV_THREAD    2 /* to the kernel the same as SIGEV_SIGNAL */
 #define SIGEV_THREAD_ID 4
 
 #define NS_PER_US 1000
@@ -29,14 +30,29 @@ struct linux_sigevent {
 };
 _Static_assert(sizeof(struct linux_sigevent) == 64, "struct sigevent");
 
+/*
+ * A timer, guarded by process.lock, with which nobody leaves the guest: what the VMM is asked about
+ * a timer may come there in any order.
+ *   - free: not named, no users. timer_create may give its number away.
+ *   - named: the program's number finds it. A call that did is one of its users until it is done.
+ *   - deleted: not named, but in use by calls that found it before.
+ *
+ * over: it must not run any more, being deleted, or for the thread of its clock has ended. Nobody
+ * starts it from then on, and none of its expiries becomes a signal; but a call may be on its way
+ * to the VMM to start it. So the last of its users stops it, and only then is it free.
+ */
 struct timer {
-    bool used;
+    bool named;
+    bool over;
+    bool set; /* the VMM may have it running */
+    uint32_t users;
     int32_t clock;
     struct linux_sigevent event;
     int32_t overrun; /* of the last delivered expiry */
 };
 
-static struct timer timers[FV_TIMER_MAX]; /* guarded by process.lock */
+static struct timer timers[FV_TIMER_MAX];
+_Static_assert(FV_TIMER_MAX <= 64, "a set of them is a word");
 
 static const struct {
     int32_t clock;
@@ -47,33 +63,29 @@ static const struct {
     {CLOCK_PROCESS_CPUTIME_ID, LINUX_SIGPROF},
 };
 
-void timer_expired(uint32_t id, uint64_t overruns)
+void timer_expired(uint32_t id, uint64_t overruns, uint32_t *kick)
 {
     struct linux_siginfo info = {0};
     uint32_t tid = 0;
     if (id < TIMER_FIRST_POSIX) {
         info.signal = itimers[id].signal;
         info.code = LINUX_SI_KERNEL;
-        signal_send(0, &info);
+        signal_queue(0, &info, kick);
         return;
     }
     if (id >= FV_TIMER_MAX)
         return;
-    lock_take(&process.lock);
-    struct timer *timer = &timers[id];
-    bool send = timer->used && timer->event.notify != SIGEV_NONE;
-    if (send) {
-        info.signal = timer->event.signal;
-        info.code = LINUX_SI_TIMER;
-        info.timer.id = (int32_t)(id - USER_TIMER_BASE);
-        info.timer.overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
-        info.timer.value = timer->event.value;
-        if (timer->event.notify == SIGEV_THREAD_ID)
-            tid = timer->event.tid;
-    }
-    lock_release(&process.lock);
-    if (send)
-        signal_send(tid, &info);
+    const struct timer *timer = &timers[id];
+    if (timer->over || !timer->named || timer->event.notify == SIGEV_NONE)
+        return;
+    info.signal = timer->event.signal;
+    info.code = LINUX_SI_TIMER;
+    info.timer.id = (int32_t)(id - USER_TIMER_BASE);
+    info.timer.overrun = overruns > INT32_MAX ? INT32_MAX : (int32_t)overruns;
+    info.timer.value = timer->event.value;
+    if (timer->event.notify == SIGEV_THREAD_ID)
+        tid = timer->event.tid;
+    signal_queue(tid, &info, kick);
 }
 
 /* The id may be anything: a program can queue such a signal itself. */
@@ -169,18 +181,46 @@ int64_t sys_alarm(struct frame *frame)
     return seconds;
 }
 
-/* Index into timers, or -EINVAL. */
-static int64_t timer_index(uint64_t user_id)
+/* Index into timers, of which the caller is a user until timer_done; or -EINVAL. */
+static int64_t timer_use(uint64_t user_id)
 {
     uint64_t id = (uint32_t)user_id + (uint64_t)USER_TIMER_BASE;
-    return id < FV_TIMER_MAX && timers[id].used ? (int64_t)id : -LINUX_EINVAL;
+    if (id >= FV_TIMER_MAX)
+        return -LINUX_EINVAL;
+    lock_take(&process.lock);
+    bool named = timers[id].named;
+    timers[id].users += named;
+    lock_release(&process.lock);
+    return named ? (int64_t)id : -LINUX_EINVAL;
+}
+
+/* By a clock that is always there: its own may be of a thread that is not. */
+static void timer_stop(uint64_t id)
+{
+    const struct linux_itimerspec stop = {0};
+    timer_set(id, CLOCK_MONOTONIC, 0, &stop, NULL);
+}
+
+static void timer_done(uint64_t id)
+{
+    struct timer *timer = &timers[id];
+    lock_take(&process.lock);
+    if (timer->users == 1 && timer->over && timer->set) {
+        lock_release(&process.lock);
+        timer_stop(id); /* still in use, by us, so it is not free; and nobody starts what is over */
+        lock_take(&process.lock);
+        timer->set = false;
+    }
+    timer->users--;
+    lock_release(&process.lock);
 }
 
 static bool event_valid(const struct linux_sigevent *event)
 {
     if (event->notify == SIGEV_NONE)
         return true;
-    return (event->notify == SIGEV_SIGNAL || event->notify == SIGEV_THREAD_ID) &&
+    return (event->notify == SIGEV_SIGNAL || event->notify == SIGEV_THREAD ||
+            event->notify == SIGEV_THREAD_ID) &&
            event->signal >= 1 && event->signal <= LINUX_NSIG;
 }
 
@@ -205,16 +245,59 @@ static int32_t clock_named(int32_t clock)
     return (int32_t)(~thread_current()->tid << 3 | kind);
 }
 
-/* Its processor time stands still; its host thread's may go on, with the next guest thread. */
-void timer_thread_ends(void)
+/* The thread whose clock it is, by tid; 0: no thread's. */
+static uint32_t clock_thread(int32_t clock)
 {
-    const struct linux_itimerspec stop = {0};
+    return clock < 0 && (clock & CPU_CLOCK_THREAD) != 0 ? ~(uint32_t)(clock >> 3) : 0;
+}
+
+/*
+ * Its processor time stands still; its host thread's may go on, with the next guest thread, which
+ * may have its number, too. It is not to be found any more, so none is made on its clock.
+ */
+void timer_thread_ends(uint32_t tid)
+{
+    uint64_t its = 0;
+    lock_take(&process.lock);
     for (uint64_t id = USER_TIMER_BASE; id < FV_TIMER_MAX; id++) {
-        int32_t clock = timers[id].clock;
-        if (timers[id].used && (clock & CPU_CLOCK_THREAD) != 0 &&
-            (uint32_t)clock >> 3 == ~thread_current()->tid << 3 >> 3)
-            timer_set(id, clock, 0, &stop, NULL);
+        struct timer *timer = &timers[id];
+        if (timer->named && timer->event.notify == SIGEV_THREAD_ID && timer->event.tid == tid)
+            timer->event.notify = SIGEV_NONE; /* there is nobody to be told any more */
+        if (timer->named && clock_thread(timer->clock) == tid) {
+            its |= 1ULL << id;
+            timer->over = true;
+            timer->users++;
+        }
     }
+    lock_release(&process.lock);
+    for (; its != 0; its &= its - 1)
+        timer_done((uint64_t)__builtin_ctzll(its));
+}
+
+/* Index, or -EINVAL: a thread that it names is not there, or -EAGAIN: there are too many. */
+static int64_t timer_make(int32_t clock, const struct linux_sigevent *event)
+{
+    uint32_t id = USER_TIMER_BASE, whose = clock_thread(clock);
+    if ((event->notify == SIGEV_THREAD_ID && thread_find(event->tid) == NULL) ||
+        (whose != 0 && thread_find(whose) == NULL))
+        return -LINUX_EINVAL;
+    while (id < FV_TIMER_MAX && (timers[id].named || timers[id].users != 0))
+        id++;
+    if (id == FV_TIMER_MAX)
+        return -LINUX_EAGAIN;
+    timers[id] = (struct timer){.named = true, .clock = clock, .event = *event};
+    return id;
+}
+
+static int64_t timer_delete(uint64_t id)
+{
+    lock_take(&process.lock);
+    bool named = timers[id].named; /* not deleted by somebody else just now */
+    timers[id].named = false;
+    timers[id].over = true;
+    lock_release(&process.lock);
+    timer_done(id);
+    return named ? 0 : -LINUX_EINVAL;
 }
 
 int64_t sys_timer_create(struct frame *frame)
@@ -227,65 +310,73 @@ int64_t sys_timer_create(struct frame *frame)
     if (!event_valid(&event))
         return -LINUX_EINVAL;
     lock_take(&process.lock);
-    uint32_t id = USER_TIMER_BASE;
-    while (id < FV_TIMER_MAX && timers[id].used)
-        id++;
-    bool found = id < FV_TIMER_MAX;
-    if (event.notify == SIGEV_THREAD_ID && thread_find(event.tid) == NULL) {
-        lock_release(&process.lock);
-        return -LINUX_EINVAL;
-    }
-    if (found) {
-        if (frame->rsi == 0)
-            event.value = id - USER_TIMER_BASE;
-        timers[id] =
-            (struct timer){.used = true, .clock = clock_named((int32_t)frame->rdi), .event = event};
-    }
+    int64_t id = timer_make(clock_named((int32_t)frame->rdi), &event);
+    if (id >= 0 && frame->rsi == 0)
+        timers[id].event.value = (uint64_t)id - USER_TIMER_BASE;
+    if (id >= 0)
+        timers[id].users = 1;
     lock_release(&process.lock);
-    if (!found)
-        return -LINUX_EAGAIN;
-    return user_put32(frame->rdx, id - USER_TIMER_BASE);
+    if (id < 0)
+        return id;
+    if (user_put32(frame->rdx, (uint32_t)id - USER_TIMER_BASE) != 0) {
+        timer_delete((uint64_t)id);
+        return -LINUX_EFAULT;
+    }
+    timer_done((uint64_t)id);
+    return 0;
+}
+
+static int64_t timer_start(uint64_t id, const struct frame *frame)
+{
+    struct linux_itimerspec new, old = {0};
+    if (user_read(&new, frame->rdx, sizeof(new)) != 0)
+        return -LINUX_EFAULT;
+    lock_take(&process.lock);
+    bool over = timers[id].over;
+    timers[id].set |= !over;
+    lock_release(&process.lock);
+    if (over)
+        return -LINUX_ESRCH;
+    int64_t result = timer_set(id, timers[id].clock, frame->rsi, &new, &old);
+    if (result == 0 && frame->r10 != 0)
+        result = user_write(frame->r10, &old, sizeof(old));
+    return result;
 }
 
 int64_t sys_timer_settime(struct frame *frame)
 {
-    struct linux_itimerspec new, old = {0};
-    int64_t id = timer_index(frame->rdi);
+    int64_t id = frame->rdx != 0 ? timer_use(frame->rdi) : -LINUX_EINVAL;
     if (id < 0)
         return id;
-    if (user_read(&new, frame->rdx, sizeof(new)) != 0)
-        return -LINUX_EFAULT;
-    int64_t result = timer_set((uint64_t)id, timers[id].clock, frame->rsi, &new, &old);
-    if (result == 0 && frame->r10 != 0)
-        result = user_write(frame->r10, &old, sizeof(old));
+    int64_t result = timer_start((uint64_t)id, frame);
+    timer_done((uint64_t)id);
     return result;
 }
 
 int64_t sys_timer_gettime(struct frame *frame)
 {
     struct linux_itimerspec now = {0};
-    int64_t id = timer_index(frame->rdi);
+    int64_t id = timer_use(frame->rdi);
     if (id < 0)
         return id;
-    vmm_call3(FV_CALL_TIMER_GET, (uint64_t)id, (uint64_t)&now, 0);
+    if (!timers[id].over && timers[id].set)
+        vmm_call3(FV_CALL_TIMER_GET, (uint64_t)id, (uint64_t)&now, 0);
+    timer_done((uint64_t)id);
     return user_write(frame->rsi, &now, sizeof(now));
 }
 
 int64_t sys_timer_getoverrun(struct frame *frame)
 {
-    int64_t id = timer_index(frame->rdi);
-    return id < 0 ? id : timers[id].overrun;
+    int64_t id = timer_use(frame->rdi);
+    if (id < 0)
+        return id;
+    int64_t overrun = timers[id].overrun;
+    timer_done((uint64_t)id);
+    return overrun;
 }
 
 int64_t sys_timer_delete(struct frame *frame)
 {
-    struct linux_itimerspec stop = {0};
-    int64_t id = timer_index(frame->rdi);
-    if (id < 0)
-        return id;
-    timer_set((uint64_t)id, timers[id].clock, 0, &stop, NULL);
-    lock_take(&process.lock);
-    timers[id].used = false;
-    lock_release(&process.lock);
-    return 0;
+    int64_t id = timer_use(frame->rdi);
+    return id < 0 ? id : timer_delete((uint64_t)id);
 }
