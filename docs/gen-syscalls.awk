@@ -40,7 +40,6 @@ BEGIN {
         if (memory[i] ~ /lock/)
             io_note[memory[i]] = "no effect: --local bounds what is here; guide_pin pins"
     }
-    io_note["madvise"] = "discards and populates as Linux does; other advice has no effect"
 }
 
 /^IO_CALL\(/ {

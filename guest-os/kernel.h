@@ -285,6 +285,8 @@ void signal_discard(struct signal_pending *pending, uint64_t set);
 
 /* ---- signal_deliver.c: on the way back to the program ---- */
 void signal_deliver_pending(struct frame *frame);
+/* Does one that waits for this thread, and is not blocked, end the program? Lock not held. */
+bool signal_ends_program(void);
 /* A fault of the program itself: its handler, or the end. */
 void signal_force(struct frame *frame, struct linux_siginfo *info, const struct fv_trap *trap);
 void upcall_dispatch(struct frame *frame);

@@ -44,6 +44,22 @@ static enum default_action default_action(unsigned signal)
     }
 }
 
+bool signal_ends_program(void)
+{
+    bool ends = false;
+    lock_take(&process.lock);
+    const struct thread *thread = thread_current();
+    uint64_t set = (thread->pending.set | process.pending.set) & ~thread->blocked;
+    for (; set != 0 && !ends; set &= set - 1) {
+        unsigned signal = (unsigned)__builtin_ctzll(set) + 1;
+        enum default_action action = default_action(signal);
+        ends = process.actions[signal].handler == LINUX_SIG_DFL &&
+               (action == ACTION_TERMINATE || action == ACTION_CORE);
+    }
+    lock_release(&process.lock);
+    return ends;
+}
+
 static void frame_to_regs(const struct frame *frame, struct fv_regs *regs)
 {
     *regs = (struct fv_regs){

@@ -13,8 +13,6 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define MM_ERESTARTNOINTR 513 /* the guest kernel makes the call again, whatever came between */
-
 static int discard(struct mm *mm, const struct mapping *map, gpa_t first, gpa_t last)
 {
     uint64_t page = first >> EPT_PAGE_SHIFT, pages = (last - first) >> EPT_PAGE_SHIFT;
@@ -59,19 +57,16 @@ static int advise_discard(struct mm *mm, gpa_t start, gpa_t end, int advice)
 
 /*
  * A range may be larger than all memory, and the signal that ends the program waits for this
- * thread: so a kick ends the call, and the guest kernel makes it again if the program lives on. It
- * goes on where it was: beginning anew, and then interrupted again, it might never end. What was
- * kept is used once, by the thread's next populate if that is the same one.
+ * thread: so a kick ends the call with how many bytes of it are done, and the guest kernel looks.
+ * It makes the call again with that many, so each comes a page further at least.
  */
-static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
+static int64_t advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write, uint64_t done)
 {
     struct vcpu *self = vcpu_self();
     unsigned need = write ? EPT_WRITE : EPT_READ;
-    bool goes_on =
-        self->populate.start == start && self->populate.end == end && self->populate.write == write;
-    gpa_t at = goes_on ? self->populate.at : start;
-    self->populate = (struct populate){0};
-    for (; at < end; at += EPT_PAGE_BYTES) {
+    if (done & (EPT_PAGE_BYTES - 1) || done > end - start)
+        return -EINVAL;
+    for (gpa_t at = start + done; at < end; at += EPT_PAGE_BYTES) {
         if ((mm_find(mm, at)->access & need) != need)
             return -EINVAL;
         int error = fault_resolve(mm_context(mm), at >> EPT_PAGE_SHIFT, write);
@@ -79,10 +74,8 @@ static int advise_populate(struct mm *mm, gpa_t start, gpa_t end, bool write)
             return error == -EIO ? -EFAULT : error;
         if (atomic_load(&mm->vm->ending))
             return -EINTR;
-        if (atomic_load(&self->kicked)) {
-            self->populate = (struct populate){start, end, at + EPT_PAGE_BYTES, write};
-            return -MM_ERESTARTNOINTR;
-        }
+        if (atomic_load(&self->kicked) && at + EPT_PAGE_BYTES < end)
+            return (int64_t)(at + EPT_PAGE_BYTES - start);
     }
     return 0;
 }
@@ -102,7 +95,7 @@ int64_t mm_advise(struct mm *mm, const uint64_t args[6])
     switch (advice) {
     case MADV_POPULATE_READ:
     case MADV_POPULATE_WRITE:
-        return advise_populate(mm, start, end, advice == MADV_POPULATE_WRITE);
+        return advise_populate(mm, start, end, advice == MADV_POPULATE_WRITE, args[3]);
     case MADV_NORMAL:
     case MADV_RANDOM:
     case MADV_SEQUENTIAL:

@@ -176,7 +176,6 @@ int vcpu_reset(struct vcpu *vcpu, gpa_t rip, uint64_t argument)
     page->tid = (uint32_t)vcpu->tid;
     page->kernel_stack = kernel_stack(vcpu->index);
     vcpu->run->kvm_dirty_regs = 0;
-    vcpu->populate = (struct populate){0};
     poller_forget(vcpu); /* the previous thread did not ask for it any more */
     int error = sregs_set(vcpu);
     if (!error)

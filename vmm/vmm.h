@@ -109,12 +109,6 @@ struct inherited {
     struct rusage usage;          /* own thread only */
 };
 
-/* How far a populate came that was interrupted (madvise.c); end is 0: none was. */
-struct populate {
-    gpa_t start, end, at;
-    bool write;
-};
-
 struct vcpu {
     struct vm *vm;
     uint32_t index;
@@ -131,7 +125,6 @@ struct vcpu {
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
-    struct populate populate;    /* own thread only */
     bool holds_pins; /* others may wait for them: no waiting for mm_replace.c; own thread only */
     _Atomic gpa_t used_from, used_to; /* what its host call may touch: mm_replace.c; 0: nothing */
     atomic_uint used_turn;            /* uses that have ended */

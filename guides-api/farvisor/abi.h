@@ -63,7 +63,8 @@
  * Requests. 0..0xfff are Linux x86-64 system call numbers with Linux arguments, pointers being
  * guest addresses; the VMM answers those in its own table (docs/syscalls.md) and -ENOSYS otherwise.
  * A result of -512 (ERESTARTSYS) means: interrupted before any effect, deliver signals, then
- * restart.
+ * restart. A result above 0 of madvise(MADV_POPULATE_*): a kick ended it after that many bytes;
+ * given as the fourth argument, it goes on from there.
  */
 #define FV_CALL_LINUX_MAX     0x0fff
 #define FV_CALL_THREAD_CREATE 0x1000 /* (cookie) -> tid; a vCPU enters fv_image.thread_entry */
