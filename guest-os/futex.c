@@ -66,14 +66,8 @@ void futex_wake_joiner(gpa_t word)
 
 /*
  * Sleepers of a futex with priority inheritance queue in the host kernel, behind its owner's host
- * thread, whose end hands it on (io_futex.c); but the main thread's never ends: it unlocks, and its
- * heir is not told.
+ * thread: the VMM has it handed on (io_futex_owner.c).
  */
-static bool hands_on_itself(bool priority, uint32_t tid, uint32_t value)
-{
-    return priority && tid == process.pid && (value & LINUX_FUTEX_WAITERS) != 0;
-}
-
 static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
 {
     uint32_t value;
@@ -85,8 +79,6 @@ static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
         return 0;
     }
     while ((value & LINUX_FUTEX_TID_MASK) == tid) {
-        if (hands_on_itself(priority, tid, value))
-            return (int)vmm_call3(LINUX_SYS_FUTEX, word, LINUX_FUTEX_UNLOCK_PI, 0);
         uint32_t seen = value;
         uint32_t next = (value & LINUX_FUTEX_WAITERS) | LINUX_FUTEX_OWNER_DIED;
         if (user_cmpxchg32(word, &seen, next) != 0)

@@ -202,6 +202,8 @@ struct io_futexes {
     struct io_futex_wait *waits;      /* threads asleep or about to be */
     struct io_futex_requeue *requeue; /* requeues on their way */
     atomic_uint owners_awaited;       /* threads that wait for a lock's owner, or will */
+    atomic_bool main_over;            /* the main thread ended, others go on */
+    pthread_mutex_t bequest;          /* what it held is handed on */
 };
 
 /* ---- io_ahead.c ---- */
@@ -250,6 +252,16 @@ struct io_call {
 };
 
 typedef int64_t (*io_handler)(const struct io_call *call);
+
+/* ---- io_futex_owner.c: who waits for a priority-inheriting lock's owner ---- */
+/*
+ * The caller waits for the owner of `lock`, or will: before it pins the words, until it has
+ * unpinned them. condition: what it waits for first, or 0. Returns whether the main thread was over
+ * by then: what is still its (io_owner_is_main; pinned) nobody will unlock.
+ */
+bool io_owner_await(const struct io_call *call, gpa_t lock, gpa_t condition);
+void io_owner_await_end(const struct io_call *call);
+bool io_owner_is_main(const struct io_call *call, gpa_t lock);
 
 /* ---- hostio.c: helpers every handler uses ---- */
 static inline int io_arg_int(const struct io_call *call, unsigned index)

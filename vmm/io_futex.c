@@ -12,12 +12,6 @@
  * So a sleeper is counted before the host compares the word's value and until it is awake again,
  * and a requeue counts it for the new word, too, before it can be moved there. Counting too many is
  * only slow; see waits_close for why none is missed.
- *
- * Who waits for a priority-inheriting lock waits for its owner's host thread. When the guest thread
- * there ends, the guest kernel marks the word of a robust lock (OWNER_DIED, no owner), but only the
- * host kernel hands the lock on, with that mark, at the end of the host thread. So that one ends
- * too while owners_awaited is not 0 (vcpu.c). It is counted before the host looks at the word: who
- * found the owner's id there was counted before the mark was made, and so before the count is read.
  */
 #include "vmm/hostio_internal.h"
 
@@ -203,19 +197,22 @@ static long request_pinned(const struct request *request)
     return result;
 }
 
-bool hostio_owner_is_awaited(const struct hostio *io)
-{
-    return atomic_load(&io->futexes.owners_awaited) != 0;
-}
-
+/* The lock's word, the second where a condition is waited for first. */
 static long request_await_owner(const struct request *request)
 {
-    atomic_uint *awaited = &request->call->io->futexes.owners_awaited;
-    long result;
+    gpa_t condition = request->words[1] ? request->words[0] : 0;
+    gpa_t lock = condition ? request->words[1] : request->words[0];
+    bool over = io_owner_await(request->call, lock, condition);
+    long result = words_pin(request);
 
-    atomic_fetch_add(awaited, 1);
-    result = request_pinned(request);
-    atomic_fetch_sub(awaited, 1);
+    if (!result) {
+        over = over && io_owner_is_main(request->call, lock);
+        result = over ? -ESRCH : request_try(request);
+        if (result == -EINTR && atomic_load(&request->call->vcpu->lets_go))
+            result = -EFAULT;
+        words_unpin(request);
+    }
+    io_owner_await_end(request->call);
     return result;
 }
 

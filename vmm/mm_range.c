@@ -66,8 +66,8 @@ int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
  * A request that was under way when the range was unmapped may have filled a page since. Contents
  * of before never show: they are discarded again. A file does not go where a page is still pinned,
  * so that is waited for: a guide's look holds it for a copy of some bytes, a request for as long as
- * the host transfers. None of them waits for us (holds_pins). What takes longer than PINS_WAIT_NS,
- * as who sleeps on a priority-inheriting lock there may, is refused.
+ * the host transfers. None of them waits for us (holds_pins). Who sleeps on a priority-inheriting
+ * lock there lets go when told (io_futex_owner.c). What takes longer than PINS_WAIT_NS is refused.
  */
 static int range_make_empty(struct mm *mm, const struct mapping *mapping)
 {
@@ -80,6 +80,7 @@ static int range_make_empty(struct mm *mm, const struct mapping *mapping)
             return error;
         if (clock_now_ns() >= until_ns || atomic_load(&mm->vm->ending))
             return -ENOMEM;
+        hostio_let_go(mm->vm, mapping->start, mapping->end);
         nanosleep(&slice, NULL);
     }
 }

@@ -199,6 +199,8 @@ void vcpu_first_run(struct vm *vm)
     vcpu_loop(vcpu);
     vcpu_leave(vcpu);
     /* pthread_exit in main: the others go on. */
+    if (!atomic_load(&vm->ending))
+        hostio_main_ends(vm);
     pthread_mutex_lock(&vm->vcpu_lock);
     while (!atomic_load(&vm->ending))
         pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);

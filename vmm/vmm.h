@@ -128,6 +128,8 @@ struct vcpu {
     bool holds_pins; /* others may wait for them: no waiting for mm_replace.c; own thread only */
     _Atomic gpa_t used_from, used_to; /* what its host call may touch: mm_replace.c; 0: nothing */
     atomic_uint used_turn;            /* uses that have ended */
+    _Atomic gpa_t awaits[2];          /* words whose lock it waits for: io_futex_owner.c; 0: none */
+    atomic_bool lets_go;              /* of them, for what is mapped there goes */
     /* The poller's stand-in for a vCPU: no host call may wait. */
     bool at_once;
     struct vcpu *caller;   /* whose request it carries out; NULL: its own */
@@ -356,6 +358,10 @@ void hostio_part_end(struct io_part *part);
 void hostio_settle(struct vcpu *vcpu);
 /* Does anybody wait for the owner of a priority-inheriting lock? Any thread. */
 bool hostio_owner_is_awaited(const struct hostio *io);
+/* Who does, with a page of [start, end) pinned, lets go of it, and fails. Any thread. */
+void hostio_let_go(struct vm *vm, gpa_t start, gpa_t end);
+/* The main thread is over, and the others go on: they get what it held. Its host thread. */
+void hostio_main_ends(struct vm *vm);
 /* Nothing is shown any more, from now on. No vCPU runs. */
 void hostio_end_sight(struct hostio *io);
 /* What was gathered and waits: to be called every millisecond until it returns false, and again
