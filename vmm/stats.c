@@ -182,6 +182,9 @@ static json_t *vcpus_object(struct vm *vm)
 
     vcpus_add_up(vm, &sum);
     json_object_set_new(object, "peak", number(sum.count));
+    pthread_mutex_lock(&vm->vcpu_lock);
+    json_object_set_new(object, "host_threads", number(vm->hosts_made));
+    pthread_mutex_unlock(&vm->vcpu_lock);
     json_object_set_new(object, "exits", number(sum.exits));
     json_object_set_new(object, "hypercalls", number(sum.calls));
     json_object_set_new(object, "traps", number(sum.traps));

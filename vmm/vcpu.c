@@ -261,6 +261,7 @@ static int vcpu_host(struct vcpu *vcpu)
     if (error)
         return error;
     vcpu->joinable = true;
+    vm->hosts_made++;
     while (!vcpu->ready)
         pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
     return vcpu->start_error;
@@ -318,29 +319,39 @@ static int vcpu_rehost(struct vcpu *vcpu)
     return error;
 }
 
-/* Index 0 stays with the program's main thread: its thread id is the process id. */
-static struct vcpu *vcpu_find_idle(struct vm *vm)
+/*
+ * One whose host thread can be used as it is, if there is one (*fits); or one that has none, or has
+ * to get another. Index 0 stays with the program's main thread: its thread id is the process id.
+ */
+static struct vcpu *vcpu_find_idle(struct vm *vm, bool *fits)
 {
+    struct vcpu *found = NULL;
     uint32_t count = atomic_load(&vm->vcpu_count);
     for (uint32_t i = 1; i < count; i++) {
         struct vcpu *vcpu = vm->vcpus[i];
-        if (!atomic_load(&vcpu->in_use) && !vcpu->taken)
+        if (atomic_load(&vcpu->in_use) || vcpu->taken)
+            continue;
+        *fits = !vcpu->gone && inherit_fits(vcpu);
+        if (*fits)
             return vcpu;
+        if (!found || vcpu->gone)
+            found = vcpu;
     }
-    return NULL;
+    return found;
 }
 
 int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie)
 {
     struct vm *vm = parent->vm;
     struct vcpu *vcpu;
+    bool fits = false;
     int error = 0;
     pthread_mutex_lock(&vm->vcpu_lock);
-    while ((vcpu = vcpu_find_idle(vm)) == NULL && vm->spawning && !atomic_load(&vm->ending))
+    while ((vcpu = vcpu_find_idle(vm, &fits)) == NULL && vm->spawning && !atomic_load(&vm->ending))
         pthread_cond_wait(&vm->vcpu_wake, &vm->vcpu_lock);
     if (!vcpu)
         error = vcpu_spawn(vm, &vcpu);
-    else if (vcpu->gone || !inherit_fits(vcpu))
+    else if (!fits)
         error = vcpu_rehost(vcpu);
     if (!error) {
         inherit_give(vcpu);

@@ -178,6 +178,7 @@ struct vm {
     pthread_mutex_t vcpu_lock; /* creation and reuse of vCPUs */
     pthread_cond_t vcpu_wake;  /* a vCPU got ready, left, or the machine ends */
     bool spawning;             /* a host thread is being set up; under vcpu_lock */
+    uint32_t hosts_made;       /* host threads for guest threads; likewise */
     atomic_int ending;         /* a thread asked for the end */
     int exit_status;           /* valid once `ending` was seen set */
 };

@@ -31,6 +31,15 @@ done
 test_timers() { guest timers $((5 * TIME_FACTOR)); }
 test_condvars() { guest condvars $((5 * TIME_FACTOR)); }
 
+# A thread that ended is reused where it can be as it is, though another one ended before it.
+test_threads_fit() {
+    expect_status 0 far --memory 256M --stats stats -- "$GUESTS/threads_fit"
+    grep -qx 'threads_fit: ok' out || fail "$(cat out)"
+    local made
+    made=$(stat_of stats vcpus host_threads)
+    [ "$made" = 2 ] || fail "$made host threads were made for two at once"
+}
+
 # A populate that takes for ever natively too. Without a look at signals it takes minutes here.
 test_populate_ends() {
     local before=$SECONDS
