@@ -50,7 +50,8 @@ struct thread {
     uint64_t blocked;     /* signal mask; written by the thread itself */
     uint64_t saved_mask;  /* to restore when restore_mask is set */
     bool restore_mask;    /* a call swapped the mask (sigsuspend, ppoll...) */
-    uint64_t resume_mask; /* with which restart_syscall is to wait, ... */
+    bool resumes;         /* restart_syscall is the one that finish_call arranged */
+    uint64_t resume_mask; /* with which it is to wait, ... */
     bool resumes_masked;  /* ... if what it goes on with did */
     uint64_t waiting;     /* set rt_sigtimedwait waits for */
     struct signal_pending pending;

@@ -147,6 +147,7 @@ static void finish_call(struct frame *frame, const struct linux_sigaction *actio
             frame->rax = (uint64_t)-LINUX_EINTR;
             break;
         }
+        thread_current()->resumes = number == LINUX_SYS_RESTART;
         goto restart;
     case -LINUX_ERESTARTSYS:
         if (action != NULL && (action->flags & LINUX_SA_RESTART) == 0) {

@@ -44,10 +44,17 @@ static int64_t forward_masked(struct frame *frame, gpa_t mask_at, uint64_t mask_
     return wait_masked(frame, mask);
 }
 
-/* What it goes on with is the wait that was interrupted last: a handler would have ended it. */
+/*
+ * What it goes on with is the wait that was interrupted last: a handler would have ended it. One
+ * may run all the same between the arranging of this call and the call itself; it may have waited,
+ * too, and that would be the last wait now. So its return ends this one (sys_rt_sigreturn).
+ */
 int64_t sys_restart_syscall(struct frame *frame)
 {
     struct thread *thread = thread_current();
+    if (!thread->resumes)
+        return -LINUX_EINTR;
+    thread->resumes = false;
     return thread->resumes_masked ? wait_masked(frame, thread->resume_mask)
                                   : syscall_forward(frame);
 }
