@@ -305,6 +305,7 @@ test_doctor_finds_this_host_fit() {
 test_doctor_tells_intel_from_amd() {
     [ "$(id -u)" = 0 ] || skip "needs root to show it other modules"
     [ ! -e /sys/module/kvm_pvm ] || skip "this host is neither"
+    # shellcheck disable=SC2016 # $0 is the inner shell's
     expect_status 0 unshare --mount sh -ec '
         mount -t tmpfs none /sys/module
         mkdir -p /sys/module/kvm_intel/parameters /sys/module/kvm_amd/parameters
