@@ -51,6 +51,8 @@
 #define EPT_READ  1u
 #define EPT_WRITE 2u
 #define EPT_EXEC  4u
+/* No right, for ept_protect: the host's own pages of a file lie there (ept_map_file). */
+#define EPT_HOST_FILE 8u
 
 /* Ranges up to this get their leaf tables at once; larger ones 2 MiB at a time, when touched. */
 #define EPT_EAGER_BYTES (4ULL << 20)
@@ -104,7 +106,8 @@ int ept_map_kernel(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access, 
 /*
  * ept_protect - set the program's access to [gpa, gpa + bytes), page aligned. Leaf tables are made
  * at once for ranges up to EPT_EAGER_BYTES, else by ept_table_fault. Rights that were taken away
- * are flushed from every vCPU before it returns. Callers serialise. Returns 0 or -ENOMEM.
+ * are flushed from every vCPU before it returns, and how depends on what lies there: EPT_HOST_FILE
+ * with the access, or not. Callers serialise. Returns 0 or -errno: -ENOMEM, or the flush failed.
  */
 int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access);
 

@@ -185,6 +185,29 @@ int ept_drop(struct ept *ept, uint64_t page, uint64_t pages)
 }
 
 /*
+ * Private pages where nothing may become executable (PR_SET_MDWE of Linux 6.3, systemd's
+ * MemoryDenyWriteExecute, SELinux): taking a write protection away changes the mapping, too, and
+ * there need not be one. A range that is watched (ept_watch) can have it at once; ENOENT says that
+ * it is not.
+ */
+static int flush_unprotect(struct ept *ept, uint64_t page, uint64_t pages)
+{
+    struct uffdio_register range = {
+        .range = {.start = host_address(ept, page), .len = pages << EPT_PAGE_SHIFT},
+        .mode = UFFDIO_REGISTER_MODE_WP,
+    };
+    int error = ept_write_protect(ept, page, pages, false);
+    if (error != -ENOENT)
+        return error;
+    if (ioctl(ept->uffd, UFFDIO_REGISTER, &range) < 0)
+        return -errno;
+    error = ept_write_protect(ept, page, pages, false);
+    if (ioctl(ept->uffd, UFFDIO_UNREGISTER, &range.range) < 0)
+        return -errno;
+    return error;
+}
+
+/*
  * The flush is the MMU notifier's, which takes a range out of the second stage and out of every TLB
  * when the host's own mapping changes. Shared pages are unmapped and come back by a fault inside
  * the host kernel; private ones, which that would lose, become executable for a moment: a change of
@@ -196,10 +219,9 @@ int ept_flush(struct ept *ept, uint64_t page, uint64_t pages)
     size_t bytes = pages << EPT_PAGE_SHIFT;
     if (ept->config.paged)
         return ept_unmap(ept, page, pages);
-    if (mprotect(at, bytes, PROT_READ | PROT_WRITE | PROT_EXEC) < 0 ||
-        mprotect(at, bytes, PROT_READ | PROT_WRITE) < 0)
-        return -errno;
-    return 0;
+    if (mprotect(at, bytes, PROT_READ | PROT_WRITE | PROT_EXEC) < 0)
+        return errno == EACCES || errno == EPERM ? flush_unprotect(ept, page, pages) : -errno;
+    return mprotect(at, bytes, PROT_READ | PROT_WRITE) < 0 ? -errno : 0;
 }
 
 /*

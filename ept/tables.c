@@ -160,6 +160,14 @@ static int leaf_protect(struct ept *ept, gpa_t gpa, gpa_t end, unsigned access, 
     return 0;
 }
 
+/* Pages of a file that are the host's own come back by themselves; and where the file may not be
+ * written to, or not be executed, ept_flush would be refused. */
+static int range_flush(struct ept *ept, gpa_t gpa, uint64_t bytes, bool host_file)
+{
+    uint64_t page = gpa >> EPT_PAGE_SHIFT, pages = bytes >> EPT_PAGE_SHIFT;
+    return host_file ? ept_unmap(ept, page, pages) : ept_flush(ept, page, pages);
+}
+
 int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access)
 {
     bool make = bytes <= EPT_EAGER_BYTES, flush = false;
@@ -177,7 +185,7 @@ int ept_protect(struct ept *ept, gpa_t gpa, uint64_t bytes, unsigned access)
         flush |= leaf_flush;
     }
     pthread_mutex_unlock(&ept->table_lock);
-    int flushed = flush ? ept_flush(ept, gpa >> EPT_PAGE_SHIFT, bytes >> EPT_PAGE_SHIFT) : 0;
+    int flushed = flush ? range_flush(ept, gpa, bytes, access & EPT_HOST_FILE) : 0;
     return error ? error : flushed;
 }
 

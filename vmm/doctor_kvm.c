@@ -15,13 +15,18 @@
 
 #define PHYSICAL_BITS_MIN 39 /* the guest's kernel region ends at 256 GiB: farvisor/abi.h */
 
-static bool cpu_has_virtualisation(void)
+static bool cpu_has_vmx(void)
 {
     unsigned eax, ebx, ecx, edx;
 
-    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & (1u << 5)) /* VMX */
-        return true;
-    return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && ecx & (1u << 2); /* SVM */
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & (1u << 5);
+}
+
+static bool cpu_has_svm(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && ecx & (1u << 2);
 }
 
 static bool in_virtual_machine(void)
@@ -31,6 +36,7 @@ static bool in_virtual_machine(void)
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & (1u << 31);
 }
 
+/* A kernel with KVM built in has the folders of both, whatever the processor: so that is asked. */
 static void check_host_kind(void)
 {
     char nested_paging[8] = "";
@@ -41,7 +47,7 @@ static void check_host_kind(void)
                     "about 30 us");
         return;
     }
-    if (access("/sys/module/kvm_intel", F_OK) == 0) {
+    if (cpu_has_vmx() && access("/sys/module/kvm_intel", F_OK) == 0) {
         doctor_read_line("/sys/module/kvm_intel/parameters/ept", nested_paging,
                          sizeof(nested_paging));
         doctor_line(nested_paging[0] == 'N' ? DOCTOR_WARN : DOCTOR_OK, "host kind",
@@ -51,7 +57,7 @@ static void check_host_kind(void)
                     "Intel VMX, %s", nested_paging[0] == 'N' ? "EPT switched off (slow)" : "EPT");
         return;
     }
-    if (access("/sys/module/kvm_amd", F_OK) == 0) {
+    if (cpu_has_svm() && access("/sys/module/kvm_amd", F_OK) == 0) {
         doctor_read_line("/sys/module/kvm_amd/parameters/npt", nested_paging,
                          sizeof(nested_paging));
         bool off = nested_paging[0] == 'N' || nested_paging[0] == '0';
@@ -98,9 +104,10 @@ static void check_capabilities(int kvm)
                     "install a newer kernel", "KVM_CAP_%s is missing or too small (%d): %s",
                     capabilities[i].name, value, capabilities[i].use);
     }
+    int threads = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
     if (complete)
         doctor_line(DOCTOR_OK, "kvm features", NULL, "all that are needed; up to %d threads",
-                    ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS));
+                    threads < FV_VCPU_MAX ? threads : FV_VCPU_MAX);
 }
 
 static void check_physical_bits(void)
@@ -120,7 +127,7 @@ static void report_no_device(int error)
     if (error == EACCES || error == EPERM)
         doctor_line(DOCTOR_FAIL, "/dev/kvm", "sudo usermod -aG kvm \"$USER\"   (then log in again)",
                     "no permission to open it");
-    else if (error == ENOENT && cpu_has_virtualisation())
+    else if (error == ENOENT && (cpu_has_vmx() || cpu_has_svm()))
         doctor_line(DOCTOR_FAIL, "/dev/kvm", "sudo modprobe kvm_intel || sudo modprobe kvm_amd",
                     "does not exist, though the processor can do it");
     else if (error == ENOENT)

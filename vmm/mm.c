@@ -251,7 +251,7 @@ static int leaf_fill(struct mm *mm, const struct mapping *mapping, gpa_t gpa)
         ept_populate(mm->vm->ept, first >> EPT_PAGE_SHIFT, 512);
     first = first > mapping->start ? first : mapping->start;
     last = last < mapping->end ? last : mapping->end;
-    return ept_protect(mm->vm->ept, first, last - first, mapping->access);
+    return mm_protect(mm, mapping, first, last, mapping->access);
 }
 
 int mm_access_fault(struct vcpu *vcpu, gpa_t gpa, uint32_t error_code, int *si_code)

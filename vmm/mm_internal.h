@@ -84,6 +84,14 @@ static inline bool mm_is_host_file(const struct mapping *mapping)
     return mapping->file && mapping->shared;
 }
 
+/* Sets the rights of [start, end), a part of the mapping, in the program's page tables. */
+static inline int mm_protect(const struct mm *mm, const struct mapping *mapping, gpa_t start,
+                             gpa_t end, unsigned access)
+{
+    unsigned kind = mm_is_host_file(mapping) ? EPT_HOST_FILE : 0;
+    return ept_protect(mm->vm->ept, start, end - start, access | kind);
+}
+
 /* ---- mm_replace.c ---- */
 /*
  * What is done to two ranges from here on is one step for the program; holds `replace`. Caller
@@ -128,8 +136,9 @@ int mm_map_range(struct mm *mm, const struct mapping *mapping);
 int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access);
 /* As mm_map_range, over what is there: one step for the program (mm_replace.c). */
 int mm_map_over(struct mm *mm, const struct mapping *mapping);
-/* What the program's page tables allow there. 0 or -errno. */
-int mm_grant_range(struct mm *mm, gpa_t start, gpa_t end, unsigned access);
+/* What the program's page tables allow in a part of the mapping. 0 or -errno. */
+int mm_grant_range(struct mm *mm, const struct mapping *mapping, gpa_t start, gpa_t end,
+                   unsigned access);
 
 /* ---- mremap.c, madvise.c ---- */
 int64_t mm_remap(struct mm *mm, const uint64_t args[6]);

@@ -28,7 +28,7 @@ static int range_erase(struct mm *mm, gpa_t start, gpa_t end, bool *watched)
         size_t first = mm_index(mm, start), last = first;
         while (last < mm->count && mm->maps[last].start < end) {
             const struct mapping *map = &mm->maps[last++];
-            ept_protect(mm->vm->ept, map->start, map->end - map->start, EPT_NONE);
+            mm_protect(mm, map, map->start, map->end, EPT_NONE);
             if (mm_is_host_file(map))
                 ept_map_memory(mm->vm->ept, map->start, map->end - map->start);
             *watched |= map->file && !map->shared;
@@ -122,7 +122,7 @@ int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access)
     if (error)
         range_restore(mm, mapping); /* no room in the table: as if it had not been tried */
     else
-        error = ept_protect(ept, mapping->start, bytes, access);
+        error = mm_protect(mm, mapping, mapping->start, mapping->end, access);
     pthread_rwlock_unlock(&mm->table);
     return error;
 }
@@ -132,10 +132,11 @@ int mm_map_range(struct mm *mm, const struct mapping *mapping)
     return mm_lay_range(mm, mapping, mapping->access);
 }
 
-int mm_grant_range(struct mm *mm, gpa_t start, gpa_t end, unsigned access)
+int mm_grant_range(struct mm *mm, const struct mapping *mapping, gpa_t start, gpa_t end,
+                   unsigned access)
 {
     pthread_rwlock_wrlock(&mm->table);
-    int error = ept_protect(mm->vm->ept, start, end - start, access);
+    int error = mm_protect(mm, mapping, start, end, access);
     pthread_rwlock_unlock(&mm->table);
     return error;
 }

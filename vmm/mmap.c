@@ -193,7 +193,7 @@ static int64_t mm_mprotect(struct mm *mm, const uint64_t args[6])
     for (size_t i = mm_index(mm, start); !error && i < mm->count && mm->maps[i].start < end; i++) {
         struct mapping *map = &mm->maps[i];
         map->access = access;
-        error = ept_protect(mm->vm->ept, map->start, map->end - map->start, map->access);
+        error = mm_protect(mm, map, map->start, map->end, map->access);
     }
     mm_merge_around(mm, start, end);
     pthread_rwlock_unlock(&mm->table);

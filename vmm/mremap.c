@@ -75,7 +75,7 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
     if (error)
         return error;
     /* What is stored to it now must be what is moved. */
-    error = mm_grant_range(mm, map->start, map->start + old_bytes, EPT_NONE);
+    error = mm_grant_range(mm, map, map->start, map->start + old_bytes, EPT_NONE);
     if (!error)
         error = bytes_move(mm, map, to, old_bytes < new_bytes ? old_bytes : new_bytes);
     if (error) /* half here, half there: a program must not go on with that */
@@ -84,7 +84,7 @@ static int64_t move(struct mm *mm, const struct mapping *map, gpa_t to, uint64_t
     if (error)
         return miss_fatal(vcpu_self(), to, error);
     /* Where there is no room for a leaf table now, the first touch asks again (mm_access_fault). */
-    (void)mm_grant_range(mm, to, to + new_bytes, moved.access);
+    (void)mm_grant_range(mm, &moved, to, to + new_bytes, moved.access);
     return (int64_t)to;
 }
 

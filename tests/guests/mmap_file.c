@@ -27,6 +27,28 @@ static uint64_t word(const char *map, size_t page, size_t index)
     return ((const uint64_t *)(const void *)(map + page * PAGE))[index];
 }
 
+/* Rights on the pages of a file that was opened to be read come and go, and the pages move. */
+static void read_only_view(void)
+{
+    int fd = open("mmap_file.tmp", O_RDONLY), out[2];
+    char *view = mmap(NULL, 4 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    char *place = mmap(NULL, 4 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    EXPECT(fd >= 0 && view != MAP_FAILED && place != MAP_FAILED && pipe(out) == 0);
+    for (int round = 0; round < 3; round++) {
+        EXPECT(word(view, 1, 7) == 1007 && word(view, 3, 9) == 3009);
+        EXPECT(mprotect(view + PAGE, 2 * PAGE, PROT_NONE) == 0);
+        EXPECT(write(out[1], view + PAGE, 1) == -1 && errno == EFAULT);
+        EXPECT(word(view, 3, 9) == 3009);
+        EXPECT(mprotect(view, 4 * PAGE, PROT_READ | PROT_EXEC) == 0);
+        EXPECT(mprotect(view, 4 * PAGE, PROT_READ) == 0);
+    }
+    EXPECT(mremap(view, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, place) == place);
+    EXPECT(word(place, 1, 7) == 1007 && word(place, 3, 9) == 3009);
+    EXPECT(write(out[1], view, 1) == -1 && errno == EFAULT);
+    EXPECT(munmap(place, 4 * PAGE) == 0 && close(fd) == 0);
+    EXPECT(close(out[0]) == 0 && close(out[1]) == 0);
+}
+
 int main(void)
 {
     int fd = make_file();
@@ -50,6 +72,7 @@ int main(void)
     EXPECT(fd >= 0 && pread(fd, &in_file, 8, 8 * PAGE + 40) == 8 && in_file == 8005);
     EXPECT(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, 100) == MAP_FAILED && errno == EINVAL);
     EXPECT(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, 999, 0) == MAP_FAILED && errno == EBADF);
+    read_only_view();
     EXPECT(unlink("mmap_file.tmp") == 0);
     return guest_passed("mmap_file");
 }

@@ -301,6 +301,33 @@ test_doctor_finds_this_host_fit() {
     grep -qx 'This host can run guests.' out || fail "no verdict"
 }
 
+# A kernel with KVM built in has both folders, whatever the processor.
+test_doctor_tells_intel_from_amd() {
+    [ "$(id -u)" = 0 ] || skip "needs root to show it other modules"
+    [ ! -e /sys/module/kvm_pvm ] || skip "this host is neither"
+    # shellcheck disable=SC2016 # $0 is the inner shell's
+    expect_status 0 unshare --mount sh -ec '
+        mount -t tmpfs none /sys/module
+        mkdir -p /sys/module/kvm_intel/parameters /sys/module/kvm_amd/parameters
+        echo Y >/sys/module/kvm_intel/parameters/ept
+        echo N >/sys/module/kvm_amd/parameters/npt
+        exec "$0" doctor' "$FARVISOR"
+    if grep -qw svm /proc/cpuinfo; then
+        grep -qE '^warn +host kind +AMD SVM, NPT switched off' out || fail "$(grep 'host kind' out)"
+    else
+        grep -qE '^ok +host kind +Intel VMX, EPT' out || fail "$(grep 'host kind' out)"
+    fi
+}
+
+# KVM of Linux 6.12 can have more vCPUs than a guest can.
+test_doctor_promises_threads_that_run_accepts() {
+    local threads
+    expect_status 0 "$FARVISOR" doctor
+    threads=$(sed -nE 's/^ok +kvm features .* up to ([0-9]+) threads$/\1/p' out)
+    [ "$threads" ] || fail "no number of threads: $(cat out)"
+    expect_status 0 "$FARVISOR" run --threads "$threads" --dump-config true
+}
+
 test_doctor_reports_json() {
     expect_status 0 "$FARVISOR" doctor --json
     python3 - <<'PYTHON' || fail "not the expected JSON"

@@ -15,7 +15,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+#ifndef PR_SET_MDWE /* Linux 6.3 */
+#define PR_SET_MDWE              65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
 
 #define BASE ((1ULL << 39) - (4ULL << 30)) /* high, on the smallest host too */
 
@@ -205,6 +211,67 @@ START_TEST(backing_beyond_the_span_is_refused)
 }
 END_TEST
 
+/* KVM's own count of small pages in the second stage (KVM documentation, KVM_GET_STATS_FD). */
+static uint64_t second_stage_pages(void)
+{
+    struct kvm_stats_header header;
+    union {
+        struct kvm_stats_desc is; /* its name follows */
+        char bytes[256];
+    } entry;
+    uint64_t pages = 0;
+    int fd = ioctl(vm, KVM_GET_STATS_FD, 0);
+    ck_assert_int_eq(pread(fd, &header, sizeof(header), 0), sizeof(header));
+    size_t bytes = sizeof(entry.is) + header.name_size;
+    ck_assert_uint_le(bytes, sizeof(entry));
+    for (uint32_t i = 0; i < header.num_desc; i++) {
+        off_t at = (off_t)(header.desc_offset + i * bytes);
+        ck_assert_int_eq(pread(fd, &entry, bytes, at), (ssize_t)bytes);
+        if (strcmp(entry.is.name, "pages_4k") == 0)
+            ck_assert_int_eq(pread(fd, &pages, 8, header.data_offset + entry.is.offset), 8);
+    }
+    close(fd);
+    return pages;
+}
+
+/* Has KVM map 16 pages that are full of 0x5a, and takes all rights from them. */
+static void flush_mapped_pages(int vcpu, uint64_t page)
+{
+    static uint8_t bytes[16 * EPT_PAGE_BYTES];
+    gpa_t gpa = page << EPT_PAGE_SHIFT;
+    memset(bytes, 0x5a, sizeof(bytes));
+    ck_assert_int_eq(ept_protect(ept, gpa, sizeof(bytes), EPT_READ | EPT_WRITE), 0);
+    ck_assert_uint_eq(ept_map_ahead(ept, vcpu, page, 16), 16);
+    ck_assert_uint_eq(second_stage_pages(), 16);
+    ck_assert_int_eq(ept_protect(ept, gpa, sizeof(bytes), EPT_NONE), 0);
+    ck_assert_uint_eq(second_stage_pages(), 0);
+    ck_assert_int_eq(memcmp(ept_hva(ept, gpa), bytes, sizeof(bytes)), 0);
+    memset(ept_hva(ept, gpa), 0x5a, sizeof(bytes)); /* and it can be written to */
+}
+
+/* A right that was taken away is in no TLB, and contents stay; also where the host lets nothing
+ * become executable. Needs a KVM that maps ahead. */
+START_TEST(rights_are_flushed)
+{
+    uint64_t page = BASE >> EPT_PAGE_SHIFT, watched = page + 512;
+    int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+    memset(ept_hva(ept, BASE), 0x5a, 16 * EPT_PAGE_BYTES);
+    ck_assert_int_eq(ept_watch(ept, watched << EPT_PAGE_SHIFT, 32 * EPT_PAGE_BYTES, true), 0);
+    ck_assert_int_eq(ept_install(ept, watched, ept_hva(ept, BASE), 16), 0);
+    for (int denied = 0; denied < 2; denied++) {
+        if (ioctl(vm, KVM_CHECK_EXTENSION, 236) <= 0) /* KVM_CAP_PRE_FAULT_MEMORY */
+            break;
+        ck_assert(!denied || prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0);
+        flush_mapped_pages(vcpu, page);
+        flush_mapped_pages(vcpu, watched);
+        /* As watched as before, or not. */
+        ck_assert_int_eq(ept_install_zero(ept, watched + 20 + (unsigned)denied, 1), 0);
+        ck_assert_int_eq(ept_install_zero(ept, page + 20, 1), -ENOENT);
+    }
+    close(vcpu);
+}
+END_TEST
+
 #define MOVED_PAGES 1500u
 
 /* Another thread maps and unmaps small things all the time: none may come to lie in the guest. */
@@ -338,6 +405,7 @@ int main(void)
     suite_add_tcase(suite, tests);
     tests = tcase_create("memory");
     tcase_add_checked_fixture(tests, memory_setup, vm_teardown);
+    tcase_add_test(tests, rights_are_flushed);
     tcase_add_test(tests, what_was_moved_can_be_moved_again);
     tcase_add_test(tests, huge_pages_do_not_come_back);
     tcase_add_test(tests, files_can_lie_where_arrays_were);
