@@ -133,9 +133,6 @@ int64_t io_connect(const struct io_call *call)
     if ((!result || result == -EINPROGRESS) && file->made_here && file->stream && io_is_inet(file))
         atomic_store(&file->sight.own, true);
     io_file_put(file);
-    /* EINTR says that it is under way: programs wait for its outcome then. */
-    if (result == -EINTR && atomic_load(&call->vcpu->turned_away))
-        return -IO_ERESTARTNOINTR;
     return io_restart(result);
 }
 

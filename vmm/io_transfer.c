@@ -66,20 +66,15 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
 /* The plain forms where they do: every kind of descriptor has them. */
 static long transfer_host(const struct transfer *transfer, const struct iovec *iov, unsigned count)
 {
-    struct vcpu *vcpu = transfer->call->vcpu;
     bool plain = transfer->offset < 0 && !transfer->flags;
-    long offset = plain ? 0 : transfer->offset, number, result;
+    long offset = plain ? 0 : transfer->offset, number;
 
     if (plain)
         number = transfer->write ? SYS_writev : SYS_readv;
     else
         number = transfer->write ? SYS_pwritev2 : SYS_preadv2;
-    result = vcpu_syscall(vcpu, number, transfer->file->fd, (long)iov, count, offset, 0,
-                          transfer->flags);
-    /* What does not wait knows no EINTR: a kick that came first is seen to afterwards. */
-    if (result == -EINTR && !vcpu->at_once && io_never_waits(transfer->file))
-        result = IO_HOST6(number, transfer->file->fd, iov, count, offset, 0, transfer->flags);
-    return result;
+    return vcpu_syscall(transfer->call->vcpu, number, transfer->file->fd, (long)iov, count, offset,
+                        0, transfer->flags);
 }
 
 static long transfer_piece(const struct transfer *transfer, const struct io_batch *batch)
