@@ -52,6 +52,7 @@ struct thread {
     bool restore_mask;    /* a call swapped the mask (sigsuspend, ppoll...) */
     uint64_t resume_mask; /* with which restart_syscall is to wait, ... */
     bool resumes_masked;  /* ... if what it goes on with did */
+    uint64_t so_far;      /* what its interrupted call has done: FV_ERESTART_SO_FAR */
     uint64_t waiting;     /* set rt_sigtimedwait waits for */
     struct signal_pending pending;
     struct linux_stack altstack;

@@ -89,7 +89,8 @@ struct io_file;
 
 /* What the poller's part of a system call leaves to its own thread's. */
 struct io_part {
-    uint64_t done;        /* bytes transferred */
+    uint64_t done;        /* bytes transferred; recvmmsg: messages received */
+    uint64_t deadline_ns; /* of a wait that was interrupted and goes on */
     struct io_file *file; /* what its descriptor named when it began; owned; NULL: look it up */
 };
 
