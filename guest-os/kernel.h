@@ -53,6 +53,7 @@ struct thread {
     bool resumes;         /* restart_syscall is the one that finish_call arranged */
     uint64_t resume_mask; /* with which it is to wait, ... */
     bool resumes_masked;  /* ... if what it goes on with did */
+    uint64_t so_far;      /* what its interrupted call has done: FV_ERESTART_SO_FAR */
     uint64_t waiting;     /* set rt_sigtimedwait waits for */
     struct signal_pending pending;
     struct linux_stack altstack;

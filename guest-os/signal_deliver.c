@@ -138,6 +138,13 @@ static void finish_call(struct frame *frame, const struct linux_sigaction *actio
         return;
     uint64_t number = (uint64_t)frame->orig_rax;
     switch ((int64_t)frame->rax) {
+    case -FV_ERESTART_SO_FAR:
+        if (action != NULL) {
+            frame->rax = thread_current()->so_far;
+            break;
+        }
+        number = LINUX_SYS_RESTART;
+        goto restart;
     case -LINUX_ERESTART_RESTARTBLOCK:
         number = LINUX_SYS_RESTART;
         /* fall through */

@@ -95,6 +95,8 @@ void syscall_dispatch(struct frame *frame)
     }
     frame->rax = (uint64_t)result;
     /* Whether it starts again is decided where signals are delivered. */
-    if (result <= -LINUX_ERESTARTSYS && result >= -LINUX_ERESTART_RESTARTBLOCK)
+    if (result == -FV_ERESTART_SO_FAR)
+        thread_current()->so_far = vcpu_current()->call.args[0];
+    if (result <= -LINUX_ERESTARTSYS && result >= -FV_ERESTART_SO_FAR)
         __atomic_store_n(&vcpu_current()->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
 }

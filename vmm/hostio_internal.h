@@ -248,7 +248,9 @@ struct io_call {
     struct vcpu *vcpu;
     uint32_t number;
     const uint64_t *args;
-    struct io_part *part; /* what the poller did before it handed the call back */
+    struct io_part *part;     /* what was done of it: by the poller, which handed it back, or before
+                                 it was interrupted */
+    const struct io_call *of; /* it is one message of that call; else NULL */
 };
 
 typedef int64_t (*io_handler)(const struct io_call *call);
@@ -310,6 +312,15 @@ long io_host(long number, long a, long b, long c, long d, long e, long f);
 #define IO_ERESTARTNOINTR  513
 #define IO_ERESTARTNOHAND  514
 #define IO_ERESTART_RESUME 516
+static inline bool io_is_interrupted(int64_t result)
+{
+    return result <= -FV_ERESTARTSYS && result >= -IO_ERESTART_RESUME;
+}
+/* A kick has come since the guest was left: a wait that ended may have ended for it. */
+static inline bool io_is_kicked(const struct io_call *call)
+{
+    return !call->vcpu->at_once && atomic_load(&call->vcpu->kicked);
+}
 /* -EINTR with nothing done yet: the guest kernel restarts the call. */
 static inline int64_t io_restart(int64_t result)
 {
@@ -383,11 +394,17 @@ struct io_resume {
     int64_t (*run)(const struct io_call *call, const struct io_resume *wait);
     uint64_t args[6];     /* of the call */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+    uint64_t done;        /* where it was done in part */
     uint32_t number;      /* of the call, where it is made anew */
 };
 /* Runs the wait; if it is interrupted it is kept for restart_syscall. */
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait);
 int64_t io_resumable_later(const struct io_resume *wait); /* it was interrupted before it began */
+/*
+ * It was interrupted with `done` of it done (io_part). If a handler runs that is what the program
+ * is told; else it goes on, for Linux would not have come back for a signal of somebody else.
+ */
+int64_t io_resumable_so_far(const struct io_call *call, uint64_t done, uint64_t deadline_ns);
 /* Saturates; the deadline of a relative wait beginning now. */
 uint64_t io_deadline_ns(const struct timespec *timeout);
 /* The time left until a deadline, at least 0. */
@@ -451,6 +468,12 @@ int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[I
 
 /* ---- io_message.c ---- */
 struct msghdr;
+struct io_message_end {
+    uint64_t left; /* bytes that were not sent or received, if it succeeds */
+    int flags;     /* msg_flags */
+};
+/* sendmsg, recvmsg: arguments 0 to 2. Bytes or -errno. */
+int64_t io_message_vector(const struct io_call *call, bool send, struct io_message_end *end);
 /*
  * Sends the next `bytes` in one host call, by a copy: a message goes out whole or not at all, and
  * pins are bounded. header: the address, if any. Bytes or -errno.

@@ -5,6 +5,7 @@
  * would go unseen; the kick's signal handler closes it: if it finds RIP in [begin, end) it moves it
  * to `cancel`. A call that the kernel restarts by itself has RIP back on `syscall`, inside the
  * window and without any effect so far; one that was interrupted has RIP on `end`, outside.
+ * A call that was not made returns TURNED_AWAY (machine.h), which no call does.
  */
         .text
         .globl  interruptible_syscall
@@ -30,7 +31,7 @@ interruptible_begin:
 interruptible_end:
         ret
 interruptible_cancel:
-        movq    $-4, %rax               /* -EINTR */
+        movq    $-4096, %rax            /* TURNED_AWAY */
         ret
         .size   interruptible_syscall, . - interruptible_syscall
         .section .note.GNU-stack, "", @progbits

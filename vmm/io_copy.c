@@ -2,9 +2,6 @@
 /*
  * Calls between two descriptors; the data never passes through the guest: sendfile,
  * copy_file_range, splice, tee.
- *
- * What waits for nobody is never told EINTR on Linux, and programs rely on that: a kick that came
- * before the host was asked is seen to afterwards.
  */
 #include "vmm/hostio_internal.h"
 
@@ -66,6 +63,7 @@ static int64_t copy_run(const struct io_call *call, const struct io_file *to, bo
     long result = vcpu_syscall(call->vcpu, call->number, args[0], args[1], args[2], args[3],
                                args[4], args[5]);
 
+    /* These look for signals even where they need not wait, and programs do not reckon with it. */
     if (result == -EINTR && !waits)
         result = io_host(call->number, args[0], args[1], args[2], args[3], args[4], args[5]);
     return io_restart_socket(call, to, true, result);

@@ -90,18 +90,6 @@ int64_t io_dup3(const struct io_call *call)
     return dup_onto(call, fd, onto, io_arg_int(call, 2) & O_CLOEXEC);
 }
 
-/* What is free is taken without a wait, and so without EINTR, which a kick before it would be. */
-static int64_t lock_wait(const struct io_call *call, const struct io_file *file, struct flock *lock,
-                         int command)
-{
-    int64_t result =
-        IO_HOST3(SYS_fcntl, file->fd, command == F_SETLKW ? F_SETLK : F_OFD_SETLK, lock);
-
-    if (result == -EAGAIN || result == -EACCES)
-        result = vcpu_syscall(call->vcpu, SYS_fcntl, file->fd, command, (long)lock, 0, 0, 0);
-    return io_restart(result);
-}
-
 /* Record locks: the VMM is the process that holds them, as the guest is one process. */
 static int64_t fcntl_lock(const struct io_call *call, const struct io_file *file, int command)
 {
@@ -111,7 +99,8 @@ static int64_t fcntl_lock(const struct io_call *call, const struct io_file *file
     if (result)
         return result;
     if (command == F_SETLKW || command == F_OFD_SETLKW)
-        return lock_wait(call, file, &lock, command);
+        return io_restart(
+            vcpu_syscall(call->vcpu, SYS_fcntl, file->fd, command, (long)&lock, 0, 0, 0));
     result = IO_HOST3(SYS_fcntl, file->fd, command, &lock);
     if (!result && (command == F_GETLK || command == F_OFD_GETLK))
         result = guestmem_write(call->vm, call->args[2], &lock, sizeof(lock));
@@ -203,7 +192,6 @@ int64_t io_fd_plain(const struct io_call *call)
     return result;
 }
 
-/* As for record locks: what is free is taken without a wait. */
 int64_t io_flock(const struct io_call *call)
 {
     struct io_file *file = io_fds_get(&call->io->fds, io_arg_int(call, 0));
@@ -212,9 +200,7 @@ int64_t io_flock(const struct io_call *call)
 
     if (!file)
         return -EBADF;
-    result = IO_HOST2(SYS_flock, file->fd, operation | LOCK_NB);
-    if (result == -EWOULDBLOCK && !(operation & LOCK_NB))
-        result = vcpu_syscall(call->vcpu, SYS_flock, file->fd, operation, 0, 0, 0, 0);
+    result = vcpu_syscall(call->vcpu, SYS_flock, file->fd, operation, 0, 0, 0, 0);
     io_file_put(file);
     return io_restart(result);
 }

@@ -7,7 +7,6 @@
  */
 #include "vmm/hostio_internal.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -203,12 +202,28 @@ static bool message_goes_on(struct message *message, int64_t result, uint64_t by
     return true;
 }
 
+/*
+ * Did a kick end its wait for the rest, of which `result` was the last piece? Linux would wait on,
+ * unless a handler runs.
+ */
+static bool message_waits_on(const struct message *message, int64_t result, uint64_t bytes)
+{
+    int never = MSG_DONTWAIT | MSG_PEEK | MSG_OOB | MSG_ERRQUEUE;
+
+    if (!message->file->stream || message->cursor.index >= message->cursor.count ||
+        message->flags & (message->send ? MSG_DONTWAIT : never) ||
+        !(message->send || message->flags & MSG_WAITALL))
+        return false;
+    return io_is_kicked(message->call) && !message->call->of && !io_never_waits(message->file) &&
+           (result == -EINTR || (result > 0 && (uint64_t)result < bytes));
+}
+
 static int64_t message_run(struct message *message)
 {
     const struct io_call *call = message->call;
     uint64_t bytes = 0;
     int64_t total = (int64_t)call->part->done, result;
-    bool waited = false;
+    bool waited = false, waits_on;
 
     message->file = io_call_file(call);
     if (!message->file)
@@ -230,6 +245,7 @@ static int64_t message_run(struct message *message)
             break;
         result = 0;
     }
+    waits_on = total && message_waits_on(message, result, bytes);
     if (total)
         io_ahead_keep_error(message->file, result);
     else
@@ -239,7 +255,15 @@ static int64_t message_run(struct message *message)
     call->part->done = (uint64_t)total;
     if (result >= 0 && !message->send)
         io_commit(call);
+    if (waits_on)
+        return io_resumable_so_far(call, (uint64_t)total, 0);
     return total ? total : result;
+}
+
+/* Something was received, though perhaps not all that it waits for. */
+static bool message_is_told(int64_t result)
+{
+    return result >= 0 || result == -FV_ERESTART_SO_FAR;
 }
 
 static int64_t plain(const struct io_call *call, bool send)
@@ -253,7 +277,7 @@ static int64_t plain(const struct io_call *call, bool send)
                               .to_bytes = io_arg_u32(call, 5)};
     int64_t result = message_run(&message);
 
-    if (result >= 0 && !send &&
+    if (message_is_told(result) && !send &&
         io_address_write(call, call->args[4], call->args[5], &message.address))
         return -EFAULT;
     return result;
@@ -269,8 +293,7 @@ int64_t io_recvfrom(const struct io_call *call)
     return plain(call, false);
 }
 
-/* *left: bytes that were not sent, if it succeeds. */
-static int64_t vector(const struct io_call *call, bool send, uint64_t *left)
+int64_t io_message_vector(const struct io_call *call, bool send, struct io_message_end *end)
 {
     struct iovec small[IO_SPANS_SMALL], *spans;
     struct message message = {.call = call, .flags = io_arg_int(call, 2), .send = send};
@@ -291,11 +314,11 @@ static int64_t vector(const struct io_call *call, bool send, uint64_t *left)
     message.cursor.spans = spans;
     message.cursor.count = (unsigned)header.msg_iovlen;
     result = message_run(&message);
-    *left = io_cursor_left(&message.cursor);
     header.msg_flags = message.header.msg_flags;
+    *end = (struct io_message_end){io_cursor_left(&message.cursor), header.msg_flags};
     if (spans != small)
         free(spans);
-    if (result < 0 || send)
+    if (!message_is_told(result) || send)
         return result;
     if (header.msg_name) {
         socklen_t bytes = io_address_visible(&message.address);
@@ -311,64 +334,14 @@ static int64_t vector(const struct io_call *call, bool send, uint64_t *left)
 
 int64_t io_sendmsg(const struct io_call *call)
 {
-    uint64_t left;
+    struct io_message_end end;
 
-    return vector(call, true, &left);
+    return io_message_vector(call, true, &end);
 }
 
 int64_t io_recvmsg(const struct io_call *call)
 {
-    uint64_t left;
+    struct io_message_end end;
 
-    return vector(call, false, &left);
-}
-
-/* One of many on the same file, which is looked up once. Bytes or -errno. */
-static int64_t one_of_many(const struct io_call *call, struct io_file *file, gpa_t header,
-                           uint64_t *left)
-{
-    const uint64_t args[6] = {call->args[0], header, call->args[3]};
-    struct io_part part = {.file = file};
-    struct io_call one = *call;
-    int64_t result;
-
-    one.number = SYS_sendmsg;
-    one.args = args;
-    one.part = &part;
-    atomic_fetch_add(&file->references, 1);
-    result = vector(&one, true, left);
-    hostio_part_end(&part); /* if it did not come to use the file */
-    return result;
-}
-
-/* As Linux: how many were sent before one was not, or not in full; why not, only if none was. */
-int64_t io_sendmmsg(const struct io_call *call)
-{
-    uint32_t wanted = io_arg_u32(call, 2), sent = 0;
-    struct io_file *file = io_call_file(call);
-    int64_t result = 0;
-    uint64_t left = 0;
-
-    if (!file)
-        return -EBADF;
-    if (!S_ISSOCK(file->type))
-        result = -ENOTSOCK;
-    if (wanted > IOV_MAX)
-        wanted = IOV_MAX;
-    while (!result && sent < wanted && !left) {
-        gpa_t at = call->args[1] + sent * sizeof(struct mmsghdr);
-        uint32_t bytes;
-
-        result = one_of_many(call, file, at, &left);
-        if (result < 0)
-            break;
-        bytes = (uint32_t)result;
-        result =
-            guestmem_write(call->vm, at + offsetof(struct mmsghdr, msg_len), &bytes, sizeof(bytes));
-        sent += !result;
-    }
-    io_call_put(call, file);
-    if (!sent)
-        return result;
-    return sent | (result == -EPIPE ? FV_SENDMMSG_PIPE : 0);
+    return io_message_vector(call, false, &end);
 }

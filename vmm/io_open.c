@@ -43,9 +43,9 @@ static int64_t opening_install(const struct opening *opening, int host_fd)
 }
 
 /*
- * Only a FIFO's open waits for somebody, and can be interrupted. No other fails with EINTR on
- * Linux, and programs rely on that: a kick that came first is seen to afterwards, or enough of them
- * would keep the file from ever being opened. Should it be a FIFO by now, that does not wait.
+ * Only a FIFO's open waits for somebody, and can be interrupted. No other is to fail with EINTR,
+ * for programs do not reckon with it, though file systems of other machines may say it. Should it
+ * be a FIFO by now, that does not wait.
  */
 static long open_host(const struct opening *opening, int dir_fd, const char *name, uint64_t flags,
                       bool waits)

@@ -133,9 +133,6 @@ int64_t io_connect(const struct io_call *call)
     if ((!result || result == -EINPROGRESS) && file->made_here && file->stream && io_is_inet(file))
         atomic_store(&file->sight.own, true);
     io_file_put(file);
-    /* EINTR says that it is under way: programs wait for its outcome then. */
-    if (result == -EINTR && atomic_load(&call->vcpu->turned_away))
-        return -IO_ERESTARTNOINTR;
     return io_restart(result);
 }
 
@@ -262,8 +259,11 @@ int64_t io_restart_socket(const struct io_call *call, const struct io_file *file
 {
     struct timeval limit = {0};
     socklen_t bytes = sizeof(limit);
-    struct io_resume wait = {.run = receive_until, .number = call->number};
+    struct io_resume wait = {.run = receive_until};
 
+    if (call->of)
+        call = call->of;
+    wait.number = call->number;
     if (result != -EINTR || call->vcpu->at_once || !S_ISSOCK(file->type) ||
         getsockopt(file->fd, SOL_SOCKET, send ? SO_SNDTIMEO : SO_RCVTIMEO, &limit, &bytes) ||
         (!limit.tv_sec && !limit.tv_usec))

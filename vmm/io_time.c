@@ -7,6 +7,7 @@
 
 #include "support.h"
 
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/times.h>
 #include <time.h>
@@ -88,6 +89,24 @@ int64_t io_resumable_later(const struct io_resume *wait)
 {
     resume_kept = *wait;
     return -IO_ERESTART_RESUME;
+}
+
+static int64_t resume_rest(const struct io_call *call, const struct io_resume *wait)
+{
+    struct io_part part = {.done = wait->done, .deadline_ns = wait->deadline_ns};
+
+    return hostio_call_part(call->vcpu, wait->number, wait->args, &part);
+}
+
+int64_t io_resumable_so_far(const struct io_call *call, uint64_t done, uint64_t deadline_ns)
+{
+    struct io_resume wait = {
+        .run = resume_rest, .deadline_ns = deadline_ns, .done = done, .number = call->number};
+
+    memcpy(wait.args, call->args, sizeof(wait.args));
+    resume_kept = wait;
+    call->vcpu->page->call.args[0] = done;
+    return -FV_ERESTART_SO_FAR;
 }
 
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait)

@@ -66,20 +66,15 @@ static long socket_piece(const struct transfer *transfer, const struct io_batch 
 /* The plain forms where they do: every kind of descriptor has them. */
 static long transfer_host(const struct transfer *transfer, const struct iovec *iov, unsigned count)
 {
-    struct vcpu *vcpu = transfer->call->vcpu;
     bool plain = transfer->offset < 0 && !transfer->flags;
-    long offset = plain ? 0 : transfer->offset, number, result;
+    long offset = plain ? 0 : transfer->offset, number;
 
     if (plain)
         number = transfer->write ? SYS_writev : SYS_readv;
     else
         number = transfer->write ? SYS_pwritev2 : SYS_preadv2;
-    result = vcpu_syscall(vcpu, number, transfer->file->fd, (long)iov, count, offset, 0,
-                          transfer->flags);
-    /* What does not wait knows no EINTR: a kick that came first is seen to afterwards. */
-    if (result == -EINTR && !vcpu->at_once && io_never_waits(transfer->file))
-        result = IO_HOST6(number, transfer->file->fd, iov, count, offset, 0, transfer->flags);
-    return result;
+    return vcpu_syscall(transfer->call->vcpu, number, transfer->file->fd, (long)iov, count, offset,
+                        0, transfer->flags);
 }
 
 static long transfer_piece(const struct transfer *transfer, const struct io_batch *batch)
@@ -252,6 +247,21 @@ static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
     return true;
 }
 
+/*
+ * Did a kick end the write's wait for room, of which `result` was the last piece? Linux would wait
+ * on, unless a handler runs.
+ */
+static bool transfer_waits_on(const struct transfer *transfer, int64_t result)
+{
+    const struct io_file *file = transfer->file;
+
+    if (!transfer->write || file->whole || transfer->offset >= 0 || transfer->flags ||
+        transfer->cursor.index >= transfer->cursor.count || (S_ISSOCK(file->type) && !file->stream))
+        return false;
+    return io_is_kicked(transfer->call) && !io_never_waits(file) &&
+           (result == -EINTR || (result > 0 && (uint64_t)result < transfer->asked));
+}
+
 static int64_t transfer_pieces(struct transfer *transfer)
 {
     uint64_t *done = &transfer->call->part->done;
@@ -278,6 +288,8 @@ static int64_t transfer_pieces(struct transfer *transfer)
     *done = (uint64_t)total;
     if (total)
         io_ahead_keep_error(transfer->file, result);
+    if (total && transfer_waits_on(transfer, result))
+        return io_resumable_so_far(transfer->call, (uint64_t)total, 0);
     return total ? total
                  : io_restart_socket(transfer->call, transfer->file, transfer->write, result);
 }

@@ -163,6 +163,7 @@ void clock_start(struct vm *vm, struct clock_state *state);
 void clock_refresh(struct vm *vm, struct clock_state *state);
 
 /* ---- interruptible.S ---- */
+#define TURNED_AWAY (-4096) /* the call was not made, for a kick came first */
 long interruptible_syscall(const atomic_int *kicked, long number, long a, long b, long c, long d,
                            long e, long f);
 /* For the kick's signal handler (vcpu.c): moves an interrupted context out of the window. */

@@ -25,6 +25,7 @@
 #include "vmm/miss.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -38,6 +39,10 @@
 #else
 #define VCPU_STACK_BYTES (512u << 10)
 #endif
+
+/* Between the signals to a call that a kick came before: what its wait costs at most. */
+#define KICK_AGAIN_NS   200000
+#define TURNED_AWAY_MAX 4u
 
 static __thread struct vcpu *self;
 
@@ -72,7 +77,8 @@ void interruptible_redirect(void *context)
 
 /*
  * Runs on the kicked thread. KVM_RUN not yet entered returns at once; a system call not yet made is
- * turned away; one under way returns EINTR because this handler ran (no SA_RESTART).
+ * turned away (call_made_kicked); one under way returns EINTR because this handler ran (no
+ * SA_RESTART).
  */
 static void kick_handler(int number, siginfo_t *info, void *context)
 {
@@ -81,10 +87,6 @@ static void kick_handler(int number, siginfo_t *info, void *context)
     if (!self || !self->run) /* the poller has none */
         return;
     self->run->immediate_exit = 1;
-    /* Any other place than the one behind it: it is not made yet, or came back long ago. */
-    greg_t rip = ((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
-    if ((uintptr_t)rip != (uintptr_t)interruptible_end)
-        atomic_store(&self->turned_away, true);
     interruptible_redirect(context);
 }
 
@@ -116,14 +118,46 @@ void vcpu_stop_all(struct vm *vm)
     pthread_mutex_unlock(&vm->vcpu_lock);
 }
 
+/*
+ * The rule for a kick that came before the call: as Linux has it for a signal, which ends a call
+ * only where it would sleep. So the call is made all the same, with signals on their way as if the
+ * kick came just then. What does not have to wait is done; what does is ended as by a kick that
+ * came later: with a part of what was asked for, if it has one, else -EINTR. One signal could come
+ * before the call began to sleep; so they come until it is back.
+ *
+ * A call that the kernel would begin anew after each of them (FUTEX_LOCK_PI) is turned away, as is
+ * one whose thread was kept from running just before it: the latter does not happen again and
+ * again.
+ */
+static long call_made_kicked(struct vcpu *vcpu, long number, const long args[6])
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = MACHINE_SIGNAL_KICK};
+    const struct itimerspec soon = {{0, KICK_AGAIN_NS}, {0, KICK_AGAIN_NS}};
+    int timer; /* the kernel's, not the C library's */
+    static const atomic_int no_kick;
+    long result;
+
+    event._sigev_un._tid = atomic_load(&vcpu->tid);
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) < 0)
+        return -EINTR;
+    result = syscall(SYS_timer_settime, timer, 0, &soon, NULL) ? -EINTR : TURNED_AWAY;
+    for (unsigned i = 0; result == TURNED_AWAY && i < TURNED_AWAY_MAX; i++)
+        result = interruptible_syscall(&no_kick, number, args[0], args[1], args[2], args[3],
+                                       args[4], args[5]);
+    syscall(SYS_timer_delete, timer);
+    return result == TURNED_AWAY ? -EINTR : result;
+}
+
 long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f)
 {
+    long result;
+
     if (vcpu->at_once)
         return at_once_syscall(vcpu, number, a, b, c, d, e, f);
-    atomic_store(&vcpu->turned_away, false); /* first: a kick from here on is seen below */
-    if (atomic_load(&vcpu->kicked))
-        atomic_store(&vcpu->turned_away, true);
-    return interruptible_syscall(&vcpu->kicked, number, a, b, c, d, e, f);
+    result = interruptible_syscall(&vcpu->kicked, number, a, b, c, d, e, f);
+    if (result == TURNED_AWAY)
+        result = call_made_kicked(vcpu, number, (const long[6]){a, b, c, d, e, f});
+    return result;
 }
 
 /* Caller holds vcpu_lock. The vCPU joins the table only once it is ready to be found there. */

@@ -89,7 +89,8 @@ struct io_file;
 
 /* What the poller's part of a system call leaves to its own thread's. */
 struct io_part {
-    uint64_t done;        /* bytes transferred */
+    uint64_t done;        /* bytes transferred; recvmmsg: messages received */
+    uint64_t deadline_ns; /* of a wait that was interrupted and goes on */
     struct io_file *file; /* what its descriptor named when it began; owned; NULL: look it up */
 };
 
@@ -121,7 +122,6 @@ struct vcpu {
     struct fv_vcpu *page;        /* shared with the guest; host address */
     struct fault_context *fault; /* this thread's handle on the paging engine */
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
-    atomic_bool turned_away;     /* the last vcpu_syscall's EINTR: it was not even made */
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
@@ -210,7 +210,8 @@ void vcpu_kick(struct vcpu *vcpu);
 
 /*
  * vcpu_syscall - a host system call that a kick interrupts without a lost wake-up: returns the
- * kernel's result or -errno, -EINTR if kicked before or during the call.
+ * kernel's result or -errno, -EINTR if it had to wait and was kicked before or meanwhile. What need
+ * not wait is never told EINTR for a kick (vcpu.c, call_made_kicked).
  */
 long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f);
 

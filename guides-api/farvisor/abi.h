@@ -82,9 +82,10 @@
 #define FV_CALL_FINISH                                                                             \
     0x100a /* () -> result of the posted request, waited for or carried out by this thread */
 
-#define FV_TIMER_MAX     64
-#define FV_ERESTARTSYS   512
-#define FV_SENDMMSG_PIPE (1LL << 32) /* beside a count: the message after it met EPIPE */
+#define FV_TIMER_MAX       64
+#define FV_ERESTARTSYS     512
+#define FV_ERESTART_SO_FAR 517         /* a part was done before it was interrupted: call.args[0] */
+#define FV_SENDMMSG_PIPE   (1LL << 32) /* beside a count: the message after it met EPIPE */
 
 /*
  * fv_post.state: a request without an exit. The guest kernel posts and spins; the VMM's poller, on

@@ -56,6 +56,16 @@ for kind in socket.SOCK_DGRAM, socket.SOCK_SEQPACKET:
     done
 }
 
+test_recvmmsg_tells_who_sent() {
+    local port mode
+    port=$(free_port)
+    for mode in on off; do
+        expect_status 0 far --memory 256M --local 16M --polling $mode --net host --publish "$HERE:$port/udp" \
+            --allow-connect "$HERE:$port" -- "$GUESTS/recvmmsg" "$port"
+        grep -qx 'recvmmsg: ok' out || fail "polling $mode: $(cat out err)"
+    done
+}
+
 # For root the host would load any module of that name.
 test_congestion_control_is_chosen_among_the_hosts() {
     local before after
