@@ -61,6 +61,7 @@ bool guide_rescue(struct frame *frame, bool fault)
     if (ring->inside == 0)
         return false; /* it came back in time after all */
     ring->inside = 0;
+    thread_current()->resumes_at = 0; /* nor does a call of its that was to go on */
     frame->rip = ring->rescue;
     frame->rsp = ring->rescue_stack;
     frame->rdi = overdue != 0 ? FV_OFF_STALL : FV_OFF_CRASH;

@@ -44,17 +44,18 @@ struct signal_pending {
 };
 
 struct thread {
-    struct thread *next;  /* in process.threads or on the free list */
-    uint32_t tid;         /* 0 until known */
-    struct fv_vcpu *vcpu; /* NULL until it runs */
-    uint64_t blocked;     /* signal mask; written by the thread itself */
-    uint64_t saved_mask;  /* to restore when restore_mask is set */
-    bool restore_mask;    /* a call swapped the mask (sigsuspend, ppoll...) */
-    bool resumes;         /* restart_syscall is the one that finish_call arranged */
-    uint64_t resume_mask; /* with which it is to wait, ... */
-    bool resumes_masked;  /* ... if what it goes on with did */
-    uint64_t so_far;      /* what its interrupted call has done: FV_ERESTART_SO_FAR */
-    uint64_t waiting;     /* set rt_sigtimedwait waits for */
+    struct thread *next;     /* in process.threads or on the free list */
+    uint32_t tid;            /* 0 until known */
+    struct fv_vcpu *vcpu;    /* NULL until it runs */
+    uint64_t blocked;        /* signal mask; written by the thread itself */
+    uint64_t saved_mask;     /* to restore when restore_mask is set */
+    bool restore_mask;       /* a call swapped the mask (sigsuspend, ppoll...) */
+    uint64_t resumes_at;     /* where restart_syscall is the next instruction; 0: nowhere */
+    uint64_t resumes_unless; /* the result if a handler runs before */
+    uint64_t resume_mask;    /* with which it is to wait, ... */
+    bool resumes_masked;     /* ... if what it goes on with did */
+    uint64_t so_far;         /* what its interrupted call has done: FV_ERESTART_SO_FAR */
+    uint64_t waiting;        /* set rt_sigtimedwait waits for */
     struct signal_pending pending;
     struct linux_stack altstack;
     uint64_t clear_tid;   /* set_tid_address */

@@ -131,6 +131,32 @@ static _Noreturn void die(const struct frame *frame, const struct linux_siginfo 
     vmm_exit_group(0, signal, core);
 }
 
+/*
+ * The interrupted call goes on by restart_syscall. A handler may still run before that, in which
+ * another call may be interrupted: so the handler ends this one, with the result that it had if the
+ * handler had run at once.
+ */
+static void resume_arrange(struct frame *frame, uint64_t unless)
+{
+    struct thread *thread = thread_current();
+    thread->resumes_at = frame->rip - SYSCALL_BYTES;
+    thread->resumes_unless = unless;
+    frame->rax = LINUX_SYS_RESTART;
+    frame->rip = thread->resumes_at;
+}
+
+static void resume_end(struct frame *frame)
+{
+    struct thread *thread = thread_current();
+    if (thread->resumes_at != 0 && frame->rip == thread->resumes_at &&
+        frame->rax == LINUX_SYS_RESTART) {
+        frame->rip += SYSCALL_BYTES;
+        frame->rax = thread->resumes_unless;
+        thread->resumes_masked = false;
+    }
+    thread->resumes_at = 0;
+}
+
 /* The interrupted call, if there is one to go back to, given that a handler will or won't run. */
 static void finish_call(struct frame *frame, const struct linux_sigaction *action)
 {
@@ -143,10 +169,13 @@ static void finish_call(struct frame *frame, const struct linux_sigaction *actio
             frame->rax = thread_current()->so_far;
             break;
         }
-        number = LINUX_SYS_RESTART;
-        goto restart;
+        resume_arrange(frame, thread_current()->so_far);
+        break;
     case -LINUX_ERESTART_RESTARTBLOCK:
-        number = LINUX_SYS_RESTART;
+        if (action == NULL) {
+            resume_arrange(frame, (uint64_t)-LINUX_EINTR);
+            break;
+        }
         /* fall through */
     case -LINUX_ERESTARTNOHAND:
         if (action != NULL) {
@@ -154,7 +183,6 @@ static void finish_call(struct frame *frame, const struct linux_sigaction *actio
             frame->rax = (uint64_t)-LINUX_EINTR;
             break;
         }
-        thread_current()->resumes = number == LINUX_SYS_RESTART;
         goto restart;
     case -LINUX_ERESTARTSYS:
         if (action != NULL && (action->flags & LINUX_SA_RESTART) == 0) {
@@ -178,6 +206,7 @@ static void run_handler(struct frame *frame, const struct linux_siginfo *info,
 {
     struct thread *thread = thread_current();
     finish_call(frame, action);
+    resume_end(frame);
     if (signal_frame_push(frame, info, action, trap) != 0) {
         /* No room for the frame. SIGSEGV's own handler may have a stack of its own. */
         struct linux_siginfo fatal = {.signal = LINUX_SIGSEGV, .code = LINUX_SI_KERNEL};

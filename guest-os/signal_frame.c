@@ -202,7 +202,6 @@ int64_t sys_rt_sigreturn(struct frame *frame)
         return (int64_t)frame->rax;
     }
     restore_context(frame, &uc.mcontext);
-    thread->resumes = false;
     if (!on_altstack(thread, frame->rsp)) {
         thread->altstack = uc.stack;
         thread->altstack.flags &= LINUX_SS_AUTODISARM;

@@ -44,17 +44,14 @@ static int64_t forward_masked(struct frame *frame, gpa_t mask_at, uint64_t mask_
     return wait_masked(frame, mask);
 }
 
-/*
- * What it goes on with is the wait that was interrupted last: a handler would have ended it. One
- * may run all the same between the arranging of this call and the call itself; it may have waited,
- * too, and that would be the last wait now. So its return ends this one (sys_rt_sigreturn).
- */
+/* What it goes on with is what was interrupted last: a handler would have ended it (resume_end). */
 int64_t sys_restart_syscall(struct frame *frame)
 {
     struct thread *thread = thread_current();
-    if (!thread->resumes)
+    bool resumes = thread->resumes_at != 0;
+    thread->resumes_at = 0;
+    if (!resumes)
         return -LINUX_EINTR;
-    thread->resumes = false;
     return thread->resumes_masked ? wait_masked(frame, thread->resume_mask)
                                   : syscall_forward(frame);
 }
