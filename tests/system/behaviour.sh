@@ -101,18 +101,9 @@ test_blocked_io() {
 # As under systemd's MemoryDenyWriteExecute: no memory of the host may become executable.
 test_executable_memory_denied() {
     local name local_memory
-    cat >deny <<'PYTHON'
-import ctypes, os, sys
-
-PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
-if ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0):
-    sys.exit(77)
-os.execv(sys.argv[1], sys.argv[1:])
-PYTHON
-    python3 deny /bin/true || skip 'needs Linux 6.3'
     for name in mprotect guard_pages mmap_file brk heap; do
         for local_memory in 256M 16M; do
-            expect_status 0 python3 deny "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 256M \
+            expect_status 0 "$GUESTS/deny_exec" "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 256M \
                 --local $local_memory -- "$GUESTS/$name"
             grep -qx "$name: ok" out || fail "$name, $local_memory local: $(cat out)"
         done
