@@ -44,7 +44,7 @@ DIR_support := guides-api
 DIR_rdma := rdma
 DIR_ept := ept
 DIR_fault := fault
-DIR_vmm := vmm
+DIR_vmm := vmm $(addprefix vmm/,cli doctor guides io mm)
 DIR_memserver := memserver
 LAYERS := support rdma ept fault vmm memserver
 
@@ -56,7 +56,7 @@ LINK_vmm := vmm fault ept rdma support
 LINK_memserver := memserver rdma support
 
 archives = $(foreach layer,$(LINK_$(1)),$(B)/lib$(layer).a)
-objects = $(patsubst %,$(B)/obj/%.o,$(sort $(wildcard $(DIR_$(1))/*.c $(DIR_$(1))/*.S)))
+objects = $(patsubst %,$(B)/obj/%.o,$(sort $(wildcard $(foreach folder,$(DIR_$(1)),$(folder)/*.c $(folder)/*.S))))
 
 PROGRAMS := $(B)/farvisor $(B)/memserver
 UNIT_SOURCES := $(wildcard tests/unit/*/check_*.c)
@@ -106,7 +106,7 @@ $(B)/%.members: always
 define layer_rules
 $(B)/lib$(1).a: $(filter-out %/main.c.o,$(call objects,$(1))) $(B)/$(1).members
 	$$(call say,AR,$$@)
-	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$(filter %.o,$$^)
+	$$(Q)rm -f $$@ && $(AR) rcsP $$@ $$(filter %.o,$$^)
 
 $(patsubst %.c,$(B)/%,$(wildcard tests/unit/$(1)/check_*.c)): $(B)/%: $(B)/obj/%.c.o \
     $(patsubst %.c,$(B)/obj/%.c.o,$(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/$(1)/*.c))) \
@@ -203,7 +203,7 @@ lint: deps ## formatting, static analysis, layering, sizes, manuals, messages, s
 
 .PHONY: docs
 docs: ## make the generated documents anew (docs/syscalls.md)
-	$(Q)awk -f docs/gen-syscalls.awk vmm/io_table.def guest-os/syscalls.def > docs/syscalls.md
+	$(Q)awk -f docs/gen-syscalls.awk vmm/io/table.def guest-os/syscalls.def > docs/syscalls.md
 
 .PHONY: bench bench-quick bench-run
 bench: deps ## measure everything, for hours: docs/benchmarks/full (SECTIONS=, RESUME=1, BENCH_OPTIONS=--help)

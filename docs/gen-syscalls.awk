@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Makes docs/syscalls.md from the two tables that drive dispatch:
-#   awk -f docs/gen-syscalls.awk vmm/io_table.def guest-os/syscalls.def > docs/syscalls.md
+#   awk -f docs/gen-syscalls.awk vmm/io/table.def guest-os/syscalls.def > docs/syscalls.md
 # Fails if the guest forwards a call for which the VMM has no answer.
 
 function unquote(text)
@@ -57,7 +57,7 @@ BEGIN {
     split_row($0, 2)
     gsub(/ /, "", field[2])
     if (!(field[2] in answered)) {
-        print "gen-syscalls: " field[2] ": forwarded, but not in vmm/io_table.def" > "/dev/stderr"
+        print "gen-syscalls: " field[2] ": forwarded, but not in vmm/io/table.def" > "/dev/stderr"
         failed = 1
     }
     emit(field[1], field[2], "VMM", io_note[field[2]])
@@ -71,7 +71,7 @@ BEGIN {
 END {
     if (failed)
         exit 1
-    print "<!-- Made by docs/gen-syscalls.awk from guest-os/syscalls.def and vmm/io_table.def. -->"
+    print "<!-- Made by docs/gen-syscalls.awk from guest-os/syscalls.def and vmm/io/table.def. -->"
     print "# System calls"
     print ""
     print "What a program's system calls meet: answered in the guest kernel without leaving the guest"

@@ -4,8 +4,8 @@
  * with EFAULT, and a stray touch would make a zero page behind the engine's back: so every page is
  * first made resident and pinned. The pinned kernel region is the guest kernel's own: always there.
  */
-#include "vmm/hostio_internal.h"
-#include "vmm/mm_internal.h"
+#include "vmm/io/hostio_internal.h"
+#include "vmm/mm/internal.h"
 
 #include "fault/fault.h"
 

@@ -3,7 +3,7 @@
  * farvisor: a table of subcommands and nothing else. What each one does starts in the file named
  * beside it.
  */
-#include "vmm/cli.h"
+#include "vmm/cli/cli.h"
 
 #include <string.h>
 
@@ -11,12 +11,12 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv); /* gets the words after its own name */
 } commands[] = {
-    {"run", cli_run},               /* cli.c */
-    {"replay", cli_replay},         /* cli_replay.c */
-    {"doctor", cli_doctor},         /* doctor.c */
-    {"completion", cli_completion}, /* cli_help.c */
-    {"--help", cli_help},           /* cli_help.c */
-    {"--version", cli_version},     /* cli_help.c */
+    {"run", cli_run},               /* cli/cli.c */
+    {"replay", cli_replay},         /* cli/replay.c */
+    {"doctor", cli_doctor},         /* doctor/doctor.c */
+    {"completion", cli_completion}, /* cli/help.c */
+    {"--help", cli_help},           /* cli/help.c */
+    {"--version", cli_version},     /* cli/help.c */
 };
 
 int main(int argc, char **argv)

@@ -9,7 +9,7 @@
 
 #include "fault/fault.h"
 #include "support.h"
-#include "vmm/mm_internal.h"
+#include "vmm/mm/internal.h"
 
 #include <errno.h>
 #include <string.h>

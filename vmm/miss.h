@@ -38,7 +38,7 @@ int address_decode_with(const struct kvm_regs *regs, const struct kvm_sregs *sre
                         const uint8_t *code, size_t bytes, address_vectors_fn vectors, void *owner,
                         struct access out[ACCESS_MAX]);
 
-/* ---- guide_faults.c: a guide is asked while a demanded page is on its way ---- */
+/* ---- guides/faults.c: a guide is asked while a demanded page is on its way ---- */
 /*
  * guide_fault_begin - if the instruction at `at` touches a remote page of watched memory and may be
  * interrupted for it: posts the page's read and has the guest run the guide's handler next. Returns

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What `farvisor replay` prints: miss-ratio curves as tables, every figure as CSV. */
-#include "vmm/cli.h"
+#include "vmm/cli/cli.h"
 
 #include <errno.h>
 #include <string.h>

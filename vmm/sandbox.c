@@ -9,7 +9,7 @@
  * files serve only whoever has those that they were opened with. System calls are bounded last, on
  * every thread. What the host kernel does not offer is left out with a line under --verbose.
  */
-#include "vmm/hostio_internal.h"
+#include "vmm/io/hostio_internal.h"
 #include "vmm/sandbox_internal.h"
 
 #include "rdma/rdma.h"

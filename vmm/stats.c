@@ -7,7 +7,7 @@
 #include "fault/fault.h"
 #include "rdma/rdma.h"
 #include "support.h"
-#include "vmm/hints.h"
+#include "vmm/guides/hints.h"
 #include "vmm/machine.h"
 
 #include <errno.h>

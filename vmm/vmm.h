@@ -33,7 +33,7 @@ struct timers;
 enum { EXIT_FARVISOR = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_SIGNAL_BASE = 128 };
 
 enum fault_mode { FAULT_MODE_EXIT, FAULT_MODE_UFFD, FAULT_MODE_UFFD_SPIN };
-const char *fault_mode_name(enum fault_mode mode); /* as the command line has it (cli_values.c) */
+const char *fault_mode_name(enum fault_mode mode); /* as the command line has it (cli/values.c) */
 enum polling { POLLING_AUTO, POLLING_ON, POLLING_OFF };
 
 struct dir_grant {
@@ -125,10 +125,10 @@ struct vcpu {
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */
-    bool holds_pins; /* others may wait for them: no waiting for mm_replace.c; own thread only */
-    _Atomic gpa_t used_from, used_to; /* what its host call may touch: mm_replace.c; 0: nothing */
+    bool holds_pins; /* others may wait for them: no waiting for mm/replace.c; own thread only */
+    _Atomic gpa_t used_from, used_to; /* what its host call may touch: mm/replace.c; 0: nothing */
     atomic_uint used_turn;            /* uses that have ended */
-    _Atomic gpa_t awaits[2];          /* words whose lock it waits for: io_futex_owner.c; 0: none */
+    _Atomic gpa_t awaits[2];          /* words whose lock it waits for: io/futex_owner.c; 0: none */
     atomic_bool lets_go;              /* of them, for what is mapped there goes */
     /* The poller's stand-in for a vCPU: no host call may wait. */
     bool at_once;
@@ -138,7 +138,7 @@ struct vcpu {
     struct post post;      /* of this vCPU; the poller's and its thread's in turns */
     uint32_t window_calls; /* postable calls by exit since ... */
     uint64_t window_ns;    /* ... this time; own thread only */
-    unsigned ahead_turns;  /* io_ahead.c; under its lock */
+    unsigned ahead_turns;  /* io/ahead.c; under its lock */
     pthread_cond_t wake;   /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
     uint64_t cookie;       /* of the guest thread to start */
     bool ready, gone;      /* the host thread is set up; has left, or leaves */
@@ -255,10 +255,10 @@ void hints_stop(
 void hints_destroy(struct hints *hints);
 void hints_ring_doorbell(struct hints *hints);
 
-/* ---- guide_calls.c: FV_CALL_GUIDE ---- */
+/* ---- guides/calls.c: FV_CALL_GUIDE ---- */
 int64_t guide_call(struct vcpu *vcpu, const uint64_t args[6]);
 
-/* ---- guide_pins.c ---- */
+/* ---- guides/pins.c ---- */
 /* The contents of [start, end) go: so do the pins on it. Before the discard; any thread. */
 void guide_pins_drop(struct hints *hints, gpa_t start, gpa_t end);
 
@@ -332,7 +332,7 @@ void mm_print_maps(struct mm *mm, FILE *out);
 void crash_report(struct vcpu *vcpu, int signal, int si_code, gpa_t address,
                   const struct fv_regs *regs);
 
-/* ---- hostio.c and io_*.c: the door to the host ---- */
+/* ---- io/: the door to the host ---- */
 /*
  * First thing in main: a standard stream that is closed gets a place holder, or the VMM's next
  * descriptor would take its number and pass for the program's stream.
@@ -355,7 +355,7 @@ int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args
 void hostio_part_end(struct io_part *part);
 /*
  * Before the vCPU does anything but run the guest: what the program has read of the bytes it was
- * shown (io_ahead.c) leaves the sockets, and what it sent is sent. The vCPU's thread.
+ * shown (io/ahead.c) leaves the sockets, and what it sent is sent. The vCPU's thread.
  */
 void hostio_settle(struct vcpu *vcpu);
 /* Does anybody wait for the owner of a priority-inheriting lock? Any thread. */
@@ -453,7 +453,7 @@ struct embedded;
 int embedded_start(struct embedded **out, uint64_t capacity_bytes, const char **address);
 void embedded_stop(struct embedded *embedded);
 
-/* ---- cli.c, cli_replay.c, doctor.c ---- */
+/* ---- cli.c, cli/replay.c, doctor.c ---- */
 int cli_run(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_replay(int argc, char **argv);

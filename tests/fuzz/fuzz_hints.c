@@ -8,12 +8,12 @@
  */
 /* One unit: the code under test is static for the most part, and the engine below is ours. */
 /* NOLINTBEGIN(bugprone-suspicious-include): on purpose, as just said */
-#include "vmm/guide_calls.c"
-#include "vmm/guide_faults.c"
-#include "vmm/guide_pins.c"
-#include "vmm/hint_reads.c"
-#include "vmm/hint_worth.c"
-#include "vmm/hints.c"
+#include "vmm/guides/calls.c"
+#include "vmm/guides/faults.c"
+#include "vmm/guides/hints.c"
+#include "vmm/guides/pins.c"
+#include "vmm/guides/reads.c"
+#include "vmm/guides/worth.c"
 /* NOLINTEND(bugprone-suspicious-include) */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

@@ -88,7 +88,7 @@ mtype shadow = NONE;
 byte remote = GARBAGE;
 bool in_kvm[VCPUS];
 
-/* What is mapped here (vmm/mm.c), and what a page that was never written holds. */
+/* What is mapped here (vmm/mm/mm.c), and what a page that was never written holds. */
 #if defined(MAPPINGS)
 bool mapped = true;
 bool maps_file;
@@ -519,7 +519,7 @@ inline discard(me)
     od
 }
 
-/* ---- vmm/mmap.c ---- */
+/* ---- vmm/mm/mmap.c ---- */
 
 #ifdef MAPPINGS
 /* munmap, or mmap of something else in its place. */

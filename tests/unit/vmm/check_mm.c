@@ -4,7 +4,7 @@
  */
 #include "ept/ept_internal.h"
 #include "tests/unit/unit.h"
-#include "vmm/mm_internal.h"
+#include "vmm/mm/internal.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

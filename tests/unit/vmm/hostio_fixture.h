@@ -9,7 +9,7 @@
 #ifndef FARVISOR_HOSTIO_FIXTURE_H
 #define FARVISOR_HOSTIO_FIXTURE_H
 
-#include "vmm/hostio_internal.h"
+#include "vmm/io/hostio_internal.h"
 
 extern char top[64];
 extern struct vm vm;

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who waits for a priority-inheriting lock waits for its owner's host thread, in the host kernel,
+ * with the words pinned, for the kernel writes to them. vcpu->awaits says which they are: before
+ * they are pinned, until they no longer are. A file that is to be mapped there cannot wait that
+ * long: who sleeps is kicked (lets_go), and gets EFAULT. To ask again what the word says would be
+ * to write to memory that is something else now.
+ *
+ * When the guest thread of the owner ends, the guest kernel marks the word of a robust lock
+ * (OWNER_DIED, no owner), but only the host kernel hands the lock on, with that mark, at the end of
+ * the host thread. So that one ends too while owners_awaited is not 0 (vcpu.c). It is counted
+ * before the host looks at the word: who found the owner's id there was counted before the mark was
+ * made, and so before the count is read.
+ *
+ * The main thread's host thread is the process's, and stays. So it hands on by itself what others
+ * wait for: it unlocks, and sets the mark, which that took away, again. main_over 0 -> 1, under
+ * `bequest`, before it looks for them. The races:
+ *   - the heir wakes before the mark is set: it passes through `bequest` on its way out;
+ *   - who is about to wait as the main thread looks, and did not see main_over, was seen itself
+ *     (awaits), and finds the word marked, for there was nobody to hand it to;
+ *   - who comes later finds the main thread's id in a word that nobody waited for: ESRCH, as Linux.
+ * Nobody holds a pin while it waits for `bequest`: the main thread may wait, with it, for a mapping
+ * that is being replaced, and that one for pins (mm/range.c).
+ *
+ * One is not told: who takes the lock by itself, in user space, between the unlocking and the
+ * marking, where nobody waited for this lock, though somebody did when it was last contended.
+ */
+#include "vmm/io/hostio_internal.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+#define WORD_BYTES sizeof(uint32_t)
+
+bool hostio_owner_is_awaited(const struct hostio *io)
+{
+    return atomic_load(&io->futexes.owners_awaited) != 0;
+}
+
+bool io_owner_is_main(const struct io_call *call, gpa_t lock)
+{
+    const _Atomic uint32_t *word = ept_hva(call->vm->ept, lock);
+
+    return (atomic_load(word) & FUTEX_TID_MASK) == (uint32_t)call->vm->pid;
+}
+
+static void bequest_await(struct io_futexes *futexes)
+{
+    pthread_mutex_lock(&futexes->bequest);
+    pthread_mutex_unlock(&futexes->bequest);
+}
+
+/* Returns whether the main thread was over before: it will not look any more. */
+bool io_owner_await(const struct io_call *call, gpa_t lock, gpa_t condition)
+{
+    struct io_futexes *futexes = &call->io->futexes;
+    bool over;
+
+    atomic_fetch_add(&futexes->owners_awaited, 1);
+    atomic_store(&call->vcpu->lets_go, false);
+    atomic_store(&call->vcpu->awaits[1], condition);
+    atomic_store(&call->vcpu->awaits[0], lock);
+    over = atomic_load(&futexes->main_over);
+    if (over)
+        bequest_await(futexes);
+    return over;
+}
+
+void io_owner_await_end(const struct io_call *call)
+{
+    struct io_futexes *futexes = &call->io->futexes;
+
+    if (atomic_load(&futexes->main_over)) /* the heir, perhaps */
+        bequest_await(futexes);
+    atomic_store(&call->vcpu->awaits[0], 0);
+    atomic_store(&call->vcpu->awaits[1], 0);
+    atomic_fetch_sub(&futexes->owners_awaited, 1);
+}
+
+void hostio_let_go(struct vm *vm, gpa_t start, gpa_t end)
+{
+    uint32_t count = atomic_load(&vm->vcpu_count);
+
+    for (uint32_t i = 0; i < count; i++) {
+        gpa_t lock = atomic_load(&vm->vcpus[i]->awaits[0]);
+        gpa_t condition = atomic_load(&vm->vcpus[i]->awaits[1]);
+
+        if ((lock >= start && lock < end) || (condition >= start && condition < end)) {
+            atomic_store(&vm->vcpus[i]->lets_go, true);
+            vcpu_kick(vm->vcpus[i]);
+        }
+    }
+}
+
+/* The heir's word, which says that somebody waits even where nobody else does, or nobody's. */
+static void word_mark(_Atomic uint32_t *at)
+{
+    uint32_t value = atomic_load(at);
+
+    while (!(value & FUTEX_TID_MASK) || value & FUTEX_WAITERS) {
+        if (atomic_compare_exchange_weak(at, &value, value | FUTEX_OWNER_DIED))
+            return;
+    }
+}
+
+/* `at` is pinned. The main thread's, or marked as a dead thread's: the host kernel knows whose. */
+static void word_hand_on(_Atomic uint32_t *at, uint32_t tid)
+{
+    uint32_t value = atomic_load(at), owned;
+
+    do {
+        bool marked = !(value & FUTEX_TID_MASK) && value & FUTEX_OWNER_DIED;
+
+        if ((value & FUTEX_TID_MASK) != tid && !marked)
+            return;
+        owned = tid | FUTEX_WAITERS;
+    } while (!atomic_compare_exchange_weak(at, &value, owned));
+    if (io_host(SYS_futex, (long)at, FUTEX_UNLOCK_PI, 0, 0, 0, 0) == 0)
+        word_mark(at);
+    else /* another dead thread's, who hands it on: as it was, if that has not happened yet */
+        atomic_compare_exchange_strong(at, &owned, value);
+}
+
+void hostio_main_ends(struct vm *vm)
+{
+    struct io_futexes *futexes = &vm->io->futexes;
+    uint32_t count;
+
+    pthread_mutex_lock(&futexes->bequest);
+    atomic_store(&futexes->main_over, true);
+    count = atomic_load(&vm->vcpu_count);
+    for (uint32_t i = 1; i < count; i++) {
+        gpa_t word = atomic_load(&vm->vcpus[i]->awaits[0]);
+        void *at;
+
+        if (!word || guestmem_pin(vm, word, WORD_BYTES, true, &at))
+            continue;
+        word_hand_on(at, (uint32_t)vm->pid);
+        guestmem_unpin(vm, word, WORD_BYTES);
+    }
+    pthread_mutex_unlock(&futexes->bequest);
+}
