@@ -164,6 +164,25 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
 }
 
 /*
+ * Puts a mapping that was made elsewhere into the guest's memory, in one step. It is not made
+ * there: what Linux refuses late (a file of sysfs, say) leaves a hole where the old mapping was,
+ * and what this process maps next, a stack or a heap, would lie there in the guest's hands.
+ */
+static int range_place(struct ept *ept, void *aside, gpa_t gpa, uint64_t bytes)
+{
+    void *at = ept->base + gpa;
+    if (mremap(aside, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED)
+        return 0;
+    int error = errno;
+    munmap(aside, bytes);
+    if (msync(at, bytes, MS_ASYNC) == 0)
+        return -error;
+    message_error("host: guest memory at 0x%llx: lost: %s", (unsigned long long)gpa,
+                  strerror(error));
+    _exit(125); /* with the hole nobody may go on */
+}
+
+/*
  * Paged memory is a shared mapping of the memfd: its pages can be unmapped without being lost, and
  * punched out. Unpaged memory is ordinary private memory. Neither gets huge pages by itself: where
  * pages move one by one a huge page would be installed, evicted and counted as one, and elsewhere a
@@ -171,14 +190,18 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
  */
 int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
 {
-    int flags =
-        MAP_FIXED | MAP_NORESERVE | (ept->config.paged ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
-    void *at = mmap(ept->base + gpa, bytes, PROT_READ | PROT_WRITE, flags,
-                    ept->config.paged ? ept->memory_fd : -1, ept->config.paged ? (off_t)gpa : 0);
+    bool paged = ept->config.paged;
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_NORESERVE | (paged ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS),
+                    paged ? ept->memory_fd : -1, paged ? (off_t)gpa : 0);
     if (at == MAP_FAILED)
         return -errno;
     madvise(at, bytes, MADV_NOHUGEPAGE);
-    if (ept->config.paged)
+    int error = range_place(ept, at, gpa, bytes);
+    if (error)
+        return error;
+    at = ept->base + gpa;
+    if (paged)
         return ept_frames_watch(ept, gpa, bytes);
     /* Parts that differ for a while become one mapping of the host again only if all of it had a
      * page before (Linux before 6.16): ept_populate would leave one for every 2 MiB. */
@@ -191,9 +214,9 @@ int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
 int ept_map_file(struct ept *ept, gpa_t gpa, uint64_t bytes, int fd, uint64_t offset_bytes,
                  bool writable)
 {
-    void *at = mmap(ept->base + gpa, bytes, PROT_READ | (writable ? PROT_WRITE : 0),
-                    MAP_SHARED | MAP_FIXED, fd, (off_t)offset_bytes);
-    return at == MAP_FAILED ? -errno : 0;
+    void *at = mmap(NULL, bytes, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd,
+                    (off_t)offset_bytes);
+    return at == MAP_FAILED ? -errno : range_place(ept, at, gpa, bytes);
 }
 
 static int slot_back(struct ept *ept, gpa_t gpa)

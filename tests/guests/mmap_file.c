@@ -49,6 +49,22 @@ static void read_only_view(void)
     EXPECT(close(out[0]) == 0 && close(out[1]) == 0);
 }
 
+/* A file that cannot be mapped, over what is there: nothing of it shows, nor anything else. */
+static void refused_file(void)
+{
+    int fd = open("/sys/devices/system/cpu/online", O_RDONLY);
+    char *place = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    EXPECT(fd >= 0 && place != MAP_FAILED);
+    memset(place, 7, 64 * PAGE);
+    EXPECT(mmap(place, 64 * PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED);
+    EXPECT(errno == ENODEV);
+    EXPECT(mmap(place, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                -1, 0) == place);
+    for (size_t at = 0; at < 64 * PAGE; at += 8)
+        EXPECT(word(place, 0, at / 8) == 0);
+    EXPECT(munmap(place, 64 * PAGE) == 0 && close(fd) == 0);
+}
+
 int main(void)
 {
     int fd = make_file();
@@ -73,6 +89,7 @@ int main(void)
     EXPECT(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, 100) == MAP_FAILED && errno == EINVAL);
     EXPECT(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, 999, 0) == MAP_FAILED && errno == EBADF);
     read_only_view();
+    refused_file();
     EXPECT(unlink("mmap_file.tmp") == 0);
     return guest_passed("mmap_file");
 }

@@ -15,26 +15,30 @@
 #define PINS_SLICE_NS 50000L
 
 /*
- * Takes the mappings of the range out of the table, and the program's rights with them. *watched:
- * some of it is watched for misses though not all memory is.
+ * Takes the mappings of the range out of the table, and the program's rights with them. Where the
+ * host has no room to take a file away, *end becomes what precedes it, and that is all that goes.
+ * *watched: some of it is watched for misses though not all memory is.
  */
-static int range_erase(struct mm *mm, gpa_t start, gpa_t end, bool *watched)
+static int range_erase(struct mm *mm, gpa_t start, gpa_t *end, bool *watched)
 {
     pthread_rwlock_wrlock(&mm->table);
     int error = mm_split(mm, start);
     if (!error)
-        error = mm_split(mm, end);
-    if (!error) {
-        size_t first = mm_index(mm, start), last = first;
-        while (last < mm->count && mm->maps[last].start < end) {
-            const struct mapping *map = &mm->maps[last++];
-            mm_protect(mm, map, map->start, map->end, EPT_NONE);
-            if (mm_is_host_file(map))
-                ept_map_memory(mm->vm->ept, map->start, map->end - map->start);
+        error = mm_split(mm, *end);
+    size_t first = mm_index(mm, start), last = first;
+    for (; !error && last < mm->count && mm->maps[last].start < *end; last += !error) {
+        const struct mapping *map = &mm->maps[last];
+        mm_protect(mm, map, map->start, map->end, EPT_NONE);
+        if (mm_is_host_file(map))
+            error = ept_map_memory(mm->vm->ept, map->start, map->end - map->start);
+        if (error) {
+            mm_protect(mm, map, map->start, map->end, map->access);
+            *end = map->start;
+        } else {
             *watched |= map->file && !map->shared;
         }
-        mm_erase(mm, first, last - first);
     }
+    mm_erase(mm, first, last - first);
     pthread_rwlock_unlock(&mm->table);
     return error;
 }
@@ -54,11 +58,14 @@ static int range_discard(struct mm *mm, gpa_t start, gpa_t end)
 int mm_unmap_range(struct mm *mm, gpa_t start, gpa_t end)
 {
     bool watched = false;
-    int error = range_erase(mm, start, end, &watched);
-    if (!error)
-        error = range_discard(mm, start, end);
+    gpa_t erased = end;
+    int error = range_erase(mm, start, &erased, &watched);
+    if (!error || erased < end) {
+        int discarded = erased > start ? range_discard(mm, start, erased) : 0;
+        error = error ? error : discarded;
+    }
     if (watched)
-        ept_watch(mm->vm->ept, start, end - start, false);
+        ept_watch(mm->vm->ept, start, erased - start, false);
     return error;
 }
 

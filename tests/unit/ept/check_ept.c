@@ -385,6 +385,18 @@ START_TEST(files_can_lie_where_pages_were_touched)
 }
 END_TEST
 
+/* What this process maps next would lie in the hole, and the guest would have it. */
+START_TEST(a_file_that_cannot_be_mapped_leaves_no_hole)
+{
+    gpa_t gpa = BASE + (16 << 20);
+    int fd = open("/sys/devices/system/cpu/online", O_RDONLY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_lt(ept_map_file(ept, gpa, 64 * EPT_PAGE_BYTES, fd, 0, false), 0);
+    ck_assert_int_eq(msync(ept_hva(ept, gpa), 64 * EPT_PAGE_BYTES, MS_ASYNC), 0);
+    close(fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("ept");
@@ -402,6 +414,7 @@ int main(void)
     tcase_add_test(tests, mapping_ahead_ends_at_a_missing_page);
     tcase_add_test(tests, mapping_ahead_knows_of_eviction);
     tcase_add_test(tests, backing_beyond_the_span_is_refused);
+    tcase_add_test(tests, a_file_that_cannot_be_mapped_leaves_no_hole);
     suite_add_tcase(suite, tests);
     tests = tcase_create("memory");
     tcase_add_checked_fixture(tests, memory_setup, vm_teardown);
