@@ -67,12 +67,17 @@ static gpa_t stack_get(uint32_t index)
 {
     if (stacks[index] != 0)
         return stacks[index];
-    int64_t at =
-        vmm_call(LINUX_SYS_MMAP, 0, GUARD_BYTES + STACK_BYTES, LINUX_PROT_READ | LINUX_PROT_WRITE,
-                 LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE, UINT64_MAX, 0);
+    int64_t at, guarded;
+    do /* a kick came while another thread was changing mappings */
+        at = vmm_call(LINUX_SYS_MMAP, 0, GUARD_BYTES + STACK_BYTES,
+                      LINUX_PROT_READ | LINUX_PROT_WRITE,
+                      LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE, UINT64_MAX, 0);
+    while (at == -FV_ERESTARTNOINTR);
     if (at <= 0)
         return 0;
-    (void)vmm_call3(LINUX_SYS_MPROTECT, (uint64_t)at, GUARD_BYTES, 0);
+    do
+        guarded = vmm_call3(LINUX_SYS_MPROTECT, (uint64_t)at, GUARD_BYTES, 0);
+    while (guarded == -FV_ERESTARTNOINTR);
     return stacks[index] = (gpa_t)at;
 }
 

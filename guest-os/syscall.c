@@ -24,10 +24,30 @@ static const struct entry entries[SYSCALLS_MAX] = {
 #undef REFUSED
 };
 
+static bool was_interrupted(int64_t result)
+{
+    return result <= -LINUX_ERESTARTSYS && result >= -FV_ERESTART_SO_FAR;
+}
+
+/*
+ * A kick need not have been for this thread: what came may be another's, or be blocked until the
+ * call is over. Linux would not have come out of its wait for that. So it is asked for again from
+ * here, and not by the program's instruction anew, before which a handler could run: the call would
+ * wait again, though that handler should have ended it.
+ */
 int64_t syscall_forward(struct frame *frame)
 {
-    return vmm_call((uint32_t)frame->orig_rax, frame->rdi, frame->rsi, frame->rdx, frame->r10,
-                    frame->r8, frame->r9);
+    uint32_t number = (uint32_t)frame->orig_rax;
+    for (;;) {
+        int64_t result =
+            vmm_call(number, frame->rdi, frame->rsi, frame->rdx, frame->r10, frame->r8, frame->r9);
+        if (result == -FV_ERESTART_SO_FAR) /* at once: a look may make calls */
+            thread_current()->so_far = vcpu_current()->call.args[0];
+        if (!was_interrupted(result) || signal_look())
+            return result;
+        if (result == -LINUX_ERESTART_RESTARTBLOCK || result == -FV_ERESTART_SO_FAR)
+            number = LINUX_SYS_RESTART;
+    }
 }
 
 int64_t syscall_refuse(struct frame *frame, const char *name)
@@ -95,8 +115,6 @@ void syscall_dispatch(struct frame *frame)
     }
     frame->rax = (uint64_t)result;
     /* Whether it starts again is decided where signals are delivered. */
-    if (result == -FV_ERESTART_SO_FAR)
-        thread_current()->so_far = vcpu_current()->call.args[0];
-    if (result <= -LINUX_ERESTARTSYS && result >= -FV_ERESTART_SO_FAR)
+    if (was_interrupted(result))
         __atomic_store_n(&vcpu_current()->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
 }

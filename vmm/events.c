@@ -58,7 +58,7 @@ static void forwarded_set(sigset_t *set)
         if (sigaction(taken[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
             sigaddset(set, taken[i]);
     }
-    for (int number = SIGRTMIN; number < MACHINE_SIGNAL_KICK; number++)
+    for (int number = SIGRTMIN; number < MACHINE_SIGNAL_TIMER; number++)
         sigaddset(set, number);
     sigaddset(set, MACHINE_SIGNAL_TIMER);
 }
@@ -125,6 +125,13 @@ void vm_post_event(struct vm *vm, uint32_t type, uint32_t id, uint64_t value)
         event_hold(events, type, id, value);
     pthread_mutex_unlock(&events->lock);
     events_reader_kick(vm);
+}
+
+void events_timer_forget(struct vm *vm, uint32_t id)
+{
+    pthread_mutex_lock(&vm->events->lock);
+    vm->events->timers_held[id] = 0;
+    pthread_mutex_unlock(&vm->events->lock);
 }
 
 /* Offers again what did not fit. */

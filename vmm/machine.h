@@ -8,8 +8,13 @@
 
 #include "vmm/vmm.h"
 
-/* Host signals that never reach the program: the kick of a vCPU and the expiry of a timer. */
-#define MACHINE_SIGNAL_KICK  (SIGRTMAX - 1)
+/*
+ * Host signals that never reach the program: the kick of a vCPU and the expiry of a timer. A kick
+ * must not be a real-time signal: those are queued one by one, and refused (EAGAIN) while this user
+ * has as many queued as RLIMIT_SIGPENDING allows, which whoever is kicked in vain would bring
+ * about. One kick is as good as many. Nobody uses SIGSTKFLT.
+ */
+#define MACHINE_SIGNAL_KICK  SIGSTKFLT
 #define MACHINE_SIGNAL_TIMER SIGRTMAX
 
 /*
@@ -124,6 +129,8 @@ int events_start(struct vm *vm);
 void events_reader_kick(struct vm *vm);
 /* What came by signal before the call is in the ring when it returns. Any thread, no lock held. */
 void events_settle(struct vm *vm);
+/* The timer is set anew: an expiry from before that found no room in the ring will not come. */
+void events_timer_forget(struct vm *vm, uint32_t id);
 /* The end was decided: from now on the events thread sees to it that it comes. Any thread. */
 void events_watch_end(struct vm *vm);
 void events_main_left(struct vm *vm);

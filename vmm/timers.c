@@ -99,20 +99,21 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
     struct itimerspec new, old;
     uint32_t id = (uint32_t)args[0];
     clockid_t clock = (clockid_t)args[1];
-    if (args[0] >= FV_TIMER_MAX || args[2] & ~(uint64_t)TIMER_ABSTIME ||
-        !clock_allowed(vcpu->vm, clock))
+    int flags = (int)args[2] & TIMER_ABSTIME; /* as Linux: no other is looked at */
+    if (args[0] >= FV_TIMER_MAX || !clock_allowed(vcpu->vm, clock))
         return -EINVAL;
     int error = guestmem_read(vcpu->vm, &new, args[3], sizeof(new));
     if (error)
         return error;
-    if (args[2] & TIMER_ABSTIME && (new.it_value.tv_sec || new.it_value.tv_nsec))
+    if (flags && (new.it_value.tv_sec || new.it_value.tv_nsec))
         inherit_clock_to_host(vcpu, clock, &new.it_value);
     pthread_mutex_lock(&timers->lock);
     events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
-    error = timer_start(timers, id, clock, (int)args[2], &new, &old);
+    events_timer_forget(vcpu->vm, id);
+    error = timer_start(timers, id, clock, flags, &new, &old);
     if (error == -ESRCH) { /* of a thread that ended; its number may be another's by now */
         timer_drop(timers, id);
-        error = timer_start(timers, id, clock, (int)args[2], &new, &old);
+        error = timer_start(timers, id, clock, flags, &new, &old);
     }
     events_settle(vcpu->vm);
     pthread_mutex_unlock(&timers->lock);

@@ -93,8 +93,13 @@ static void kick_handler(int number, siginfo_t *info, void *context)
 int vcpu_signals_init(void)
 {
     struct sigaction action = {.sa_sigaction = kick_handler, .sa_flags = SA_SIGINFO};
+    sigset_t kick;
     sigfillset(&action.sa_mask);
-    return sigaction(MACHINE_SIGNAL_KICK, &action, NULL) < 0 ? -errno : 0;
+    sigemptyset(&kick);
+    sigaddset(&kick, MACHINE_SIGNAL_KICK);
+    if (sigaction(MACHINE_SIGNAL_KICK, &action, NULL) < 0)
+        return -errno;
+    return -pthread_sigmask(SIG_UNBLOCK, &kick, NULL); /* whoever started us may have blocked it */
 }
 
 void vcpu_kick(struct vcpu *vcpu)

@@ -84,6 +84,7 @@
 
 #define FV_TIMER_MAX       64
 #define FV_ERESTARTSYS     512
+#define FV_ERESTARTNOINTR  513         /* the same, and a handler does not end it */
 #define FV_ERESTART_SO_FAR 517         /* a part was done before it was interrupted: call.args[0] */
 #define FV_SENDMMSG_PIPE   (1LL << 32) /* beside a count: the message after it met EPIPE */
 

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -16,7 +17,7 @@
 
 static char large[LARGE];
 static atomic_int ticks, own;
-static int pair[2];
+static int pair[2], ends[2];
 
 static void on_tick(int number)
 {
@@ -79,13 +80,41 @@ static pthread_t beside(void *(*run)(void *), void *argument)
     return thread;
 }
 
+/* The write that is under way is the pipe's, whatever its descriptor names when it goes on. */
+static void *change_descriptor(void *argument)
+{
+    static char text[LARGE];
+    size_t *got = argument;
+    ssize_t n;
+    usleep(100000);
+    EXPECT(dup2(pair[1], pair[0]) == pair[0]);
+    usleep(100000);
+    while ((n = read(ends[0], text, sizeof(text))) > 0)
+        *got += (size_t)n;
+    EXPECT(n == 0);
+    return argument;
+}
+
+static void write_while_the_descriptor_changes(void)
+{
+    size_t got = 0;
+    EXPECT(pipe(ends) == 0);
+    pair[0] = ends[1];
+    pair[1] = memfd_create("other", 0);
+    EXPECT(pair[1] >= 0);
+    pthread_t thread = beside(change_descriptor, &got);
+    ssize_t wrote = write(pair[0], large, LARGE);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    EXPECT(wrote > 0 && (size_t)wrote == got && lseek(pair[1], 0, SEEK_END) == 0);
+    EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0 && close(ends[0]) == 0);
+}
+
 int main(void)
 {
     const struct sigaction tick = {.sa_handler = on_tick}, plain = {.sa_handler = on_own};
     static struct mmsghdr messages[COUNT];
     struct iovec piece = {large, 1};
     pthread_t self = pthread_self(), ticked, thread;
-    int ends[2];
     EXPECT(sigaction(SIGUSR2, &tick, NULL) == 0 && sigaction(SIGUSR1, &plain, NULL) == 0);
     ticked = beside(be_ticked, NULL);
 
@@ -105,6 +134,7 @@ int main(void)
     EXPECT(write(pair[0], large, LARGE) == LARGE && pthread_join(thread, NULL) == 0);
     EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
 
+    write_while_the_descriptor_changes();
     EXPECT(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
     for (int i = 0; i < COUNT; i++)
         messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &piece, .msg_iovlen = 1}};

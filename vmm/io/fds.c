@@ -104,6 +104,7 @@ static void file_classify(struct io_file *file)
 
 struct io_file *io_file_create(int host_fd, const char *path)
 {
+    static _Atomic uint64_t serial;
     struct io_file *file = calloc(1, sizeof(*file));
 
     if (file && path)
@@ -114,6 +115,7 @@ struct io_file *io_file_create(int host_fd, const char *path)
         return NULL;
     }
     atomic_init(&file->references, 1);
+    file->serial = atomic_fetch_add(&serial, 1) + 1;
     file->fd = host_fd;
     pthread_mutex_init(&file->seek, NULL);
     file_classify(file);

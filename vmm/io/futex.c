@@ -197,6 +197,20 @@ static long request_pinned(const struct request *request)
     return result;
 }
 
+/* It was told to let go; but that may have been meant for words that it waited for before. */
+static bool words_are_gone(const struct request *request, gpa_t lock, gpa_t condition)
+{
+    struct mm *mm = request->call->vm->mm;
+    struct vcpu *vcpu = request->call->vcpu;
+    bool gone;
+
+    vcpu->holds_pins = true; /* what is being replaced is gone, and waits for us */
+    gone = !mm_allows(mm, lock, WORD_BYTES, EPT_WRITE) ||
+           (condition && !mm_allows(mm, condition, WORD_BYTES, EPT_READ));
+    vcpu->holds_pins = false;
+    return gone;
+}
+
 /* The lock's word, the second where a condition is waited for first. */
 static long request_await_owner(const struct request *request)
 {
@@ -208,7 +222,8 @@ static long request_await_owner(const struct request *request)
     if (!result) {
         over = over && io_owner_is_main(request->call, lock);
         result = over ? -ESRCH : request_try(request);
-        if (result == -EINTR && atomic_load(&request->call->vcpu->lets_go))
+        if (result == -EINTR && atomic_load(&request->call->vcpu->lets_go) &&
+            words_are_gone(request, lock, condition))
             result = -EFAULT;
         words_unpin(request);
     }
@@ -355,8 +370,10 @@ int64_t io_futex(const struct io_call *call)
         if (call->args[3])
             return futex_wait_relative(&request, &timeout);
         return io_restart(futex_wait(&request));
+    case FUTEX_WAIT_REQUEUE_PI: /* as Linux: a handler does not end it */
+        result = futex_wait(&request);
+        return result == -EINTR ? -IO_ERESTARTNOINTR : result;
     case FUTEX_WAIT_BITSET:
-    case FUTEX_WAIT_REQUEUE_PI:
         result = futex_wait(&request);
         return call->args[3] ? io_restart_nohand(result) : io_restart(result);
     case FUTEX_REQUEUE:

@@ -28,6 +28,7 @@
  */
 struct io_file {
     atomic_uint references;
+    uint64_t serial;     /* no other file has had it */
     int fd;              /* host descriptor, owned */
     mode_t type;         /* S_IFMT bits; 0 for eventfd, epoll and their kind */
     bool whole;          /* transfers go on until complete: regular files, memory devices */
@@ -309,7 +310,7 @@ long io_host(long number, long a, long b, long c, long d, long e, long f);
  * IO_ERESTARTNOINTR: never). After IO_ERESTART_RESUME it calls restart_syscall, and the wait goes
  * on to its old deadline.
  */
-#define IO_ERESTARTNOINTR  513
+#define IO_ERESTARTNOINTR  FV_ERESTARTNOINTR
 #define IO_ERESTARTNOHAND  514
 #define IO_ERESTART_RESUME 516
 static inline bool io_is_interrupted(int64_t result)
@@ -330,6 +331,9 @@ static inline int64_t io_restart_nohand(int64_t result)
 {
     return result == -EINTR ? -IO_ERESTARTNOHAND : result;
 }
+/* Has the socket a time limit of its own (SO_RCVTIMEO, SO_SNDTIMEO)? What was transferred by then
+ * is told: Linux counts it once. */
+bool io_is_limited(const struct io_file *file, bool send);
 /*
  * As io_restart, for a transfer or accept. On a socket with a time limit of its own (SO_RCVTIMEO,
  * SO_SNDTIMEO) SA_RESTART does not count, and a receive that no handler ended waits on for what is
@@ -394,17 +398,20 @@ struct io_resume {
     int64_t (*run)(const struct io_call *call, const struct io_resume *wait);
     uint64_t args[6];     /* of the call */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
-    uint64_t done;        /* where it was done in part */
+    uint64_t done;        /* where it was done in part, ... */
+    uint64_t serial;      /* ... of this file: its descriptor may name another when it goes on */
     uint32_t number;      /* of the call, where it is made anew */
 };
 /* Runs the wait; if it is interrupted it is kept for restart_syscall. */
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait);
 int64_t io_resumable_later(const struct io_resume *wait); /* it was interrupted before it began */
 /*
- * It was interrupted with `done` of it done (io_part). If a handler runs that is what the program
- * is told; else it goes on, for Linux would not have come back for a signal of somebody else.
+ * It was interrupted with `done` of it done (io_part), on the file of that serial number. If a
+ * handler runs that is what the program is told; else it goes on, for Linux would not have come
+ * back for a signal of somebody else.
  */
-int64_t io_resumable_so_far(const struct io_call *call, uint64_t done, uint64_t deadline_ns);
+int64_t io_resumable_so_far(const struct io_call *call, uint64_t serial, uint64_t done,
+                            uint64_t deadline_ns);
 /* Saturates; the deadline of a relative wait beginning now. */
 uint64_t io_deadline_ns(const struct timespec *timeout);
 /* The time left until a deadline, at least 0. */

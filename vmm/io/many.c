@@ -97,6 +97,8 @@ static int64_t receive_until(const struct io_call *call, uint64_t deadline_ns)
     uint32_t got = (uint32_t)call->part->done; /* before it was interrupted */
     struct io_file *file = io_call_file(call);
     struct timespec left;
+    uint64_t serial;
+    bool goes_on;
     int64_t result;
 
     if (!file)
@@ -106,13 +108,15 @@ static int64_t receive_until(const struct io_call *call, uint64_t deadline_ns)
         result = receive_more(call, file, deadline_ns, &got);
     if (got && result < 0 && result != -EAGAIN && !io_is_interrupted(result))
         atomic_store(&file->sight.late_error, (int)-result);
+    serial = file->serial;
+    goes_on = io_is_interrupted(result) && !io_is_limited(file, false);
     io_call_put(call, file);
     if (!got)
         return result;
     left = io_time_left(deadline_ns);
     if (call->args[4] && guestmem_write(call->vm, call->args[4], &left, sizeof(left)))
         return -EFAULT;
-    return io_is_interrupted(result) ? io_resumable_so_far(call, got, deadline_ns) : got;
+    return goes_on ? io_resumable_so_far(call, serial, got, deadline_ns) : got;
 }
 
 int64_t io_recvmmsg(const struct io_call *call)

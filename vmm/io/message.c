@@ -215,6 +215,7 @@ static bool message_waits_on(const struct message *message, int64_t result, uint
         !(message->send || message->flags & MSG_WAITALL))
         return false;
     return io_is_kicked(message->call) && !message->call->of && !io_never_waits(message->file) &&
+           !io_is_limited(message->file, message->send) &&
            (result == -EINTR || (result > 0 && (uint64_t)result < bytes));
 }
 
@@ -224,6 +225,7 @@ static int64_t message_run(struct message *message)
     uint64_t bytes = 0;
     int64_t total = (int64_t)call->part->done, result;
     bool waited = false, waits_on;
+    uint64_t serial;
 
     message->file = io_call_file(call);
     if (!message->file)
@@ -246,6 +248,7 @@ static int64_t message_run(struct message *message)
         result = 0;
     }
     waits_on = total && message_waits_on(message, result, bytes);
+    serial = message->file->serial;
     if (total)
         io_ahead_keep_error(message->file, result);
     else
@@ -256,7 +259,7 @@ static int64_t message_run(struct message *message)
     if (result >= 0 && !message->send)
         io_commit(call);
     if (waits_on)
-        return io_resumable_so_far(call, (uint64_t)total, 0);
+        return io_resumable_so_far(call, serial, (uint64_t)total, 0);
     return total ? total : result;
 }
 

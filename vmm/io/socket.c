@@ -254,20 +254,36 @@ static int64_t receive_until(const struct io_call *call, const struct io_resume 
     return hostio_call(call->vcpu, wait->number, wait->args);
 }
 
-int64_t io_restart_socket(const struct io_call *call, const struct io_file *file, bool send,
-                          int64_t result)
+static struct timeval limit_of(const struct io_file *file, bool send)
 {
     struct timeval limit = {0};
     socklen_t bytes = sizeof(limit);
+
+    if (!S_ISSOCK(file->type) ||
+        getsockopt(file->fd, SOL_SOCKET, send ? SO_SNDTIMEO : SO_RCVTIMEO, &limit, &bytes))
+        limit = (struct timeval){0};
+    return limit;
+}
+
+bool io_is_limited(const struct io_file *file, bool send)
+{
+    struct timeval limit = limit_of(file, send);
+
+    return limit.tv_sec || limit.tv_usec;
+}
+
+int64_t io_restart_socket(const struct io_call *call, const struct io_file *file, bool send,
+                          int64_t result)
+{
     struct io_resume wait = {.run = receive_until};
+    struct timeval limit;
 
     if (call->of)
         call = call->of;
     wait.number = call->number;
-    if (result != -EINTR || call->vcpu->at_once || !S_ISSOCK(file->type) ||
-        getsockopt(file->fd, SOL_SOCKET, send ? SO_SNDTIMEO : SO_RCVTIMEO, &limit, &bytes) ||
-        (!limit.tv_sec && !limit.tv_usec))
+    if (result != -EINTR || call->vcpu->at_once || !io_is_limited(file, send))
         return io_restart(result);
+    limit = limit_of(file, send);
     if (send)
         return io_restart_nohand(result);
     /* From now, not from its beginning: that only once, for this wait keeps to its time. */

@@ -258,7 +258,7 @@ static bool transfer_waits_on(const struct transfer *transfer, int64_t result)
     if (!transfer->write || file->whole || transfer->offset >= 0 || transfer->flags ||
         transfer->cursor.index >= transfer->cursor.count || (S_ISSOCK(file->type) && !file->stream))
         return false;
-    return io_is_kicked(transfer->call) && !io_never_waits(file) &&
+    return io_is_kicked(transfer->call) && !io_never_waits(file) && !io_is_limited(file, true) &&
            (result == -EINTR || (result > 0 && (uint64_t)result < transfer->asked));
 }
 
@@ -289,7 +289,7 @@ static int64_t transfer_pieces(struct transfer *transfer)
     if (total)
         io_ahead_keep_error(transfer->file, result);
     if (total && transfer_waits_on(transfer, result))
-        return io_resumable_so_far(transfer->call, (uint64_t)total, 0);
+        return io_resumable_so_far(transfer->call, transfer->file->serial, (uint64_t)total, 0);
     return total ? total
                  : io_restart_socket(transfer->call, transfer->file, transfer->write, result);
 }

@@ -17,9 +17,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
-#define HEAP_STEP_MAX (2ULL << 20)
+#define HEAP_STEP_MAX   (2ULL << 20)
+#define CHANGE_SLICE_NS 20000000u
 
 static unsigned access_of(uint64_t prot)
 {
@@ -279,13 +281,32 @@ static int64_t mm_msync(struct mm *mm, const uint64_t args[6])
     return 0;
 }
 
+/*
+ * Another thread may hold it for long (a populate, far memory that does not answer), and a signal
+ * that ends the program must not wait for that: on a kick the guest kernel looks at what came, and
+ * asks again.
+ */
+static int64_t change_take(struct mm *mm, const struct vcpu *vcpu)
+{
+    while (pthread_mutex_trylock(&mm->change)) {
+        uint64_t until_ns = clock_now_ns() + CHANGE_SLICE_NS;
+        struct timespec until = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
+        if (pthread_mutex_clocklock(&mm->change, CLOCK_MONOTONIC, &until) == 0)
+            break;
+        if (atomic_load(&vcpu->kicked) || atomic_load(&mm->vm->ending))
+            return -FV_ERESTARTNOINTR;
+    }
+    return 0;
+}
+
 int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
 {
     struct mm *mm = vcpu->vm->mm;
-    int64_t result;
     if (number == SYS_msync)
         return mm_msync(mm, args);
-    pthread_mutex_lock(&mm->change);
+    int64_t result = change_take(mm, vcpu);
+    if (result)
+        return result;
     switch (number) {
     case SYS_mmap:
         result = mm_mmap(mm, args);
