@@ -29,7 +29,7 @@ static int demand_open(struct fault_engine *engine, struct lane *lane)
         rdma_buffer_free(node, buffer, EPT_PAGE_BYTES);
     }
     /* For want of memory here, say, which would pass for the guest's being full. */
-    if (message_errors() == told)
+    if (message_errors() == told && !rdma_node_error(node))
         message_error("far memory: cannot make a queue: %s", strerror(-error));
     return fault_fail_told(engine, error);
 }

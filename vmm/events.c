@@ -10,6 +10,7 @@
 #include "vmm/machine.h"
 
 #include "fault/fault.h"
+#include "rdma/rdma.h"
 #include "support.h"
 
 #include <errno.h>
@@ -207,7 +208,8 @@ static void engine_failed(struct events *events)
 {
     epoll_ctl(events->epoll_fd, EPOLL_CTL_DEL, events->engine_fd, NULL);
     vm_end(events->vm, EXIT_FARVISOR);
-    if (!message_errors())
+    bool lost = events->vm->node && rdma_node_error(events->vm->node); /* rdma/ says so itself */
+    if (!lost && !message_errors())
         message_error("far memory: %s", strerror(-fault_engine_error(events->vm->engine)));
 }
 
