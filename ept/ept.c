@@ -163,6 +163,14 @@ bool ept_gpa_of(const struct ept *ept, const void *hva, gpa_t *gpa)
     return true;
 }
 
+/* Of memory in use: with what the host has there now nobody may go on. */
+static _Noreturn void memory_lost(gpa_t gpa, int error)
+{
+    message_error("host: guest memory at 0x%llx: lost: %s", (unsigned long long)gpa,
+                  strerror(error));
+    _exit(125);
+}
+
 /*
  * Puts a mapping that was made elsewhere into the guest's memory, in one step. It is not made
  * there: what Linux refuses late (a file of sysfs, say) leaves a hole where the old mapping was,
@@ -175,11 +183,9 @@ static int range_place(struct ept *ept, void *aside, gpa_t gpa, uint64_t bytes)
         return 0;
     int error = errno;
     munmap(aside, bytes);
-    if (msync(at, bytes, MS_ASYNC) == 0)
-        return -error;
-    message_error("host: guest memory at 0x%llx: lost: %s", (unsigned long long)gpa,
-                  strerror(error));
-    _exit(125); /* with the hole nobody may go on */
+    if (msync(at, bytes, MS_ASYNC) < 0)
+        memory_lost(gpa, error);
+    return -error;
 }
 
 /*
@@ -196,13 +202,17 @@ int ept_map_memory(struct ept *ept, gpa_t gpa, uint64_t bytes)
                     paged ? ept->memory_fd : -1, paged ? (off_t)gpa : 0);
     if (at == MAP_FAILED)
         return -errno;
-    madvise(at, bytes, MADV_NOHUGEPAGE);
     int error = range_place(ept, at, gpa, bytes);
     if (error)
         return error;
     at = ept->base + gpa;
-    if (paged)
-        return ept_frames_watch(ept, gpa, bytes);
+    madvise(at, bytes, MADV_NOHUGEPAGE); /* here, where the neighbours have it, too, and merge */
+    if (paged) {
+        error = ept_frames_watch(ept, gpa, bytes);
+        if (error && atomic_load(&ept->slot_backed[gpa / EPT_SLOT_BYTES]))
+            memory_lost(gpa, -error);
+        return error;
+    }
     /* Parts that differ for a while become one mapping of the host again only if all of it had a
      * page before (Linux before 6.16): ept_populate would leave one for every 2 MiB. */
     uint8_t *last = (uint8_t *)at + bytes - EPT_PAGE_BYTES;

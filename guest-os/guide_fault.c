@@ -62,23 +62,26 @@ int64_t guide_watch(const struct frame *frame)
                     frame->r10 + offsetof(struct fv_watch, name), FV_WATCH_NAME, 0);
 }
 
-/* Of this vCPU; 0: no memory for it. */
+/*
+ * Of this vCPU; 0: no memory for it, or another thread is changing mappings, which is not waited
+ * for here: the next fault is asked about.
+ */
 static gpa_t stack_get(uint32_t index)
 {
+    static gpa_t bare[FV_VCPU_MAX]; /* without a guard yet */
     if (stacks[index] != 0)
         return stacks[index];
-    int64_t at, guarded;
-    do /* a kick came while another thread was changing mappings */
-        at = vmm_call(LINUX_SYS_MMAP, 0, GUARD_BYTES + STACK_BYTES,
-                      LINUX_PROT_READ | LINUX_PROT_WRITE,
-                      LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE, UINT64_MAX, 0);
-    while (at == -FV_ERESTARTNOINTR);
-    if (at <= 0)
+    if (bare[index] == 0) {
+        int64_t at = vmm_call(
+            LINUX_SYS_MMAP, 0, GUARD_BYTES + STACK_BYTES, LINUX_PROT_READ | LINUX_PROT_WRITE,
+            LINUX_MAP_PRIVATE | LINUX_MAP_ANON | LINUX_MAP_NORESERVE, UINT64_MAX, 0);
+        if (at <= 0)
+            return 0;
+        bare[index] = (gpa_t)at;
+    }
+    if (vmm_call3(LINUX_SYS_MPROTECT, bare[index], GUARD_BYTES, 0) == -FV_ERESTARTNOINTR)
         return 0;
-    do
-        guarded = vmm_call3(LINUX_SYS_MPROTECT, (uint64_t)at, GUARD_BYTES, 0);
-    while (guarded == -FV_ERESTARTNOINTR);
-    return stacks[index] = (gpa_t)at;
+    return stacks[index] = bare[index];
 }
 
 static void state_save(struct guide_save *save, const struct frame *frame)

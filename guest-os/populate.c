@@ -24,11 +24,13 @@ static int64_t populate(const struct frame *frame)
     for (;;) {
         int64_t result =
             vmm_call(LINUX_SYS_MADVISE, frame->rdi, frame->rsi, frame->rdx, done_bytes, 0, 0);
-        if (result <= 0)
+        /* That one comes where others change mappings, too: no further this time. */
+        if (result <= 0 && result != -LINUX_ERESTARTNOINTR)
             return result;
         if (must_end())
             return -LINUX_ERESTARTNOINTR;
-        done_bytes = (uint64_t)result;
+        if (result > 0)
+            done_bytes = (uint64_t)result;
     }
 }
 

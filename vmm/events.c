@@ -131,7 +131,10 @@ void vm_post_event(struct vm *vm, uint32_t type, uint32_t id, uint64_t value)
 void events_timer_forget(struct vm *vm, uint32_t id)
 {
     pthread_mutex_lock(&vm->events->lock);
+    uint64_t count = vm->events->timers_held[id];
     vm->events->timers_held[id] = 0;
+    if (count) /* there may be room by now */
+        (void)ring_put(vm->events, FV_EVENT_TIMER, id, count - 1);
     pthread_mutex_unlock(&vm->events->lock);
 }
 

@@ -215,7 +215,7 @@ bool mm_allows(struct mm *mm, gpa_t gpa, uint64_t bytes, unsigned need)
         return false;
     enum mm_look look = mm_look_begin(mm, gpa, end);
     bool allowed = look != MM_LOOK_REFUSED;
-    for (size_t i = mm_index(mm, gpa); allowed && gpa < end; i++) {
+    for (size_t i = allowed ? mm_index(mm, gpa) : 0; allowed && gpa < end; i++) {
         allowed = i < mm->count && mm->maps[i].start <= gpa && (mm->maps[i].access & need) == need;
         if (allowed)
             gpa = mm->maps[i].end;

@@ -11,12 +11,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,6 +56,13 @@ static int file_check(const struct stat *st, int flags, const uint64_t args[6])
     return S_ISREG(st->st_mode) ? 0 : -ENODEV;
 }
 
+/* They do not come in pages of 4 KiB, nor at any address. */
+static bool is_of_huge_pages(int fd)
+{
+    struct statfs system;
+    return fstatfs(fd, &system) == 0 && system.f_type == HUGETLBFS_MAGIC;
+}
+
 static int file_open(struct mm *mm, const uint64_t args[6], struct mm_file **out)
 {
     struct stat st;
@@ -71,6 +80,8 @@ static int file_open(struct mm *mm, const uint64_t args[6], struct mm_file **out
     int fd = hostio_dup_host(mm->vm->io, (int)args[4], &flags);
     /* The number may name another file by now, that was not looked at. */
     error = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : file_check(&st, flags, args);
+    if (!error && is_of_huge_pages(fd))
+        error = -ENODEV;
     if (error) {
         if (fd >= 0)
             close(fd);
@@ -238,49 +249,6 @@ static int64_t mm_brk(struct mm *mm, const uint64_t args[6])
     return (int64_t)mm->brk;
 }
 
-/* The next file of [*at, end) whose pages are the host's, with a reference; or NULL. */
-static struct mm_file *next_host_file(struct mm *mm, gpa_t *at, gpa_t end)
-{
-    struct mm_file *file = NULL;
-    pthread_mutex_lock(&mm->change);
-    size_t i = mm_index(mm, *at);
-    while (i < mm->count && mm->maps[i].start < end && !mm_is_host_file(&mm->maps[i]))
-        i++;
-    *at = end;
-    if (i < mm->count && mm->maps[i].start < end) {
-        *at = mm->maps[i].end;
-        file = mm_file_get(mm->maps[i].file);
-    }
-    pthread_mutex_unlock(&mm->change);
-    return file;
-}
-
-/*
- * Shared file pages are the file's own in the host's cache: only durability is left to ask for. A
- * disk may take its time, and other threads want memory meanwhile: `change` is not held.
- */
-static int64_t mm_msync(struct mm *mm, const uint64_t args[6])
-{
-    gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
-    if (start & 0xfff || end < start + args[1] ||
-        args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC) ||
-        (args[2] & MS_ASYNC && args[2] & MS_SYNC))
-        return -EINVAL;
-    pthread_mutex_lock(&mm->change);
-    bool covered = mm_is_covered(mm, start, end);
-    pthread_mutex_unlock(&mm->change);
-    if (!covered)
-        return -ENOMEM;
-    for (gpa_t at = start; at < end && args[2] & MS_SYNC;) {
-        struct mm_file *file = next_host_file(mm, &at, end);
-        int error = file && fdatasync(file->fd) < 0 ? -errno : 0;
-        mm_file_put(file);
-        if (error)
-            return error;
-    }
-    return 0;
-}
-
 /*
  * Another thread may hold it for long (a populate, far memory that does not answer), and a signal
  * that ends the program must not wait for that: on a kick the guest kernel looks at what came, and
@@ -299,11 +267,62 @@ static int64_t change_take(struct mm *mm, const struct vcpu *vcpu)
     return 0;
 }
 
+/* The next file of [*at, end) whose pages are the host's, with a reference; or NULL. 0 or -errno.
+ */
+static int64_t next_host_file(struct mm *mm, const struct vcpu *vcpu, gpa_t *at, gpa_t end,
+                              struct mm_file **file)
+{
+    *file = NULL;
+    int64_t error = change_take(mm, vcpu);
+    if (error)
+        return error;
+    size_t i = mm_index(mm, *at);
+    while (i < mm->count && mm->maps[i].start < end && !mm_is_host_file(&mm->maps[i]))
+        i++;
+    *at = end;
+    if (i < mm->count && mm->maps[i].start < end) {
+        *at = mm->maps[i].end;
+        *file = mm_file_get(mm->maps[i].file);
+    }
+    pthread_mutex_unlock(&mm->change);
+    return 0;
+}
+
+/*
+ * Shared file pages are the file's own in the host's cache: only durability is left to ask for. A
+ * disk may take its time, and other threads want memory meanwhile: `change` is not held.
+ */
+static int64_t mm_msync(struct mm *mm, const struct vcpu *vcpu, const uint64_t args[6])
+{
+    gpa_t start = args[0], end = start + MM_PAGE_UP(args[1]);
+    if (start & 0xfff || end < start + args[1] ||
+        args[2] & ~(uint64_t)(MS_ASYNC | MS_INVALIDATE | MS_SYNC) ||
+        (args[2] & MS_ASYNC && args[2] & MS_SYNC))
+        return -EINVAL;
+    int64_t error = change_take(mm, vcpu);
+    if (error)
+        return error;
+    bool covered = mm_is_covered(mm, start, end);
+    pthread_mutex_unlock(&mm->change);
+    if (!covered)
+        return -ENOMEM;
+    for (gpa_t at = start; at < end && args[2] & MS_SYNC;) {
+        struct mm_file *file;
+        error = next_host_file(mm, vcpu, &at, end, &file);
+        if (file && fdatasync(file->fd) < 0)
+            error = -errno;
+        mm_file_put(file);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
 int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
 {
     struct mm *mm = vcpu->vm->mm;
     if (number == SYS_msync)
-        return mm_msync(mm, args);
+        return mm_msync(mm, vcpu, args);
     int64_t result = change_take(mm, vcpu);
     if (result)
         return result;
