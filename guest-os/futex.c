@@ -66,7 +66,7 @@ void futex_wake_joiner(gpa_t word)
 
 /*
  * Sleepers of a futex with priority inheritance queue in the host kernel, behind its owner's host
- * thread: the VMM has it handed on (io_futex_owner.c).
+ * thread: the VMM has it handed on (vmm/io/futex_owner.c).
  */
 static int word_died(gpa_t word, uint32_t tid, bool priority, bool pending)
 {

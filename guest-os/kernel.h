@@ -215,7 +215,9 @@ typedef int64_t syscall_fn(struct frame *frame);
 #undef VMM
 #undef REFUSED
 void syscall_dispatch(struct frame *frame);
-int64_t syscall_forward(struct frame *frame);                  /* as is, to the VMM */
+int64_t syscall_forward(struct frame *frame); /* as is, to the VMM */
+/* Is it for the way out to decide whether the call starts again? */
+bool syscall_was_interrupted(int64_t result);
 int64_t syscall_refuse(struct frame *frame, const char *name); /* -ENOSYS, one warning a run */
 
 /* ---- guide.c: the hint channel's system call, and what becomes of a guide that fails ---- */

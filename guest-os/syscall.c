@@ -24,7 +24,7 @@ static const struct entry entries[SYSCALLS_MAX] = {
 #undef REFUSED
 };
 
-static bool was_interrupted(int64_t result)
+bool syscall_was_interrupted(int64_t result)
 {
     return result <= -LINUX_ERESTARTSYS && result >= -FV_ERESTART_SO_FAR;
 }
@@ -43,7 +43,7 @@ int64_t syscall_forward(struct frame *frame)
             vmm_call(number, frame->rdi, frame->rsi, frame->rdx, frame->r10, frame->r8, frame->r9);
         if (result == -FV_ERESTART_SO_FAR) /* at once: a look may make calls */
             thread_current()->so_far = vcpu_current()->call.args[0];
-        if (!was_interrupted(result) || signal_look())
+        if (!syscall_was_interrupted(result) || signal_look())
             return result;
         if (result == -LINUX_ERESTART_RESTARTBLOCK || result == -FV_ERESTART_SO_FAR)
             number = LINUX_SYS_RESTART;
@@ -115,6 +115,6 @@ void syscall_dispatch(struct frame *frame)
     }
     frame->rax = (uint64_t)result;
     /* Whether it starts again is decided where signals are delivered. */
-    if (was_interrupted(result))
+    if (syscall_was_interrupted(result))
         __atomic_store_n(&vcpu_current()->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
 }

@@ -8,12 +8,6 @@
 
 #define SIGSET_BYTES 8
 
-static bool was_interrupted(int64_t result)
-{
-    return result == -LINUX_EINTR ||
-           (result <= -LINUX_ERESTARTSYS && result >= -LINUX_ERESTART_RESTARTBLOCK);
-}
-
 static int64_t wait_masked(struct frame *frame, uint64_t mask)
 {
     struct thread *thread = thread_current();
@@ -21,7 +15,7 @@ static int64_t wait_masked(struct frame *frame, uint64_t mask)
     signal_set_blocked(mask);
     int64_t result = syscall_forward(frame);
     /* A handler of the signal that interrupted it runs under the new mask, and restores the old. */
-    if (was_interrupted(result)) {
+    if (result == -LINUX_EINTR || syscall_was_interrupted(result)) {
         thread->restore_mask = true;
         __atomic_store_n(&thread->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
     } else {
