@@ -4,7 +4,7 @@
  * went wrong after the first is the next call's to tell. With an argument, a UDP port: over the
  * network, too.
  */
-#include "guest.h"
+#include "interrupt.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -161,13 +161,6 @@ static void timeouts(void)
 static void on_signal(int number)
 {
     (void)number;
-}
-
-static void *interrupt(void *argument)
-{
-    usleep(200000);
-    EXPECT(pthread_kill(*(pthread_t *)argument, SIGUSR1) == 0);
-    return argument;
 }
 
 /* What was received counts; without any, it is the signal's turn. */

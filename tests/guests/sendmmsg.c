@@ -3,7 +3,7 @@
  * sendmmsg tells how many messages were sent before one was not, or not in full, and why not only
  * if none was; each has its length noted; a broken stream raises SIGPIPE.
  */
-#include "guest.h"
+#include "interrupt.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -116,13 +116,6 @@ static void broken(void)
     EXPECT(atomic_load(&signals) == 0);
     EXPECT(sendmmsg(pair[0], messages, 3, 0) == -1 && errno == EPIPE);
     EXPECT(atomic_load(&signals) == 1 && close(pair[0]) == 0);
-}
-
-static void *interrupt(void *argument)
-{
-    usleep(200000);
-    EXPECT(pthread_kill(*(pthread_t *)argument, SIGUSR1) == 0);
-    return argument;
 }
 
 /* What was sent counts; without any, it is the signal's turn. */

@@ -3,7 +3,7 @@
  * Signals of another thread cut nothing short: a wait for all bytes, for room to write all, or for
  * all messages goes on. Only a handler of the waiting thread's own ends it, with what there is.
  */
-#include "guest.h"
+#include "interrupt.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -63,13 +63,6 @@ static void *read_slowly(void *argument)
         n = read(pair[1], text, sizeof(text));
         EXPECT(n > 0);
     }
-    return argument;
-}
-
-static void *kill_parent(void *argument)
-{
-    usleep(300000);
-    EXPECT(pthread_kill(*(pthread_t *)argument, SIGUSR1) == 0);
     return argument;
 }
 
@@ -144,7 +137,7 @@ int main(void)
     EXPECT(close(pair[0]) == 0 && close(pair[1]) == 0);
 
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && send(pair[0], "123", 3, 0) == 3);
-    thread = beside(kill_parent, &self);
+    thread = beside(interrupt, &self);
     EXPECT(recv(pair[1], large, COUNT, MSG_WAITALL) == 3 && atomic_load(&own) == 1);
     EXPECT(pthread_join(thread, NULL) == 0 && pthread_join(ticked, NULL) == 0);
     return guest_passed("signals_elsewhere");

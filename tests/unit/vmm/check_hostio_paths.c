@@ -38,9 +38,9 @@ END_TEST
 
 START_TEST(relative_path_starts_at_current_directory)
 {
-    ck_assert_str_eq(resolved("file", IO_FOLLOW), in_work("file"));
-    ck_assert_str_eq(resolved("sub/../file", IO_FOLLOW), in_work("file"));
-    ck_assert_str_eq(resolved("./sub//inner", IO_FOLLOW), in_work("sub/inner"));
+    ck_assert_str_eq(resolved("file", IO_FOLLOW), in_base("file"));
+    ck_assert_str_eq(resolved("sub/../file", IO_FOLLOW), in_base("file"));
+    ck_assert_str_eq(resolved("./sub//inner", IO_FOLLOW), in_base("sub/inner"));
 }
 END_TEST
 
@@ -58,7 +58,7 @@ START_TEST(dotdot_does_not_leave_a_grant)
     ck_assert_fails("/ro/../secret", IO_FOLLOW, ENOENT);
     /* The parent exists in the guest's view, as a bare step of the way to the grant. */
     ck_assert_str_eq(resolved("..", IO_FOLLOW), top);
-    ck_assert_str_eq(resolved("../work/file", IO_FOLLOW), in_work("file"));
+    ck_assert_str_eq(resolved("../base/file", IO_FOLLOW), in_base("file"));
 }
 END_TEST
 
@@ -69,7 +69,7 @@ START_TEST(relative_link_does_not_leave_a_grant)
     ck_assert_fails("escape", IO_FOLLOW, ENOENT);
     ck_assert_fails("up/secret", IO_FOLLOW, ENOENT);
     ck_assert_fails("up/vault/secret", IO_FOLLOW, ENOENT);
-    ck_assert_str_eq(resolved("up/work/file", IO_FOLLOW), in_work("file"));
+    ck_assert_str_eq(resolved("up/base/file", IO_FOLLOW), in_base("file"));
 }
 END_TEST
 
@@ -114,7 +114,7 @@ START_TEST(loops_of_links_end)
         ck_assert_int_eq(symlink(i == IO_LINKS_MAX ? "file" : next, name), 0);
     }
     ck_assert_fails("l0", IO_FOLLOW, ELOOP);
-    ck_assert_str_eq(resolved("l1", IO_FOLLOW), in_work("file"));
+    ck_assert_str_eq(resolved("l1", IO_FOLLOW), in_base("file"));
 }
 END_TEST
 
@@ -123,7 +123,7 @@ START_TEST(trailing_slash_wants_a_directory)
     ck_assert_int_eq(symlink("sub", "sublink"), 0);
     ck_assert_fails("file/", IO_FOLLOW, ENOTDIR);
     ck_assert_fails("file/.", IO_FOLLOW, ENOTDIR);
-    ck_assert_str_eq(resolved("sublink/", 0), in_work("sub"));
+    ck_assert_str_eq(resolved("sublink/", 0), in_base("sub"));
 }
 END_TEST
 
@@ -190,7 +190,7 @@ START_TEST(proc_self_fd_names_guest_descriptors)
 {
     struct io_node node;
 
-    ck_assert_int_eq(io_install(io, open("file", O_RDONLY | O_CLOEXEC), in_work("file"), false), 3);
+    ck_assert_int_eq(io_install(io, open("file", O_RDONLY | O_CLOEXEC), in_base("file"), false), 3);
     ck_assert_int_eq(io_resolve(io, AT_FDCWD, "/proc/self/fd/3", IO_FOLLOW, &node), 0);
     ck_assert_int_eq(node.alias, 3);
     io_node_done(&node);
@@ -210,7 +210,7 @@ START_TEST(proc_self_fd_stays_read_only_whatever_the_number_becomes)
 
     file->read_only = true;
     ck_assert_int_eq(io_install_file(io, file, false), 3);
-    ck_assert_int_eq(io_install(io, open("file", O_RDWR | O_CLOEXEC), in_work("file"), false), 4);
+    ck_assert_int_eq(io_install(io, open("file", O_RDWR | O_CLOEXEC), in_base("file"), false), 4);
     ck_assert_int_eq(io_resolve(io, AT_FDCWD, "/proc/self/fd/3", IO_FOLLOW, &node), 0);
     ck_assert_int_eq(call(SYS_dup2, 4, 3, 0, 0), 3);
     ck_assert(node.alias == 3 && node.read_only);
@@ -263,7 +263,7 @@ START_TEST(program_is_searched_along_the_guests_path)
     free(path);
     ck_assert_str_eq(resolved("/proc/self/exe", IO_FOLLOW), "/usr/bin/env");
     ck_assert_int_eq(hostio_open_program(io, "sub/inner", &path), 4);
-    ck_assert_str_eq(path, in_work("sub/inner"));
+    ck_assert_str_eq(path, in_base("sub/inner"));
     free(path);
     ck_assert_int_eq(hostio_open_program(io, "inner", &path), -ENOENT);
     ck_assert_int_eq(hostio_open_program(io, "./missing", &path), -ENOENT);

@@ -184,7 +184,7 @@ START_TEST(what_is_finished_goes_on_with_the_file_it_began_with)
     ck_assert_int_eq(fcntl(longer, F_GETFD), -1);
     post(SYS_lseek, (uint64_t)fd, 0, SEEK_END);
     ck_assert_uint_eq(answer(), FV_POST_DONE);
-    ck_assert_int_eq(page.post.call.result, (int)strlen("work/file"));
+    ck_assert_int_eq(page.post.call.result, (int)strlen("base/file"));
 }
 END_TEST
 

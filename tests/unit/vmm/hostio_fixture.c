@@ -33,15 +33,15 @@ static void host_tree(void)
     snprintf(top, sizeof(top), "/tmp/check_hostio-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(top));
     ck_assert_int_eq(chdir(top), 0);
-    ck_assert_int_eq(mkdir("vault", 0755) | mkdir("work", 0755) | mkdir("ro", 0755) |
-                         mkdir("rw", 0755) | mkdir("work/sub", 0755),
+    ck_assert_int_eq(mkdir("vault", 0755) | mkdir("base", 0755) | mkdir("ro", 0755) |
+                         mkdir("rw", 0755) | mkdir("base/sub", 0755),
                      0);
     host_file("secret", 0644);
     host_file("vault/secret", 0644);
-    host_file("work/file", 0644);
-    host_file("work/sub/inner", 0755);
+    host_file("base/file", 0644);
+    host_file("base/sub/inner", 0755);
     host_file("ro/file", 0644);
-    ck_assert_int_eq(chdir("work"), 0);
+    ck_assert_int_eq(chdir("base"), 0);
 }
 
 void hostio_setup(void)
@@ -82,11 +82,11 @@ const char *resolved(const char *path, unsigned flags)
     return error ? NULL : node.path;
 }
 
-const char *in_work(const char *name)
+const char *in_base(const char *name)
 {
     static char path[PATH_MAX];
 
-    snprintf(path, sizeof(path), "%s/work%s%s", top, *name ? "/" : "", name);
+    snprintf(path, sizeof(path), "%s/base%s%s", top, *name ? "/" : "", name);
     return path;
 }
 

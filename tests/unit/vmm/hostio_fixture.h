@@ -3,7 +3,7 @@
  * The door to the host without a guest. Each test has its own little host directory:
  *
  *   top/secret  top/vault/secret   outside of every grant
- *   top/work                       the current directory, granted read-write
+ *   top/base                       the current directory, granted read-write
  *   top/ro                         granted read-only as /ro, top/rw read-write as /data
  */
 #ifndef FARVISOR_HOSTIO_FIXTURE_H
@@ -22,7 +22,7 @@ void host_file(const char *name, mode_t mode);
 /* Resolves; the guest path it came to, or NULL with errno set. */
 const char *resolved(const char *path, unsigned flags);
 /* Guest path of a name in the current directory. */
-const char *in_work(const char *name);
+const char *in_base(const char *name);
 int64_t call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 
 #endif
