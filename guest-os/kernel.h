@@ -52,6 +52,7 @@ struct thread {
     bool restore_mask;       /* a call swapped the mask (sigsuspend, ppoll...) */
     uint64_t resumes_at;     /* where restart_syscall is the next instruction; 0: nowhere */
     uint64_t resumes_unless; /* the result if a handler runs before */
+    uint32_t resumes_number; /* of the call that goes on there */
     uint64_t resume_mask;    /* with which it is to wait, ... */
     bool resumes_masked;     /* ... if what it goes on with did */
     uint64_t so_far;         /* what its interrupted call has done: FV_ERESTART_SO_FAR */
@@ -218,6 +219,8 @@ void syscall_dispatch(struct frame *frame);
 int64_t syscall_forward(struct frame *frame); /* as is, to the VMM */
 /* Is it for the way out to decide whether the call starts again? */
 bool syscall_was_interrupted(int64_t result);
+/* What sendmmsg told, without its flag: SIGPIPE is raised if that says so. */
+int64_t syscall_sendmmsg_told(const struct frame *frame, int64_t result);
 int64_t syscall_refuse(struct frame *frame, const char *name); /* -ENOSYS, one warning a run */
 
 /* ---- guide.c: the hint channel's system call, and what becomes of a guide that fails ---- */
@@ -271,6 +274,14 @@ uint64_t signal_bit(unsigned signal);
 int signal_send(uint32_t tid, const struct linux_siginfo *info);
 /* The same, process.lock held. *kick: whom to kick (FV_CALL_KICK) once it is not, or unchanged. */
 int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick);
+/*
+ * A timer's place in the queue, from its begin to its end; process.lock held. NULL: too many are
+ * queued or kept. signal_queue_node: as signal_queue, but it never fails for want of room.
+ */
+struct signal_node *signal_node_keep(void);
+void signal_node_drop(struct signal_node *node);
+void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linux_siginfo *info,
+                       uint32_t *kick);
 /* Takes the next one of `set` for the calling thread; 0: none. */
 unsigned signal_take(uint64_t set, struct linux_siginfo *info);
 uint64_t signal_waiting_set(void); /* pending for this thread or the process */

@@ -6,8 +6,17 @@
  */
 #include "guest-os/kernel.h"
 
+/*
+ * A timer has a node of its own from its begin, so that its signal finds room however many are
+ * queued. process.lock guards:
+ *   kept 1            a timer's. Not queued until it expires, then queued until the signal is taken
+ *                     or forgotten; what expires meanwhile is counted in it
+ *   kept 1 -> 0       the timer is deleted. A node that is queued then stays so, as Linux has it
+ *   kept 0, queued 0  free
+ */
 struct signal_node {
     struct signal_node *next;
+    bool kept, queued;
     struct linux_siginfo info;
 };
 
@@ -33,10 +42,27 @@ static struct signal_node *node_take(void)
     return node;
 }
 
+/* It leaves a queue, or its timer. */
 static void node_release(struct signal_node *node)
 {
+    if (node->kept || node->queued)
+        return;
     node->next = free_nodes;
     free_nodes = node;
+}
+
+struct signal_node *signal_node_keep(void)
+{
+    struct signal_node *node = node_take();
+    if (node != NULL)
+        node->kept = true;
+    return node;
+}
+
+void signal_node_drop(struct signal_node *node)
+{
+    node->kept = false;
+    node_release(node);
 }
 
 /* Ignored by request or by default, so that it need not wait at all. */
@@ -75,19 +101,25 @@ static struct thread *choose(unsigned signal)
     return found;
 }
 
-/* Of one timer one signal waits; what expires meanwhile is counted in it. Did it wait already? */
-static bool joins(struct signal_pending *pending, const struct linux_siginfo *info)
+/* Of one timer one signal waits; what expires meanwhile is counted in it. */
+static void count_expiry(struct linux_siginfo *waits, const struct linux_siginfo *info)
 {
-    for (struct signal_node *node = pending->first; node != NULL; node = node->next) {
-        struct linux_siginfo *waits = &node->info;
-        if (waits->signal != info->signal || waits->code != LINUX_SI_TIMER ||
-            waits->timer.id != info->timer.id || waits->timer.value != info->timer.value)
-            continue;
-        int64_t overrun = (int64_t)waits->timer.overrun + info->timer.overrun + 1;
-        waits->timer.overrun = overrun < INT32_MAX ? (int32_t)overrun : INT32_MAX;
-        return true;
-    }
-    return false;
+    int64_t overrun = (int64_t)waits->timer.overrun + info->timer.overrun + 1;
+    waits->timer.overrun = overrun < INT32_MAX ? (int32_t)overrun : INT32_MAX;
+}
+
+static void append(struct signal_pending *pending, struct signal_node *node,
+                   const struct linux_siginfo *info)
+{
+    node->info = *info;
+    node->queued = true;
+    node->next = NULL;
+    if (pending->last != NULL)
+        pending->last->next = node;
+    else
+        pending->first = node;
+    pending->last = node;
+    pending->set |= signal_bit((unsigned)info->signal);
 }
 
 static int enqueue(struct signal_pending *pending, const struct linux_siginfo *info)
@@ -96,20 +128,13 @@ static int enqueue(struct signal_pending *pending, const struct linux_siginfo *i
     if (info->signal < LINUX_SIGRTMIN && (pending->set & bit) != 0)
         return 0; /* standard signals do not queue */
     struct signal_node *node = node_take();
-    if (node == NULL) {
-        /* Linux, too, keeps a standard signal without its information when the queue is full. */
-        if (info->signal >= LINUX_SIGRTMIN)
-            return -LINUX_EAGAIN;
-        pending->set |= bit;
+    if (node != NULL) {
+        append(pending, node, info);
         return 0;
     }
-    node->info = *info;
-    node->next = NULL;
-    if (pending->last != NULL)
-        pending->last->next = node;
-    else
-        pending->first = node;
-    pending->last = node;
+    /* Linux, too, keeps a standard signal without its information when the queue is full. */
+    if (info->signal >= LINUX_SIGRTMIN)
+        return -LINUX_EAGAIN;
     pending->set |= bit;
     return 0;
 }
@@ -124,30 +149,71 @@ static uint32_t notify(struct thread *thread)
     return before == 0 && thread != thread_current() ? thread->tid : 0;
 }
 
+/* Where it waits, and *taker: who is to be told, or NULL. NULL: that thread is not there. */
+static struct signal_pending *waits_at(uint32_t tid, unsigned signal, struct thread **taker)
+{
+    *taker = tid != 0 ? thread_find(tid) : NULL;
+    if (*taker != NULL)
+        return &(*taker)->pending;
+    if (tid != 0)
+        return NULL;
+    if (signal != 0)
+        *taker = choose(signal);
+    return &process.pending;
+}
+
+static bool needs_no_queue(const struct thread *taker, unsigned signal)
+{
+    return is_ignored(signal) && taker != NULL && !blocks(taker, signal);
+}
+
 int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
 {
     unsigned signal = (unsigned)info->signal;
-    struct thread *taker = NULL;
-    if (tid != 0 && (taker = thread_find(tid)) == NULL)
+    struct thread *taker;
+    struct signal_pending *pending = waits_at(tid, signal, &taker);
+    if (pending == NULL)
         return -LINUX_ESRCH;
-    if (signal == 0)
+    if (signal == 0 || needs_no_queue(taker, signal))
         return 0;
-    struct signal_pending *pending = taker != NULL ? &taker->pending : &process.pending;
-    if (taker == NULL)
-        taker = choose(signal);
-    if (is_ignored(signal) && taker != NULL && !blocks(taker, signal))
-        return 0;
-    int result = info->code == LINUX_SI_TIMER && joins(pending, info) ? 0 : enqueue(pending, info);
+    int result = enqueue(pending, info);
     if (result == 0 && taker != NULL && wants(taker, signal))
         *kick = notify(taker);
     return result;
+}
+
+void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linux_siginfo *info,
+                       uint32_t *kick)
+{
+    unsigned signal = (unsigned)info->signal;
+    struct thread *taker;
+    struct signal_pending *pending = waits_at(tid, signal, &taker);
+    if (pending == NULL || needs_no_queue(taker, signal))
+        return;
+    if (node->queued)
+        count_expiry(&node->info, info);
+    else
+        append(pending, node, info);
+    if (taker != NULL && wants(taker, signal))
+        *kick = notify(taker);
+}
+
+/* SIGKILL ends all, whoever it is for; but there has to be somebody. */
+static int kill_all(uint32_t tid)
+{
+    lock_take(&process.lock);
+    bool found = tid == 0 || thread_find(tid) != NULL;
+    lock_release(&process.lock);
+    if (found)
+        vmm_exit_group(0, LINUX_SIGKILL, false);
+    return -LINUX_ESRCH;
 }
 
 int signal_send(uint32_t tid, const struct linux_siginfo *info)
 {
     uint32_t kick = 0;
     if (info->signal == LINUX_SIGKILL)
-        vmm_exit_group(0, LINUX_SIGKILL, false);
+        return kill_all(tid);
     lock_take(&process.lock);
     int result = signal_queue(tid, info, &kick);
     lock_release(&process.lock);
@@ -182,6 +248,7 @@ static bool dequeue(struct signal_pending *pending, unsigned signal, struct linu
     if (pending->last == found)
         pending->last = previous;
     *info = found->info;
+    found->queued = false;
     node_release(found);
     return true;
 }

@@ -8,10 +8,17 @@
 #define TIMER_FIRST_POSIX 3
 #define USER_TIMER_BASE   TIMER_FIRST_POSIX /* program's id 0 is our id 3 */
 
+#define CLOCK_REALTIME           0
 #define CLOCK_MONOTONIC          1
 #define CLOCK_PROCESS_CPUTIME_ID 2
 #define CLOCK_THREAD_CPUTIME_ID  3
-#define CLOCK_MAX                12
+#define CLOCK_MONOTONIC_RAW      4
+#define CLOCK_REALTIME_COARSE    5
+#define CLOCK_MONOTONIC_COARSE   6
+#define CLOCK_BOOTTIME           7
+#define CLOCK_TAI                11
+#define CLOCK_MAX                11
+#define CLOCK_OF_NOBODY          10 /* not used any more */
 
 #define SIGEV_SIGNAL    0
 #define SIGEV_NONE      1
@@ -48,7 +55,8 @@ struct timer {
     uint32_t users;
     int32_t clock;
     struct linux_sigevent event;
-    int32_t overrun; /* of the last delivered expiry */
+    int32_t overrun;          /* of the last delivered expiry */
+    struct signal_node *node; /* its signal's, while it is named */
 };
 
 static struct timer timers[FV_TIMER_MAX];
@@ -85,7 +93,7 @@ void timer_expired(uint32_t id, uint64_t overruns, uint32_t *kick)
     info.timer.value = timer->event.value;
     if (timer->event.notify == SIGEV_THREAD_ID)
         tid = timer->event.tid;
-    signal_queue(tid, &info, kick);
+    signal_queue_node(tid, timer->node, &info, kick);
 }
 
 /* The id may be anything: a program can queue such a signal itself. */
@@ -229,6 +237,7 @@ static bool event_valid(const struct linux_sigevent *event)
 #define CPU_CLOCK_THREAD    4
 #define CPU_CLOCK_SCHED     2
 #define CPU_CLOCK_OF_CALLER (~0u << 3)
+#define CLOCK_KIND_DEVICE   3u /* no processor time, but a device's descriptor */
 
 /*
  * A thread's own clock by its name for everybody: the host timer is made, or taken over from one of
@@ -285,7 +294,10 @@ static int64_t timer_make(int32_t clock, const struct linux_sigevent *event)
         id++;
     if (id == FV_TIMER_MAX)
         return -LINUX_EAGAIN;
-    timers[id] = (struct timer){.named = true, .clock = clock, .event = *event};
+    struct signal_node *node = signal_node_keep();
+    if (node == NULL)
+        return -LINUX_EAGAIN; /* as Linux */
+    timers[id] = (struct timer){.named = true, .clock = clock, .event = *event, .node = node};
     return id;
 }
 
@@ -295,22 +307,60 @@ static int64_t timer_delete(uint64_t id)
     bool named = timers[id].named; /* not deleted by somebody else just now */
     timers[id].named = false;
     timers[id].over = true;
+    if (named)
+        signal_node_drop(timers[id].node);
     lock_release(&process.lock);
     timer_done(id);
     return named ? 0 : -LINUX_EINVAL;
 }
 
+/* Of a clock by number: is there one, and has it timers? */
+static int clock_check(int32_t clock)
+{
+    switch (clock) {
+    case CLOCK_OF_NOBODY:
+        return -LINUX_EINVAL;
+    case CLOCK_MONOTONIC_RAW:
+    case CLOCK_REALTIME_COARSE:
+    case CLOCK_MONOTONIC_COARSE:
+        return -LINUX_EOPNOTSUPP;
+    default:
+        if (clock < 0 && ((uint32_t)clock & CPU_CLOCK_KIND) == CLOCK_KIND_DEVICE)
+            return -LINUX_EOPNOTSUPP;
+        return clock > CLOCK_MAX ? -LINUX_EINVAL : 0;
+    }
+}
+
+/* Others are the host's to allow: those that wake a machine, and processor time by name. */
+static bool clock_is_known(int32_t clock)
+{
+    return (clock >= CLOCK_REALTIME && clock <= CLOCK_THREAD_CPUTIME_ID) ||
+           clock == CLOCK_BOOTTIME || clock == CLOCK_TAI;
+}
+
+/* The caller is its user. 0 or -errno: what the host says to a timer of this clock. */
+static int64_t timer_try(uint64_t id)
+{
+    const struct linux_itimerspec stop = {0};
+    lock_take(&process.lock);
+    timers[id].set = true;
+    lock_release(&process.lock);
+    return timer_set(id, timers[id].clock, 0, &stop, NULL);
+}
+
 int64_t sys_timer_create(struct frame *frame)
 {
     struct linux_sigevent event = {.signal = LINUX_SIGALRM};
-    if ((int32_t)frame->rdi > CLOCK_MAX)
-        return -LINUX_EINVAL;
+    int32_t clock = (int32_t)frame->rdi;
     if (frame->rsi != 0 && user_read(&event, frame->rsi, sizeof(event)) != 0)
         return -LINUX_EFAULT;
+    int error = clock_check(clock);
+    if (error != 0)
+        return error;
     if (!event_valid(&event))
         return -LINUX_EINVAL;
     lock_take(&process.lock);
-    int64_t id = timer_make(clock_named((int32_t)frame->rdi), &event);
+    int64_t id = timer_make(clock_named(clock), &event);
     if (id >= 0 && frame->rsi == 0)
         timers[id].event.value = (uint64_t)id - USER_TIMER_BASE;
     if (id >= 0)
@@ -318,9 +368,12 @@ int64_t sys_timer_create(struct frame *frame)
     lock_release(&process.lock);
     if (id < 0)
         return id;
-    if (user_put32(frame->rdx, (uint32_t)id - USER_TIMER_BASE) != 0) {
+    int64_t result = clock_is_known(clock) ? 0 : timer_try((uint64_t)id);
+    if (result == 0 && user_put32(frame->rdx, (uint32_t)id - USER_TIMER_BASE) != 0)
+        result = -LINUX_EFAULT;
+    if (result != 0) {
         timer_delete((uint64_t)id);
-        return -LINUX_EFAULT;
+        return result;
     }
     timer_done((uint64_t)id);
     return 0;
