@@ -80,8 +80,14 @@ void kvm_counters_close(struct vcpu *vcpu);
 /* One of KVM's counters of this vCPU; false where it has none of that name. Any thread. */
 bool kvm_counter_read(const struct vcpu *vcpu, const char *name, uint64_t *value);
 
-/* ---- vcpu.c: threads ---- */
+/* ---- kick.c ---- */
 int vcpu_signals_init(void); /* the kick's handler */
+/* The timer of the host thread vcpu->tid, by which a kick is repeated. 0 or -errno, with a message
+ * the first time. */
+int kick_timer_create(struct vcpu *vcpu);
+void kick_timer_delete(struct vcpu *vcpu); /* if there is one; any thread */
+
+/* ---- vcpu.c: threads ---- */
 int vcpu_first_create(struct vm *vm);
 void vcpu_first_run(struct vm *vm); /* on the main thread, until the guest's main thread ends */
 /* The machine ends: wakes whoever runs, waits or is parked. */
@@ -151,7 +157,7 @@ void embedded_connected(struct embedded *embedded);
 /* ---- file_guard.c ---- */
 /*
  * Calls look(argument), which reads mapped files that others may cut short: 0, or -EFAULT if one
- * was, and look did not come to its end: what it held is lost. One at a time; not nested.
+ * was, and look did not come to its end: what it held is lost. Others wait meanwhile; not nested.
  */
 int file_guard(void (*look)(void *argument), void *argument);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest threads as host threads: creation when the program first needs one, reuse of those whose
- * guest thread ended, kicks, and the interruptible system call. The guest's main thread lives on
- * our main thread, so its thread id equals the process id as programs expect.
+ * guest thread ended. The guest's main thread lives on our main thread, so its thread id equals the
+ * process id as programs expect.
  *
  * A vCPU is kept for good: KVM frees none before the machine ends, and kernels before 6.13 wait for
  * all processors (milliseconds) when another host thread begins to run one. So its host thread is
@@ -25,12 +25,10 @@
 #include "vmm/miss.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 /* Deep enough for the paging engine and a crash report; only touched pages count. */
@@ -39,10 +37,6 @@
 #else
 #define VCPU_STACK_BYTES (512u << 10)
 #endif
-
-/* Between the signals to a call that a kick came before: what its wait costs at most. */
-#define KICK_AGAIN_NS   200000
-#define TURNED_AWAY_MAX 4u
 
 static __thread struct vcpu *self;
 
@@ -67,49 +61,6 @@ struct vcpu *vcpu_by_tid(struct vm *vm, pid_t tid)
     return NULL;
 }
 
-void interruptible_redirect(void *context)
-{
-    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    uintptr_t rip = (uintptr_t)registers[REG_RIP];
-    if (rip >= (uintptr_t)interruptible_begin && rip < (uintptr_t)interruptible_end)
-        registers[REG_RIP] = (greg_t)(uintptr_t)interruptible_cancel;
-}
-
-/*
- * Runs on the kicked thread. KVM_RUN not yet entered returns at once; a system call not yet made is
- * turned away (call_made_kicked); one under way returns EINTR because this handler ran (no
- * SA_RESTART).
- */
-static void kick_handler(int number, siginfo_t *info, void *context)
-{
-    (void)number;
-    (void)info;
-    if (!self || !self->run) /* the poller has none */
-        return;
-    self->run->immediate_exit = 1;
-    interruptible_redirect(context);
-}
-
-int vcpu_signals_init(void)
-{
-    struct sigaction action = {.sa_sigaction = kick_handler, .sa_flags = SA_SIGINFO};
-    sigset_t kick;
-    sigfillset(&action.sa_mask);
-    sigemptyset(&kick);
-    sigaddset(&kick, MACHINE_SIGNAL_KICK);
-    if (sigaction(MACHINE_SIGNAL_KICK, &action, NULL) < 0)
-        return -errno;
-    return -pthread_sigmask(SIG_UNBLOCK, &kick, NULL); /* whoever started us may have blocked it */
-}
-
-void vcpu_kick(struct vcpu *vcpu)
-{
-    int saved = errno;
-    atomic_store(&vcpu->kicked, 1);
-    syscall(SYS_tgkill, vcpu->vm->pid, vcpu->tid, MACHINE_SIGNAL_KICK);
-    errno = saved;
-}
-
 void vcpu_stop_all(struct vm *vm)
 {
     pthread_mutex_lock(&vm->vcpu_lock);
@@ -121,48 +72,6 @@ void vcpu_stop_all(struct vm *vm)
     }
     pthread_cond_broadcast(&vm->vcpu_wake);
     pthread_mutex_unlock(&vm->vcpu_lock);
-}
-
-/*
- * The rule for a kick that came before the call: as Linux has it for a signal, which ends a call
- * only where it would sleep. So the call is made all the same, with signals on their way as if the
- * kick came just then. What does not have to wait is done; what does is ended as by a kick that
- * came later: with a part of what was asked for, if it has one, else -EINTR. One signal could come
- * before the call began to sleep; so they come until it is back.
- *
- * A call that the kernel would begin anew after each of them (FUTEX_LOCK_PI) is turned away, as is
- * one whose thread was kept from running just before it: the latter does not happen again and
- * again.
- */
-static long call_made_kicked(struct vcpu *vcpu, long number, const long args[6])
-{
-    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = MACHINE_SIGNAL_KICK};
-    const struct itimerspec soon = {{0, KICK_AGAIN_NS}, {0, KICK_AGAIN_NS}};
-    int timer; /* the kernel's, not the C library's */
-    static const atomic_int no_kick;
-    long result;
-
-    event._sigev_un._tid = atomic_load(&vcpu->tid);
-    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) < 0)
-        return -EINTR;
-    result = syscall(SYS_timer_settime, timer, 0, &soon, NULL) ? -EINTR : TURNED_AWAY;
-    for (unsigned i = 0; result == TURNED_AWAY && i < TURNED_AWAY_MAX; i++)
-        result = interruptible_syscall(&no_kick, number, args[0], args[1], args[2], args[3],
-                                       args[4], args[5]);
-    syscall(SYS_timer_delete, timer);
-    return result == TURNED_AWAY ? -EINTR : result;
-}
-
-long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f)
-{
-    long result;
-
-    if (vcpu->at_once)
-        return at_once_syscall(vcpu, number, a, b, c, d, e, f);
-    result = interruptible_syscall(&vcpu->kicked, number, a, b, c, d, e, f);
-    if (result == TURNED_AWAY)
-        result = call_made_kicked(vcpu, number, (const long[6]){a, b, c, d, e, f});
-    return result;
 }
 
 /* Caller holds vcpu_lock. The vCPU joins the table only once it is ready to be found there. */
@@ -187,8 +96,10 @@ static void vcpu_free(struct vcpu *vcpu)
 
 static int vcpu_prepare(struct vcpu *vcpu)
 {
-    int error = 0;
     vcpu->tid = (pid_t)syscall(SYS_gettid);
+    int error = kick_timer_create(vcpu);
+    if (error)
+        return error;
     if (vcpu->fd < 0) {
         error = vcpu_open(vcpu);
         if (!error && vcpu->vm->engine)
@@ -198,6 +109,7 @@ static int vcpu_prepare(struct vcpu *vcpu)
     }
     if (error) {
         vcpu_close(vcpu);
+        kick_timer_delete(vcpu);
         return error;
     }
     self = vcpu;
@@ -282,6 +194,7 @@ static void *vcpu_thread(void *argument)
         vcpu_leave(vcpu);
         vcpu->retired = hostio_owner_is_awaited(vm->io);
     }
+    kick_timer_delete(vcpu);
     vcpu->gone = true;
     pthread_cond_broadcast(&vm->vcpu_wake);
     pthread_mutex_unlock(&vm->vcpu_lock);
@@ -434,6 +347,7 @@ void vcpu_destroy_all(struct vm *vm)
     for (uint32_t i = 0; i < count; i++) {
         if (vm->vcpus[i]->fault)
             fault_context_destroy(vm->vcpus[i]->fault);
+        kick_timer_delete(vm->vcpus[i]);
         vcpu_close(vm->vcpus[i]);
         vcpu_free(vm->vcpus[i]);
         vm->vcpus[i] = NULL;

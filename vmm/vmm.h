@@ -89,7 +89,10 @@ struct io_file;
 
 /* What the poller's part of a system call leaves to its own thread's. */
 struct io_part {
-    uint64_t done;        /* bytes transferred; recvmmsg: messages received */
+    uint64_t done;        /* bytes transferred; sendmmsg, recvmmsg: messages */
+    uint64_t inner;       /* ... and bytes of the next of them */
+    uint64_t other;       /* serial number of the second file, of a call between two */
+    bool resumed;         /* the call was interrupted, and goes on */
     uint64_t deadline_ns; /* of a wait that was interrupted and goes on */
     struct io_file *file; /* what its descriptor named when it began; owned; NULL: look it up */
 };
@@ -121,6 +124,8 @@ struct vcpu {
     struct kvm_run *run;
     struct fv_vcpu *page;        /* shared with the guest; host address */
     struct fault_context *fault; /* this thread's handle on the paging engine */
+    int kick_timer;              /* the kernel's, of its host thread: kick.c */
+    bool has_kick_timer;         /* ... is there */
     atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
@@ -211,7 +216,7 @@ void vcpu_kick(struct vcpu *vcpu);
 /*
  * vcpu_syscall - a host system call that a kick interrupts without a lost wake-up: returns the
  * kernel's result or -errno, -EINTR if it had to wait and was kicked before or meanwhile. What need
- * not wait is never told EINTR for a kick (vcpu.c, call_made_kicked).
+ * not wait is never told EINTR for a kick (kick.c, call_made_kicked).
  */
 long vcpu_syscall(struct vcpu *vcpu, long number, long a, long b, long c, long d, long e, long f);
 

@@ -254,4 +254,21 @@ test_descriptors_are_short() {
     note "$lines limits"
 }
 
+# Each thread needs a timer, which counts like a queued signal of this user.
+test_timers_are_short() {
+    start_memserver --capacity 256M
+    (
+        ulimit -i 0
+        exec "$FARVISOR" run --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- true
+    ) >out 2>err
+    [ $? = 125 ] || fail "status with no timer: $(cat err)"
+    [ "$(grep -c . err)" = 1 ] && grep -q 'host: vcpu 0: timer: .* (ulimit -i)' err || fail "not one clear line: $(cat err)"
+    (
+        ulimit -i 2
+        exec "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- "$GUESTS/thread_ends"
+    ) >out 2>err
+    [ $? = 1 ] || fail "a thread was made without a timer: $(cat err)"
+    [ "$(grep -c 'ulimit -i' err)" = 1 ] || fail "not said once: $(cat err)"
+}
+
 system_main "$@"

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -113,6 +114,7 @@ static struct vcpu *kicked_vcpu(void)
     static struct vcpu vcpu = {.run = &run};
     atomic_store(&vcpu.tid, (pid_t)syscall(SYS_gettid));
     atomic_store(&vcpu.kicked, 1);
+    ck_assert_int_eq(kick_timer_create(&vcpu), 0);
     ck_assert_int_eq(vcpu_signals_init(), 0);
     vcpu_stand_in(&vcpu);
     return &vcpu;
@@ -166,6 +168,22 @@ START_TEST(kicked_before_a_lock_that_is_held_does_not_hang)
 }
 END_TEST
 
+/* Nothing is made for a call that the host could refuse. */
+START_TEST(kicked_before_a_call_needs_nothing_that_is_counted)
+{
+    struct vcpu *vcpu = kicked_vcpu();
+    const struct rlimit none = {0, 0};
+    char text[8] = "12";
+    int fds[2];
+    ck_assert_int_eq(pipe(fds), 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+    ck_assert_int_eq(vcpu_syscall(vcpu, SYS_write, fds[1], (long)text, 2, 0, 0, 0), 2);
+    ck_assert_int_eq(vcpu_syscall(vcpu, SYS_poll, 0, 0, -1, 0, 0, 0), -EINTR);
+    kick_timer_delete(vcpu);
+    ck_assert_int_eq(kick_timer_create(vcpu), -EAGAIN);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("interruptible");
@@ -178,6 +196,7 @@ int main(void)
     tcase_add_test(tests, kicked_before_a_call_that_need_not_wait_does_not_matter);
     tcase_add_test(tests, kicked_before_a_call_that_waits_ends_it_with_what_it_has);
     tcase_add_test(tests, kicked_before_a_lock_that_is_held_does_not_hang);
+    tcase_add_test(tests, kicked_before_a_call_needs_nothing_that_is_counted);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
