@@ -7,8 +7,10 @@
 #include "vmm/machine.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static __thread sigjmp_buf *way_out; /* of the thread that looks, else NULL */
 static struct sigaction before;
 
@@ -21,20 +23,30 @@ static void on_bus(int number, siginfo_t *info, void *context)
     sigaction(number, &before, NULL); /* the instruction is repeated, and says it again */
 }
 
+/* Did it come to its end? */
+static bool looked(void (*look)(void *argument), void *argument)
+{
+    sigjmp_buf here;
+    if (sigsetjmp(here, 1) != 0)
+        return false;
+    way_out = &here;
+    look(argument);
+    return true;
+}
+
 int file_guard(void (*look)(void *argument), void *argument)
 {
     const struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
-    sigjmp_buf here;
     int error = 0;
-    if (sigaction(SIGBUS, &action, &before) < 0)
-        return -errno;
-    if (sigsetjmp(here, 1) == 0) {
-        way_out = &here;
-        look(argument);
+    pthread_mutex_lock(&one_at_a_time);
+    if (sigaction(SIGBUS, &action, &before) < 0) {
+        error = -errno;
     } else {
-        error = -EFAULT;
+        if (!looked(look, argument))
+            error = -EFAULT;
+        way_out = NULL;
+        sigaction(SIGBUS, &before, NULL);
     }
-    way_out = NULL;
-    sigaction(SIGBUS, &before, NULL);
+    pthread_mutex_unlock(&one_at_a_time);
     return error;
 }

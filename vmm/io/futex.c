@@ -211,17 +211,43 @@ static bool words_are_gone(const struct request *request, gpa_t lock, gpa_t cond
     return gone;
 }
 
+static int command_of(const struct request *request)
+{
+    return request->operation & FUTEX_CMD_MASK;
+}
+
+/* Who waits for the condition is not moved to a lock that nobody would hand on. */
+static long requeue_refused(const struct request *request)
+{
+    long condition = (long)ept_hva(request->call->vm->ept, request->words[0]);
+    long result = io_host(SYS_futex, condition, FUTEX_CMP_REQUEUE, 0, 0, condition, request->sixth);
+
+    if (result)
+        return result;
+    return io_owner_condition_awaited(request->call, request->words[0]) ? -ESRCH : 0;
+}
+
+/* Pinned, and counted: io_owner_await. */
+static long request_of_owner(const struct request *request, gpa_t lock, bool main_over)
+{
+    int command = command_of(request);
+
+    /* Who waits for a condition does not look at the lock, but who moves it there. */
+    if (command == FUTEX_WAIT_REQUEUE_PI || !io_owner_is_over(request->call, lock, main_over))
+        return request_try(request);
+    return command == FUTEX_CMP_REQUEUE_PI ? requeue_refused(request) : -ESRCH;
+}
+
 /* The lock's word, the second where a condition is waited for first. */
 static long request_await_owner(const struct request *request)
 {
     gpa_t condition = request->words[1] ? request->words[0] : 0;
     gpa_t lock = condition ? request->words[1] : request->words[0];
-    bool over = io_owner_await(request->call, lock, condition);
+    bool main_over = io_owner_await(request->call, lock, condition);
     long result = words_pin(request);
 
     if (!result) {
-        over = over && io_owner_is_main(request->call, lock);
-        result = over ? -ESRCH : request_try(request);
+        result = request_of_owner(request, lock, main_over);
         if (result == -EINTR && atomic_load(&request->call->vcpu->lets_go) &&
             words_are_gone(request, lock, condition))
             result = -EFAULT;
@@ -231,6 +257,13 @@ static long request_await_owner(const struct request *request)
     return result;
 }
 
+static bool request_asks_owner(const struct request *request)
+{
+    int command = command_of(request);
+
+    return request->writes && command != FUTEX_UNLOCK_PI && command != FUTEX_WAKE_OP;
+}
+
 static long request_run(const struct request *request)
 {
     long result;
@@ -238,8 +271,16 @@ static long request_run(const struct request *request)
 
     if (!words_mapped(request))
         return -EFAULT;
+    if (request_asks_owner(request)) {
+        result = request_await_owner(request);
+        /* The main thread, at its end, may have held another dead thread's lock for a moment: that
+         * is over, for we were let through behind it. */
+        return result == -EINVAL && !request->words[1] && io_owner_main_is_over(request->call)
+                   ? request_await_owner(request)
+                   : result;
+    }
     if (request->writes)
-        return request->sleeps ? request_await_owner(request) : request_pinned(request);
+        return request_pinned(request);
     /* Most often the words are there: they were touched a moment ago. */
     for (unsigned i = 0; i < TRIES_UNPINNED; i++) {
         result = request_try(request);

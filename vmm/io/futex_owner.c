@@ -12,6 +12,19 @@
  * before the host looks at the word: who found the owner's id there was counted before the mark was
  * made, and so before the count is read.
  *
+ * A host thread that was kept (vcpu.c) is nobody's owner, though the host kernel would wait for it.
+ * So who is about to ask the host kernel looks at the owner first, with vcpu_lock, under which a
+ * guest thread begins and ends:
+ *   the word's thread id is that of   then
+ *   a guest thread that is in use     wait: when it ends it sees that we are counted
+ *   a host thread that is to leave    wait: somebody was counted when its guest thread ended
+ *   a host thread that is parked      ESRCH: nobody was, and nobody comes to wait from here on
+ *   another thread of ours            ESRCH: no guest thread had it
+ *   a process beside the guest        as the host kernel says
+ * The word is read with the lock, too: a guest thread that is over there wrote to it no later.
+ * Thread ids are used again soon, other than on Linux: who takes a lock that a thread left behind
+ * whose id another has by now waits for that one.
+ *
  * The main thread's host thread is the process's, and stays. So it hands on by itself what others
  * wait for: it unlocks, and sets the mark, which that took away, again. main_over 0 -> 1, under
  * `bequest`, before it looks for them. The races:
@@ -26,6 +39,7 @@
  * marking, where nobody waited for this lock, though somebody did when it was last contended.
  */
 #include "vmm/io/hostio_internal.h"
+#include "vmm/machine.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -37,11 +51,56 @@ bool hostio_owner_is_awaited(const struct hostio *io)
     return atomic_load(&io->futexes.owners_awaited) != 0;
 }
 
-bool io_owner_is_main(const struct io_call *call, gpa_t lock)
+/* Caller holds vcpu_lock. Is there a thread of ours with this id, and will it never give up? */
+static bool thread_stays(struct vm *vm, pid_t tid)
 {
-    const _Atomic uint32_t *word = ept_hva(call->vm->ept, lock);
+    uint32_t count = atomic_load(&vm->vcpu_count);
 
-    return (atomic_load(word) & FUTEX_TID_MASK) == (uint32_t)call->vm->pid;
+    for (uint32_t i = 1; i < count; i++) {
+        const struct vcpu *vcpu = vm->vcpus[i];
+
+        if (vcpu->tid == tid)
+            return !atomic_load(&vcpu->in_use) && !vcpu->retired && !vcpu->gone;
+    }
+    return IO_HOST3(SYS_tgkill, vm->pid, tid, 0) == 0;
+}
+
+bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over)
+{
+    struct vm *vm = call->vm;
+    bool over = false;
+    uint32_t word;
+    pid_t tid;
+
+    pthread_mutex_lock(&vm->vcpu_lock);
+    /* Of a file that was cut short: the host kernel will say so. */
+    if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES) == 0) {
+        tid = (pid_t)(word & FUTEX_TID_MASK);
+        if (tid == vm->pid)
+            over = main_over;
+        else if (tid)
+            over = thread_stays(vm, tid);
+    }
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    return over;
+}
+
+bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition)
+{
+    uint32_t count = atomic_load(&call->vm->vcpu_count);
+    bool awaited = false;
+
+    for (uint32_t i = 0; i < count && !awaited; i++) {
+        const struct vcpu *vcpu = call->vm->vcpus[i];
+
+        awaited = vcpu != call->vcpu && atomic_load(&vcpu->awaits[1]) == condition;
+    }
+    return awaited;
+}
+
+bool io_owner_main_is_over(const struct io_call *call)
+{
+    return atomic_load(&call->io->futexes.main_over);
 }
 
 static void bequest_await(struct io_futexes *futexes)
@@ -103,10 +162,24 @@ static void word_mark(_Atomic uint32_t *at)
     }
 }
 
-/* `at` is pinned. The main thread's, or marked as a dead thread's: the host kernel knows whose. */
-static void word_hand_on(_Atomic uint32_t *at, uint32_t tid)
+/* A word to hand on: `at` is pinned, but may lie in a file that another process cuts short. */
+struct bequest {
+    _Atomic uint32_t *at;
+    uint32_t tid; /* of the main thread */
+};
+
+/*
+ * The main thread's, or marked as a dead thread's: the host kernel knows whose. So another dead
+ * thread's may be held here for a moment, between its mark and the end of its host thread. Who
+ * comes meanwhile and is told by the host that the word is wrong (EINVAL) passes through `bequest`
+ * and asks again (io/futex.c). The host thread's end and the heir do not look at the word to know
+ * whose the lock is; the heir writes its own id and the mark over what is there.
+ */
+static void word_hand_on(void *argument)
 {
-    uint32_t value = atomic_load(at), owned;
+    const struct bequest *bequest = argument;
+    _Atomic uint32_t *at = bequest->at;
+    uint32_t value = atomic_load(at), tid = bequest->tid, owned;
 
     do {
         bool marked = !(value & FUTEX_TID_MASK) && value & FUTEX_OWNER_DIED;
@@ -131,11 +204,14 @@ void hostio_main_ends(struct vm *vm)
     count = atomic_load(&vm->vcpu_count);
     for (uint32_t i = 1; i < count; i++) {
         gpa_t word = atomic_load(&vm->vcpus[i]->awaits[0]);
+        struct bequest bequest = {.tid = (uint32_t)vm->pid};
         void *at;
 
         if (!word || guestmem_pin(vm, word, WORD_BYTES, true, &at))
             continue;
-        word_hand_on(at, (uint32_t)vm->pid);
+        bequest.at = at;
+        if (file_guard(word_hand_on, &bequest))
+            vcpu_kick(vm->vcpus[i]); /* the word is gone: it asks the host again, and is told so */
         guestmem_unpin(vm, word, WORD_BYTES);
     }
     pthread_mutex_unlock(&futexes->bequest);

@@ -260,11 +260,15 @@ typedef int64_t (*io_handler)(const struct io_call *call);
 /*
  * The caller waits for the owner of `lock`, or will: before it pins the words, until it has
  * unpinned them. condition: what it waits for first, or 0. Returns whether the main thread was over
- * by then: what is still its (io_owner_is_main; pinned) nobody will unlock.
+ * by then: what is still its nobody will unlock.
  */
 bool io_owner_await(const struct io_call *call, gpa_t lock, gpa_t condition);
 void io_owner_await_end(const struct io_call *call);
-bool io_owner_is_main(const struct io_call *call, gpa_t lock);
+/* Is the owner that the pinned word names none any more, so that who waited would for ever? */
+bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over);
+/* Does another thread wait for the condition, to be moved to a lock? */
+bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition);
+bool io_owner_main_is_over(const struct io_call *call);
 
 /* ---- hostio.c: helpers every handler uses ---- */
 static inline int io_arg_int(const struct io_call *call, unsigned index)

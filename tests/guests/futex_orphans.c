@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Locks with priority inheritance, in no robust list, whose owner ended: who comes later is told
+ * (ESRCH) and does not wait for ever; who came before gets the lock, and is told so, too.
+ */
+#include "guest.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+
+#define TURNS   300
+#define LIMIT_S 20
+
+static _Atomic uint32_t word, condition, foreign;
+static atomic_int taken;
+
+static long futex(_Atomic uint32_t *at, int operation, uint32_t value, const void *fourth,
+                  _Atomic uint32_t *second, uint32_t sixth)
+{
+    return syscall(SYS_futex, at, operation | FUTEX_PRIVATE_FLAG, value, fourth, second, sixth);
+}
+
+/* Absolute: what would wait for ever is told ETIMEDOUT. */
+static struct timespec limit(void)
+{
+    struct timespec until;
+    EXPECT(clock_gettime(CLOCK_REALTIME, &until) == 0);
+    until.tv_sec += LIMIT_S;
+    return until;
+}
+
+static long lock(_Atomic uint32_t *at)
+{
+    struct timespec until = limit();
+    return futex(at, FUTEX_LOCK_PI, 0, &until, NULL, 0);
+}
+
+static void *leave_behind(void *argument)
+{
+    _Atomic uint32_t *at = argument;
+    EXPECT(lock(at) == 0);
+    atomic_fetch_add(&taken, 1);
+    return argument;
+}
+
+static void *wait_for_condition(void *argument)
+{
+    struct timespec until = limit();
+    EXPECT(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 0, &until, &word, 0) == 0);
+    EXPECT(futex(&word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
+    return argument;
+}
+
+static void left_before(void)
+{
+    pthread_t thread, waiter;
+    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, NULL) == 0);
+    usleep(100000); /* asleep, mostly */
+    EXPECT(pthread_create(&thread, NULL, leave_behind, &word) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0 && atomic_load(&word) != 0);
+    uint32_t dead = atomic_load(&word) & FUTEX_TID_MASK;
+    EXPECT(lock(&word) == -1 && errno == ESRCH);
+    EXPECT(futex(&word, FUTEX_TRYLOCK_PI, 0, NULL, NULL, 0) == -1 && errno == ESRCH);
+    EXPECT((atomic_load(&word) & FUTEX_TID_MASK) == dead);
+    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 1) == -1 &&
+           errno == EAGAIN);
+    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == -1 && errno == ESRCH);
+    atomic_store(&word, 0);
+    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 1);
+    EXPECT(pthread_join(waiter, NULL) == 0 && atomic_load(&word) == 0);
+    atomic_store(&word, dead);
+    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 0);
+}
+
+/* The owner ends just as somebody comes: lock or ESRCH, but an answer. */
+static void left_meanwhile(void)
+{
+    static _Atomic uint32_t words[TURNS];
+    for (int i = 0; i < TURNS; i++) {
+        pthread_t thread;
+        int before = atomic_load(&taken);
+        EXPECT(pthread_create(&thread, NULL, leave_behind, &words[i]) == 0);
+        while (atomic_load(&taken) == before)
+            ;
+        if (lock(&words[i]) == 0) {
+            EXPECT((atomic_load(&words[i]) & FUTEX_TID_MASK) == (uint32_t)gettid());
+            EXPECT(atomic_load(&words[i]) & FUTEX_OWNER_DIED);
+            EXPECT(futex(&words[i], FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
+        } else {
+            EXPECT(errno == ESRCH);
+        }
+        EXPECT(pthread_join(thread, NULL) == 0);
+    }
+}
+
+int main(void)
+{
+    left_before();
+    left_meanwhile();
+    atomic_store(&foreign, 0x3ffffff0); /* nobody's */
+    EXPECT(lock(&foreign) == -1 && errno == ESRCH);
+    return guest_passed("futex_orphans");
+}
