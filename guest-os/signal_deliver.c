@@ -141,6 +141,8 @@ static void resume_arrange(struct frame *frame, uint64_t unless)
     struct thread *thread = thread_current();
     thread->resumes_at = frame->rip - SYSCALL_BYTES;
     thread->resumes_unless = unless;
+    if ((uint64_t)frame->orig_rax != LINUX_SYS_RESTART)
+        thread->resumes_number = (uint32_t)frame->orig_rax;
     frame->rax = LINUX_SYS_RESTART;
     frame->rip = thread->resumes_at;
 }

@@ -88,13 +88,17 @@ int64_t sys_sendmsg(struct frame *frame)
     return (frame->rdx & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
 }
 
-int64_t sys_sendmmsg(struct frame *frame)
+int64_t syscall_sendmmsg_told(const struct frame *frame, int64_t result)
 {
-    int64_t result = syscall_forward(frame);
     bool broken = result == -LINUX_EPIPE || (result > 0 && (result & FV_SENDMMSG_PIPE) != 0);
     if (broken && (frame->r10 & MSG_NOSIGNAL) == 0)
         raise_pipe();
     return result > 0 ? result & ~FV_SENDMMSG_PIPE : result;
+}
+
+int64_t sys_sendmmsg(struct frame *frame)
+{
+    return syscall_sendmmsg_told(frame, syscall_forward(frame));
 }
 
 void syscall_dispatch(struct frame *frame)

@@ -46,8 +46,10 @@ int64_t sys_restart_syscall(struct frame *frame)
     thread->resumes_at = 0;
     if (!resumes)
         return -LINUX_EINTR;
-    return thread->resumes_masked ? wait_masked(frame, thread->resume_mask)
-                                  : syscall_forward(frame);
+    int64_t result =
+        thread->resumes_masked ? wait_masked(frame, thread->resume_mask) : syscall_forward(frame);
+    return thread->resumes_number == LINUX_SYS_SENDMMSG ? syscall_sendmmsg_told(frame, result)
+                                                        : result;
 }
 
 int64_t sys_ppoll(struct frame *frame)

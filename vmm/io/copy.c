@@ -5,17 +5,20 @@
  */
 #include "vmm/io/hostio_internal.h"
 
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
-/* Two files, or neither. */
-static int files_get(const struct io_call *call, unsigned first, unsigned second,
-                     struct io_file *files[2])
+#define COPY_MAX_BYTES 0x7ffff000ull /* MAX_RW_COUNT of Linux: of one call */
+
+/* Two files, or neither: argument 0's and another's. A call that goes on does with the same. */
+static int files_get(const struct io_call *call, unsigned second, struct io_file *files[2])
 {
+    uint64_t other = call->part->other;
     int error;
 
-    files[0] = io_fds_get(&call->io->fds, io_arg_int(call, first));
+    files[0] = io_call_file(call);
     files[1] = files[0] ? io_fds_get(&call->io->fds, io_arg_int(call, second)) : NULL;
-    error = files[1] ? 0 : -EBADF;
+    error = files[1] && (!other || files[1]->serial == other) ? 0 : -EBADF;
     for (unsigned i = 0; i < 2 && !error; i++)
         error = io_ahead_error(files[i]);
     for (unsigned i = 0; i < 2 && error; i++) {
@@ -44,7 +47,7 @@ static int64_t offset_write(const struct io_call *call, gpa_t gpa, const int64_t
 {
     int error = 0;
 
-    if (at && result > 0)
+    if (at && (result > 0 || result == -FV_ERESTART_SO_FAR))
         error = guestmem_write(call->vm, gpa, at, sizeof(*at));
     return error ? error : result;
 }
@@ -69,6 +72,43 @@ static int64_t copy_run(const struct io_call *call, const struct io_file *to, bo
     return io_restart_socket(call, to, true, result);
 }
 
+/* How much is left to be moved of the `asked`. */
+static uint64_t copy_left(const struct io_call *call, uint64_t asked)
+{
+    return (asked < COPY_MAX_BYTES ? asked : COPY_MAX_BYTES) - call->part->done;
+}
+
+/*
+ * Did a kick end the wait for room of a socket, which Linux would go on with? A short count means
+ * nothing else there but the end of the file (then the next try says so) or that the pipe it comes
+ * from is empty; into a pipe goes what there is room for.
+ */
+static int64_t copy_so_far(const struct io_call *call, struct io_file *files[2],
+                           const struct io_file *to, uint64_t asked, int64_t result)
+{
+    uint64_t moved = result > 0 ? (uint64_t)result : 0;
+    struct io_resume so_far = {.told = call->part->done + moved,
+                               .done = call->part->done + moved,
+                               .serial = files[0]->serial,
+                               .other = files[1]->serial};
+
+    if (result < 0)
+        return result;
+    if (moved && moved < copy_left(call, asked) && S_ISSOCK(to->type) && to->stream &&
+        io_is_kicked(call) && !io_never_waits(to) && !io_is_limited(to, true))
+        return io_resumable_so_far(call, &so_far);
+    return (int64_t)so_far.told;
+}
+
+/* Is the rest of an interrupted splice one that Linux would not have waited for? */
+static bool source_is_empty(const struct io_call *call, const struct io_file *from)
+{
+    int bytes = 1;
+
+    return call->part->resumed && S_ISFIFO(from->type) && ioctl(from->fd, FIONREAD, &bytes) == 0 &&
+           !bytes;
+}
+
 int64_t io_sendfile(const struct io_call *call)
 {
     struct io_file *files[2];
@@ -76,11 +116,13 @@ int64_t io_sendfile(const struct io_call *call)
     int64_t result = offset_read(call, call->args[2], &value, &at);
 
     if (!result)
-        result = files_get(call, 0, 1, files);
+        result = files_get(call, 1, files);
     if (result)
         return result;
     result = copy_run(call, files[0], end_waits(files[0], 0) || end_waits(files[1], 0),
-                      (const long[6]){files[0]->fd, files[1]->fd, (long)at, (long)call->args[3]});
+                      (const long[6]){files[0]->fd, files[1]->fd, (long)at,
+                                      (long)copy_left(call, call->args[3])});
+    result = copy_so_far(call, files, files[0], call->args[3], result);
     files_put(files);
     return offset_write(call, call->args[2], at, result);
 }
@@ -96,13 +138,16 @@ int64_t io_copy_pair(const struct io_call *call)
     if (!result)
         result = offset_read(call, call->args[3], &values[1], &at[1]);
     if (!result)
-        result = files_get(call, 0, 2, files);
+        result = files_get(call, 2, files);
     if (result)
         return result;
     flags = call->number == SYS_splice ? io_arg_u32(call, 5) : 0;
-    result = copy_run(call, files[1], end_waits(files[0], flags) || end_waits(files[1], flags),
-                      (const long[6]){files[0]->fd, (long)at[0], files[1]->fd, (long)at[1],
-                                      (long)call->args[4], (long)call->args[5]});
+    if (!source_is_empty(call, files[0]))
+        result =
+            copy_run(call, files[1], end_waits(files[0], flags) || end_waits(files[1], flags),
+                     (const long[6]){files[0]->fd, (long)at[0], files[1]->fd, (long)at[1],
+                                     (long)copy_left(call, call->args[4]), (long)call->args[5]});
+    result = copy_so_far(call, files, files[1], call->args[4], result);
     files_put(files);
     result = offset_write(call, call->args[1], at[0], result);
     return offset_write(call, call->args[3], at[1], result);
@@ -112,7 +157,7 @@ int64_t io_tee(const struct io_call *call)
 {
     struct io_file *files[2];
     unsigned flags;
-    int64_t result = files_get(call, 0, 1, files);
+    int64_t result = files_get(call, 1, files);
 
     if (result)
         return result;

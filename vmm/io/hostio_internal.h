@@ -402,20 +402,21 @@ struct io_resume {
     int64_t (*run)(const struct io_call *call, const struct io_resume *wait);
     uint64_t args[6];     /* of the call */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
-    uint64_t done;        /* where it was done in part, ... */
-    uint64_t serial;      /* ... of this file: its descriptor may name another when it goes on */
-    uint32_t number;      /* of the call, where it is made anew */
+    /* Where it was done in part: */
+    uint64_t told;          /* the result if it does not go on */
+    uint64_t done, inner;   /* where it goes on: io_part */
+    uint64_t serial, other; /* its files: their descriptors may name others when it goes on */
+    uint32_t number;        /* of the call */
 };
 /* Runs the wait; if it is interrupted it is kept for restart_syscall. */
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait);
 int64_t io_resumable_later(const struct io_resume *wait); /* it was interrupted before it began */
 /*
- * It was interrupted with `done` of it done (io_part), on the file of that serial number. If a
- * handler runs that is what the program is told; else it goes on, for Linux would not have come
- * back for a signal of somebody else.
+ * It was interrupted with a part of it done: told, done, inner, serial, other, deadline_ns; the
+ * rest is filled in here. If a handler runs the program is told of that part; else the call goes
+ * on, for Linux would not have come back for a signal of somebody else.
  */
-int64_t io_resumable_so_far(const struct io_call *call, uint64_t serial, uint64_t done,
-                            uint64_t deadline_ns);
+int64_t io_resumable_so_far(const struct io_call *call, const struct io_resume *so_far);
 /* Saturates; the deadline of a relative wait beginning now. */
 uint64_t io_deadline_ns(const struct timespec *timeout);
 /* The time left until a deadline, at least 0. */
@@ -481,8 +482,11 @@ int io_spans_read(struct vm *vm, gpa_t gpa, uint64_t count, struct iovec small[I
 struct msghdr;
 struct io_message_end {
     uint64_t left; /* bytes that were not sent or received, if it succeeds */
+    uint64_t told; /* bytes that were, also if it waits for more (FV_ERESTART_SO_FAR) */
     int flags;     /* msg_flags */
 };
+/* The bytes that a read of `asked` waits for: SO_RCVLOWAT. */
+uint64_t io_message_least(const struct io_file *file, uint64_t asked);
 /* sendmsg, recvmsg: arguments 0 to 2. Bytes or -errno. */
 int64_t io_message_vector(const struct io_call *call, bool send, struct io_message_end *end);
 /*

@@ -26,6 +26,8 @@ struct message {
     uint32_t to_bytes;
     int flags;
     bool send;
+    uint64_t total; /* bytes sent or received */
+    uint64_t rest;  /* missing of the least that an interrupted receive waits for; else 0 */
 };
 
 int64_t io_message_send(const struct io_call *call, const struct io_file *file,
@@ -88,6 +90,17 @@ int64_t io_message_receive(const struct io_call *call, const struct io_file *fil
     return error ? error : result;
 }
 
+uint64_t io_message_least(const struct io_file *file, uint64_t asked)
+{
+    int least = 1;
+    socklen_t bytes = sizeof(least);
+
+    if (!S_ISSOCK(file->type) || !file->stream || !atomic_load(&file->patient) ||
+        getsockopt(file->fd, SOL_SOCKET, SO_RCVLOWAT, &least, &bytes) || least < 1)
+        least = 1;
+    return (uint64_t)least < asked ? (uint64_t)least : asked;
+}
+
 /* To be made by a copy. What is only looked at cannot be gone on with piece by piece either. */
 static bool message_is_one(const struct message *message, const struct io_batch *batch)
 {
@@ -98,10 +111,13 @@ static bool message_is_one(const struct message *message, const struct io_batch 
 
 static int64_t message_copy(struct message *message, uint64_t bytes)
 {
+    int flags = message->flags | (message->rest ? MSG_WAITALL : 0);
+
+    message->rest = 0;
     return message->send ? io_message_send(message->call, message->file, &message->cursor, bytes,
-                                           &message->header, message->flags)
+                                           &message->header, flags)
                          : io_message_receive(message->call, message->file, &message->cursor, bytes,
-                                              &message->header, message->flags | MSG_CMSG_CLOEXEC);
+                                              &message->header, flags | MSG_CMSG_CLOEXEC);
 }
 
 static int64_t message_pinned(struct message *message, struct io_batch *batch, int flags)
@@ -155,6 +171,8 @@ static int64_t message_piece(struct message *message, uint64_t *bytes, bool *wai
         return result;
     *waited = true;
     *bytes = io_copy_bytes(message->file, &message->cursor, batch.bytes, message->send);
+    if (message->rest && *bytes > message->rest)
+        *bytes = message->rest;
     return message_copy(message, *bytes);
 }
 
@@ -202,65 +220,119 @@ static bool message_goes_on(struct message *message, int64_t result, uint64_t by
     return true;
 }
 
+/* Would a peek begin elsewhere the next time? */
+static bool peek_moves(const struct io_file *file)
+{
+    int at = -1;
+    socklen_t bytes = sizeof(at);
+
+    return getsockopt(file->fd, SOL_SOCKET, SO_PEEK_OFF, &at, &bytes) == 0 && at >= 0;
+}
+
+/* Is it to have more than it has? */
+static bool message_wants_more(const struct message *message)
+{
+    if (message->cursor.index >= message->cursor.count || message->flags & MSG_DONTWAIT)
+        return false;
+    if (message->send)
+        return true;
+    if (message->flags & (MSG_OOB | MSG_ERRQUEUE) ||
+        (message->flags & MSG_PEEK && peek_moves(message->file)))
+        return false;
+    return message->flags & MSG_WAITALL ||
+           message->total <
+               io_message_least(message->file, message->total + io_cursor_left(&message->cursor));
+}
+
 /*
  * Did a kick end its wait for the rest, of which `result` was the last piece? Linux would wait on,
  * unless a handler runs.
  */
 static bool message_waits_on(const struct message *message, int64_t result, uint64_t bytes)
 {
-    int never = MSG_DONTWAIT | MSG_PEEK | MSG_OOB | MSG_ERRQUEUE;
+    return message->file->stream && io_is_kicked(message->call) &&
+           (result == -EINTR || (result > 0 && (uint64_t)result < bytes)) &&
+           message_wants_more(message) && !io_never_waits(message->file) &&
+           !io_is_limited(message->file, message->send);
+}
 
-    if (!message->file->stream || message->cursor.index >= message->cursor.count ||
-        message->flags & (message->send ? MSG_DONTWAIT : never) ||
-        !(message->send || message->flags & MSG_WAITALL))
-        return false;
-    return io_is_kicked(message->call) && !message->call->of && !io_never_waits(message->file) &&
-           !io_is_limited(message->file, message->send) &&
-           (result == -EINTR || (result > 0 && (uint64_t)result < bytes));
+/* Where an interrupted receive, or one that the poller began, goes on. */
+static void message_go_on(struct message *message)
+{
+    const struct io_part *part = message->call->part;
+    uint64_t least = 0;
+
+    if (part->resumed && !message->send && !(message->flags & (MSG_WAITALL | MSG_DONTWAIT)))
+        least = io_message_least(message->file, io_cursor_left(&message->cursor));
+    io_cursor_advance(&message->cursor, part->done);
+    message->total = part->done;
+    if (!part->done)
+        return;
+    if (part->done < least)
+        message->rest = least - part->done;
+    else if (!message->send && !(message->flags & MSG_WAITALL))
+        message->flags |= MSG_DONTWAIT;
+}
+
+/* Pieces, until one was the last: that is the result. */
+static int64_t message_pieces(struct message *message, uint64_t *bytes)
+{
+    bool waited = false;
+    int64_t result;
+
+    do {
+        result = message_piece(message, bytes, &waited);
+        if (result < 0)
+            return result;
+        message->total += (uint64_t)result;
+        io_cursor_advance(&message->cursor, (uint64_t)result);
+    } while (message_goes_on(message, result, *bytes, waited));
+    return result;
+}
+
+/* What was only looked at is looked at from its begin again. One of many: io/many.c keeps it. */
+static int64_t message_so_far(const struct message *message, uint64_t serial)
+{
+    struct io_part *part = message->call->part;
+    struct io_resume so_far = {.told = message->total, .done = message->total, .serial = serial};
+
+    if (message->flags & MSG_PEEK)
+        so_far.done = 0;
+    part->done = so_far.done;
+    return message->call->of ? -FV_ERESTART_SO_FAR : io_resumable_so_far(message->call, &so_far);
 }
 
 static int64_t message_run(struct message *message)
 {
     const struct io_call *call = message->call;
-    uint64_t bytes = 0;
-    int64_t total = (int64_t)call->part->done, result;
-    bool waited = false, waits_on;
-    uint64_t serial;
+    uint64_t bytes = 0, serial;
+    int64_t result;
+    bool waits_on;
 
     message->file = io_call_file(call);
     if (!message->file)
         return -EBADF;
-    io_cursor_advance(&message->cursor, call->part->done);
-    if (total && !message->send && !(message->flags & MSG_WAITALL))
-        message->flags |= MSG_DONTWAIT;
+    message_go_on(message);
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
-    if (!result && !total)
+    if (!result && !message->total)
         result = io_ahead_error(message->file);
-    while (!result) {
-        result = message_piece(message, &bytes, &waited);
-        if (result < 0)
-            break;
-        total += result;
-        io_cursor_advance(&message->cursor, (uint64_t)result);
-        if (!message_goes_on(message, result, bytes, waited))
-            break;
-        result = 0;
-    }
-    waits_on = total && message_waits_on(message, result, bytes);
+    if (!result)
+        result = message_pieces(message, &bytes);
+    waits_on = message->total && message_waits_on(message, result, bytes);
     serial = message->file->serial;
-    if (total)
+    if (message->total)
         io_ahead_keep_error(message->file, result);
     else
         result = io_restart_socket(call, message->file, message->send, result);
     io_call_put(call, message->file);
     message->header.msg_flags &= ~MSG_CMSG_CLOEXEC;
-    call->part->done = (uint64_t)total;
+    call->part->done = message->total;
     if (result >= 0 && !message->send)
         io_commit(call);
     if (waits_on)
-        return io_resumable_so_far(call, serial, (uint64_t)total, 0);
-    return total ? total : result;
+        return message_so_far(message, serial);
+    return message->total ? (int64_t)message->total : result;
 }
 
 /* Something was received, though perhaps not all that it waits for. */
@@ -318,7 +390,8 @@ int64_t io_message_vector(const struct io_call *call, bool send, struct io_messa
     message.cursor.count = (unsigned)header.msg_iovlen;
     result = message_run(&message);
     header.msg_flags = message.header.msg_flags;
-    *end = (struct io_message_end){io_cursor_left(&message.cursor), header.msg_flags};
+    *end = (struct io_message_end){
+        .left = io_cursor_left(&message.cursor), .told = message.total, .flags = header.msg_flags};
     if (spans != small)
         free(spans);
     if (!message_is_told(result) || send)

@@ -91,35 +91,41 @@ int64_t io_resumable_later(const struct io_resume *wait)
     return -IO_ERESTART_RESUME;
 }
 
+static int64_t resume_later(const struct io_call *call, const struct io_resume *wait)
+{
+    resume_kept = *wait;
+    call->vcpu->page->call.args[0] = wait->told;
+    return -FV_ERESTART_SO_FAR;
+}
+
 /* What cannot go on (the file is closed, its descriptor another's; memory is gone) ends with what
  * was done. The file is not held meanwhile, for its peer waits to hear that it was closed. */
 static int64_t resume_rest(const struct io_call *call, const struct io_resume *wait)
 {
-    struct io_part part = {.done = wait->done, .deadline_ns = wait->deadline_ns};
-    int64_t result = (int64_t)wait->done;
+    struct io_part part = {.done = wait->done,
+                           .inner = wait->inner,
+                           .other = wait->other,
+                           .resumed = true,
+                           .deadline_ns = wait->deadline_ns};
+    int64_t result = (int64_t)wait->told;
 
     part.file = io_fds_get(&call->io->fds, (int)wait->args[0]);
     if (part.file && part.file->serial == wait->serial)
         result = hostio_call_part(call->vcpu, wait->number, wait->args, &part);
-    hostio_part_end(&part); /* if it did not come to use the file */
-    return result >= 0 || io_is_interrupted(result) || result == -FV_ERESTART_SO_FAR
-               ? result
-               : (int64_t)wait->done;
+    hostio_part_end(&part);        /* if it did not come to use the file */
+    if (io_is_interrupted(result)) /* nothing more was done */
+        return resume_later(call, wait);
+    return result >= 0 || result == -FV_ERESTART_SO_FAR ? result : (int64_t)wait->told;
 }
 
-int64_t io_resumable_so_far(const struct io_call *call, uint64_t serial, uint64_t done,
-                            uint64_t deadline_ns)
+int64_t io_resumable_so_far(const struct io_call *call, const struct io_resume *so_far)
 {
-    struct io_resume wait = {.run = resume_rest,
-                             .deadline_ns = deadline_ns,
-                             .done = done,
-                             .serial = serial,
-                             .number = call->number};
+    struct io_resume wait = *so_far;
 
+    wait.run = resume_rest;
+    wait.number = call->number;
     memcpy(wait.args, call->args, sizeof(wait.args));
-    resume_kept = wait;
-    call->vcpu->page->call.args[0] = done;
-    return -FV_ERESTART_SO_FAR;
+    return resume_later(call, &wait);
 }
 
 int64_t io_resumable_run(const struct io_call *call, const struct io_resume *wait)

@@ -28,6 +28,7 @@ struct transfer {
     int flags;      /* RWF_* */
     bool write;
     uint64_t asked; /* bytes of the last piece */
+    uint64_t least; /* of a read that was interrupted before it had so many: SO_RCVLOWAT; else 0 */
     bool tried;     /* it was told not to wait though the program does */
     bool more;      /* something was read: what follows is only taken if it is there */
 };
@@ -183,6 +184,16 @@ static int64_t transfer_more(struct transfer *transfer)
     return result;
 }
 
+/* What is missing of the least that the socket waits for. */
+static int64_t transfer_rest(struct transfer *transfer, uint64_t bytes)
+{
+    struct msghdr header = {0};
+
+    transfer->asked = bytes;
+    return io_message_receive(transfer->call, transfer->file, &transfer->cursor, bytes, &header,
+                              MSG_WAITALL);
+}
+
 /* The next piece; notes what was asked for. Bytes or -errno. */
 static int64_t transfer_next(struct transfer *transfer)
 {
@@ -248,18 +259,31 @@ static bool transfer_goes_on(const struct transfer *transfer, int64_t n)
 }
 
 /*
- * Did a kick end the write's wait for room, of which `result` was the last piece? Linux would wait
- * on, unless a handler runs.
+ * Did a kick end the write's wait for room, or the read's for the socket's least, of which `result`
+ * was the last piece? Linux would wait on, unless a handler runs.
  */
-static bool transfer_waits_on(const struct transfer *transfer, int64_t result)
+static bool transfer_waits_on(const struct transfer *transfer, uint64_t total, int64_t result)
 {
     const struct io_file *file = transfer->file;
 
-    if (!transfer->write || file->whole || transfer->offset >= 0 || transfer->flags ||
+    if (file->whole || transfer->offset >= 0 || transfer->flags ||
         transfer->cursor.index >= transfer->cursor.count || (S_ISSOCK(file->type) && !file->stream))
         return false;
-    return io_is_kicked(transfer->call) && !io_never_waits(file) && !io_is_limited(file, true) &&
+    if (!transfer->write &&
+        total >= io_message_least(file, total + io_cursor_left(&transfer->cursor)))
+        return false;
+    return io_is_kicked(transfer->call) && !io_never_waits(file) &&
+           !io_is_limited(file, transfer->write) &&
            (result == -EINTR || (result > 0 && (uint64_t)result < transfer->asked));
+}
+
+/* The next bytes after `total`, the first of the call if that is 0. */
+static int64_t transfer_step(struct transfer *transfer, uint64_t total)
+{
+    if (total < transfer->least)
+        return transfer_rest(transfer, transfer->least - total);
+    transfer->more = total && !transfer->write && !transfer->file->whole;
+    return transfer->more ? transfer_more(transfer) : transfer_next(transfer);
 }
 
 static int64_t transfer_pieces(struct transfer *transfer)
@@ -271,13 +295,14 @@ static int64_t transfer_pieces(struct transfer *transfer)
         result = io_ahead_error(transfer->file);
     if (result)
         return result;
+    if (transfer->call->part->resumed && !transfer->write)
+        transfer->least = io_message_least(transfer->file, io_cursor_left(&transfer->cursor));
     io_cursor_advance(&transfer->cursor, *done);
     if (transfer->offset >= 0)
         transfer->offset += total;
 
     do {
-        transfer->more = total && !transfer->write && !transfer->file->whole;
-        result = transfer->more ? transfer_more(transfer) : transfer_next(transfer);
+        result = transfer_step(transfer, (uint64_t)total);
         if (result < 0)
             break;
         total += result;
@@ -288,8 +313,10 @@ static int64_t transfer_pieces(struct transfer *transfer)
     *done = (uint64_t)total;
     if (total)
         io_ahead_keep_error(transfer->file, result);
-    if (total && transfer_waits_on(transfer, result))
-        return io_resumable_so_far(transfer->call, transfer->file->serial, (uint64_t)total, 0);
+    if (total && transfer_waits_on(transfer, (uint64_t)total, result))
+        return io_resumable_so_far(
+            transfer->call,
+            &(struct io_resume){.told = *done, .done = *done, .serial = transfer->file->serial});
     return total ? total
                  : io_restart_socket(transfer->call, transfer->file, transfer->write, result);
 }
