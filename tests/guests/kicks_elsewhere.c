@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * As signals_elsewhere, for calls that take several steps: between two descriptors, of many
- * messages, for a least number of bytes, and for bytes that are only looked at. With an argument
- * over TCP, whose sockets wait where others do not.
+ * messages, for a least number of bytes, and for bytes that are only looked at. With a port over
+ * TCP, whose sockets wait where others do not.
  */
 #include "interrupt.h"
 
@@ -23,7 +23,7 @@
 static char large[LARGE];
 static atomic_int ticks, own, over;
 static int pair[2];
-static bool tcp;
+static int tcp; /* port, or 0 */
 
 static void on_tick(int number)
 {
@@ -54,17 +54,18 @@ static void *be_ticked(void *argument)
 
 static void connected(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)tcp),
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t bytes = sizeof(address);
-    int listener;
+    int listener, yes = 1;
     if (!tcp) {
         EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
         return;
     }
     listener = socket(AF_INET, SOCK_STREAM, 0);
-    EXPECT(listener >= 0 && bind(listener, (struct sockaddr *)&address, bytes) == 0);
-    EXPECT(listen(listener, 1) == 0);
-    EXPECT(getsockname(listener, (struct sockaddr *)&address, &bytes) == 0);
+    EXPECT(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) == 0);
+    EXPECT(bind(listener, (struct sockaddr *)&address, bytes) == 0 && listen(listener, 1) == 0);
     pair[0] = socket(AF_INET, SOCK_STREAM, 0);
     EXPECT(connect(pair[0], (struct sockaddr *)&address, bytes) == 0);
     pair[1] = accept(listener, NULL, NULL);
@@ -272,8 +273,7 @@ int main(int argc, char **argv)
 {
     const struct sigaction tick = {.sa_handler = on_tick}, plain = {.sa_handler = on_own};
     pthread_t ticked;
-    (void)argv;
-    tcp = argc > 1;
+    tcp = argc > 1 ? atoi(argv[1]) : 0;
     for (size_t i = 0; i < LARGE; i++)
         large[i] = (char)(i * 7 >> 3);
     EXPECT(sigaction(SIGUSR2, &tick, NULL) == 0 && sigaction(SIGUSR1, &plain, NULL) == 0);

@@ -66,6 +66,16 @@ test_recvmmsg_tells_who_sent() {
     done
 }
 
+test_kicks_elsewhere_cut_nothing_short() {
+    local port mode
+    port=$(free_port)
+    for mode in on off; do
+        expect_status 0 far --memory 256M --local 16M --polling $mode --net host --publish "127.0.0.1:$port" \
+            --allow-connect "127.0.0.1:$port" -- "$GUESTS/kicks_elsewhere" "$port"
+        grep -qx 'kicks_elsewhere: ok' out || fail "polling $mode: $(cat out err)"
+    done
+}
+
 # For root the host would load any module of that name.
 test_congestion_control_is_chosen_among_the_hosts() {
     local before after

@@ -34,8 +34,11 @@ int64_t io_epoll_ctl(const struct io_call *call)
     if (!result && operation != EPOLL_CTL_DEL)
         result = guestmem_read(call->vm, &event, call->args[3], sizeof(event));
     event.events &= ~(uint32_t)EPOLLWAKEUP;
-    if (!result)
+    if (!result) {
+        pthread_mutex_lock(&set->seek); /* io/epoll_keep.c */
         result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, &event);
+        pthread_mutex_unlock(&set->seek);
+    }
     if (!result)
         io_ahead_watch(&call->io->aheads, set, file, io_arg_int(call, 2), operation, &event);
     if (set)
@@ -125,8 +128,10 @@ static int64_t epoll_run(const struct io_call *call, const struct timespec *time
                               timeout_ms(timeout), 0, 0);
     io_commit(call); /* edges are told once */
     if (result > 0 &&
-        guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0])))
+        guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0]))) {
+        io_epoll_keep(set, events, (unsigned)result);
         result = -EFAULT;
+    }
     if (result > 0)
         io_ahead_grant(&call->io->aheads, call->vcpu->caller ? call->vcpu->caller : call->vcpu, set,
                        events, (unsigned)result);

@@ -395,6 +395,11 @@ static inline bool io_is_inet(const struct io_file *file)
 int io_connect_check(const struct io_call *call, struct sockaddr_storage *address);
 int io_bind_check(const struct io_call *call, struct sockaddr_storage *address, bool udp);
 
+/* ---- io/epoll_keep.c ---- */
+/* These events of the set could not be told: what the host tells once it is to tell again. */
+struct epoll_event;
+void io_epoll_keep(struct io_file *set, const struct epoll_event *told, unsigned count);
+
 /* ---- io/time.c ---- */
 #define IO_NS_PER_S 1000000000ull
 /* A timed wait that restart_syscall takes up again; one a thread. */
