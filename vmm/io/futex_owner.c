@@ -17,7 +17,8 @@
  * guest thread begins and ends:
  *   the word's thread id is that of   then
  *   a guest thread that is in use     wait: when it ends it sees that we are counted
- *   a host thread that is to leave    wait: somebody was counted when its guest thread ended
+ *   a host thread that is to leave    wait until it has (not long: nothing holds it), then ask:
+ *                                     somebody was counted when its guest thread ended
  *   a host thread that is parked      ESRCH: nobody was, and nobody comes to wait from here on
  *   another thread of ours            ESRCH: no guest thread had it
  *   a process beside the guest        as the host kernel says
@@ -41,48 +42,75 @@
 #include "vmm/io/hostio_internal.h"
 #include "vmm/machine.h"
 
+#include "support.h"
+
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <time.h>
 
-#define WORD_BYTES sizeof(uint32_t)
+#define WORD_BYTES      sizeof(uint32_t)
+#define LEAVES_SLICE_NS 50000L
+#define LEAVES_MAX_NS   1000000000ULL
 
 bool hostio_owner_is_awaited(const struct hostio *io)
 {
     return atomic_load(&io->futexes.owners_awaited) != 0;
 }
 
-/* Caller holds vcpu_lock. Is there a thread of ours with this id, and will it never give up? */
-static bool thread_stays(struct vm *vm, pid_t tid)
+enum owner { OWNER_LIVES, OWNER_LEAVES, OWNER_STAYS };
+
+static bool is_our_thread(const struct vm *vm, pid_t tid)
+{
+    return IO_HOST3(SYS_tgkill, vm->pid, tid, 0) == 0;
+}
+
+/* Caller holds vcpu_lock. OWNER_STAYS: no guest thread's any more, but a host thread's. */
+static enum owner owner_of(struct vm *vm, pid_t tid)
 {
     uint32_t count = atomic_load(&vm->vcpu_count);
 
     for (uint32_t i = 1; i < count; i++) {
         const struct vcpu *vcpu = vm->vcpus[i];
 
-        if (vcpu->tid == tid)
-            return !atomic_load(&vcpu->in_use) && !vcpu->retired && !vcpu->gone;
+        if (vcpu->tid != tid)
+            continue;
+        if (atomic_load(&vcpu->in_use))
+            return OWNER_LIVES;
+        return vcpu->retired || vcpu->gone ? OWNER_LEAVES : OWNER_STAYS;
     }
-    return IO_HOST3(SYS_tgkill, vm->pid, tid, 0) == 0;
+    return is_our_thread(vm, tid) ? OWNER_STAYS : OWNER_LIVES;
+}
+
+/* Asked before, the host would take its thread for one that lives. */
+static void await_leaving(const struct vm *vm, pid_t tid)
+{
+    static const struct timespec slice = {.tv_nsec = LEAVES_SLICE_NS};
+    uint64_t until_ns = clock_now_ns() + LEAVES_MAX_NS;
+
+    while (is_our_thread(vm, tid) && clock_now_ns() < until_ns)
+        nanosleep(&slice, NULL);
 }
 
 bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over)
 {
     struct vm *vm = call->vm;
-    bool over = false;
+    enum owner owner = OWNER_LIVES;
     uint32_t word;
-    pid_t tid;
+    pid_t tid = 0;
 
     pthread_mutex_lock(&vm->vcpu_lock);
     /* Of a file that was cut short: the host kernel will say so. */
     if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES) == 0) {
         tid = (pid_t)(word & FUTEX_TID_MASK);
         if (tid == vm->pid)
-            over = main_over;
+            owner = main_over ? OWNER_STAYS : OWNER_LIVES;
         else if (tid)
-            over = thread_stays(vm, tid);
+            owner = owner_of(vm, tid);
     }
     pthread_mutex_unlock(&vm->vcpu_lock);
-    return over;
+    if (owner == OWNER_LEAVES)
+        await_leaving(vm, tid);
+    return owner == OWNER_STAYS;
 }
 
 bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition)
@@ -205,14 +233,20 @@ void hostio_main_ends(struct vm *vm)
     for (uint32_t i = 1; i < count; i++) {
         gpa_t word = atomic_load(&vm->vcpus[i]->awaits[0]);
         struct bequest bequest = {.tid = (uint32_t)vm->pid};
+        bool gone = false;
         void *at;
 
-        if (!word || guestmem_pin(vm, word, WORD_BYTES, true, &at))
+        if (!word)
             continue;
-        bequest.at = at;
-        if (file_guard(word_hand_on, &bequest))
-            vcpu_kick(vm->vcpus[i]); /* the word is gone: it asks the host again, and is told so */
-        guestmem_unpin(vm, word, WORD_BYTES);
+        if (guestmem_pin(vm, word, WORD_BYTES, true, &at)) {
+            gone = true;
+        } else {
+            bequest.at = at;
+            gone = file_guard(word_hand_on, &bequest) != 0;
+            guestmem_unpin(vm, word, WORD_BYTES);
+        }
+        if (gone) /* with the end of its file: who waits asks the host again, and is told so */
+            vcpu_kick(vm->vcpus[i]);
     }
     pthread_mutex_unlock(&futexes->bequest);
 }
