@@ -54,25 +54,39 @@ static void *wait_for_condition(void *argument)
     return argument;
 }
 
+/* Nobody waited for it. A guest's thread is joined a moment before it has left. */
+static uint32_t left_alone(void)
+{
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, NULL, leave_behind, &word) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0);
+    usleep(200000);
+    return atomic_load(&word) & FUTEX_TID_MASK;
+}
+
 static void left_before(void)
 {
-    pthread_t thread, waiter;
-    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, NULL) == 0);
-    usleep(100000); /* asleep, mostly */
-    EXPECT(pthread_create(&thread, NULL, leave_behind, &word) == 0);
-    EXPECT(pthread_join(thread, NULL) == 0 && atomic_load(&word) != 0);
-    uint32_t dead = atomic_load(&word) & FUTEX_TID_MASK;
-    EXPECT(lock(&word) == -1 && errno == ESRCH);
+    uint32_t dead = left_alone();
+    EXPECT(dead != 0 && lock(&word) == -1 && errno == ESRCH);
     EXPECT(futex(&word, FUTEX_TRYLOCK_PI, 0, NULL, NULL, 0) == -1 && errno == ESRCH);
     EXPECT((atomic_load(&word) & FUTEX_TID_MASK) == dead);
+    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 0);
     EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 1) == -1 &&
            errno == EAGAIN);
+    atomic_store(&word, 0);
+}
+
+/* Who waits for a condition is not moved to it. The waiter runs where no other thread ended. */
+static void not_moved(void)
+{
+    pthread_t waiter;
+    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, NULL) == 0);
+    usleep(200000); /* asleep, mostly */
+    EXPECT(left_alone() != 0);
     EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == -1 && errno == ESRCH);
     atomic_store(&word, 0);
     EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 1);
     EXPECT(pthread_join(waiter, NULL) == 0 && atomic_load(&word) == 0);
-    atomic_store(&word, dead);
-    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 0);
 }
 
 /* The owner ends just as somebody comes: lock or ESRCH, but an answer. */
@@ -99,6 +113,7 @@ static void left_meanwhile(void)
 int main(void)
 {
     left_before();
+    not_moved();
     left_meanwhile();
     atomic_store(&foreign, 0x3ffffff0); /* nobody's */
     EXPECT(lock(&foreign) == -1 && errno == ESRCH);

@@ -23,8 +23,9 @@
  *   another thread of ours            ESRCH: no guest thread had it
  *   a process beside the guest        as the host kernel says
  * The word is read with the lock, too: a guest thread that is over there wrote to it no later.
- * Thread ids are used again soon, other than on Linux: who takes a lock that a thread left behind
- * whose id another has by now waits for that one.
+ * Who joins a thread may come while that one is still in use here, and gets its lock as if it had
+ * come before the end, marked. Thread ids are used again soon, other than on Linux: who takes a
+ * lock that a thread left behind whose id another has by now waits for that one.
  *
  * The main thread's host thread is the process's, and stays. So it hands on by itself what others
  * wait for: it unlocks, and sets the mark, which that took away, again. main_over 0 -> 1, under
