@@ -34,12 +34,14 @@ function emit(number, name, where, note)
 
 BEGIN {
     split("mmap mprotect munmap brk mremap msync mincore madvise mlock munlock mlockall " \
-          "munlockall mlock2", memory)
+          "munlockall mlock2 shmget shmat shmdt shmctl", memory)
     for (i in memory) {
         answered[memory[i]] = 1
         if (memory[i] ~ /lock/)
             io_note[memory[i]] = "no effect: --local bounds what is here; guide_pin pins"
     }
+    io_note["shmget"] = "the guest's own keys; this host's memory, at most as much as --memory"
+    io_note["shmctl"] = "IPC_STAT, IPC_SET, IPC_RMID; SHM_LOCK has no effect"
 }
 
 /^IO_CALL\(/ {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * write, writev and send on sockets whose queue the VMM knows to have room (abi.h, fv_sends): the
- * bytes are kept here, and leave at the next request. What is out of the ordinary is made as a
- * request, before which the VMM sends what is kept.
+ * write, writev, send and sendmsg on sockets whose queue the VMM knows to have room (abi.h,
+ * fv_sends): the bytes are kept here, and leave at the next request. What is out of the ordinary is
+ * made as a request, before which the VMM sends what is kept.
  */
 #include "guest-os/kernel.h"
 
@@ -16,6 +16,16 @@
 struct piece { /* struct iovec of the program */
     gpa_t at;
     uint64_t bytes;
+};
+
+struct message { /* struct msghdr of the program */
+    gpa_t name;
+    uint64_t name_bytes; /* the lower half of it */
+    gpa_t pieces;
+    uint64_t count;
+    gpa_t control;
+    uint64_t control_bytes;
+    uint64_t flags;
 };
 
 static struct fv_sends *sends_area(const struct fv_vcpu *vcpu)
@@ -139,4 +149,25 @@ int64_t sys_sendto(struct frame *frame)
     if (bytes != 0)
         return (int64_t)bytes;
     return (frame->r10 & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
+}
+
+/* Bytes kept of a message that names nobody and carries nothing beside its bytes. */
+static uint64_t gather_message(int32_t fd, gpa_t from)
+{
+    struct message message;
+    if (vcpu_current()->sends_count == 0 || !user_range(from, sizeof(message)) ||
+        user_read(&message, from, sizeof(message)) != 0 || message.name != 0 ||
+        message.control_bytes != 0)
+        return 0;
+    return gather_vector(fd, message.pieces, message.count);
+}
+
+int64_t sys_sendmsg(struct frame *frame)
+{
+    uint64_t bytes = 0;
+    if (((uint32_t)frame->rdx & ~(uint32_t)(MSG_DONTWAIT | MSG_NOSIGNAL)) == 0)
+        bytes = gather_message((int32_t)frame->rdi, frame->rsi);
+    if (bytes != 0)
+        return (int64_t)bytes;
+    return (frame->rdx & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
 }

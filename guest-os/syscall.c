@@ -83,11 +83,6 @@ int64_t sys_write_signalling(struct frame *frame)
 
 #define MSG_NOSIGNAL 0x4000
 
-int64_t sys_sendmsg(struct frame *frame)
-{
-    return (frame->rdx & MSG_NOSIGNAL) != 0 ? syscall_forward(frame) : sys_write_signalling(frame);
-}
-
 int64_t syscall_sendmmsg_told(const struct frame *frame, int64_t result)
 {
     bool broken = result == -LINUX_EPIPE || (result > 0 && (result & FV_SENDMMSG_PIPE) != 0);

@@ -53,6 +53,7 @@ perl                # tests: unmodified program
 curl                # tests: unmodified program on the network
 redis-tools         # tests: a server (the same binary as redis-server, without its service) and clients
 python3-redis       # tests: a client of redis
+fio                 # tests: unmodified program with System V shared memory
 jq                  # tests read --stats with it
 file                # tests: unmodified program
 libmimalloc-dev     # libfaralloc: what it does not serve itself

@@ -119,6 +119,10 @@ static bool is_memory_call(uint32_t number)
     case SYS_munlock:
     case SYS_mlockall:
     case SYS_munlockall:
+    case SYS_shmget:
+    case SYS_shmat:
+    case SYS_shmdt:
+    case SYS_shmctl:
         return true;
     default:
         return false;

@@ -299,7 +299,8 @@ long guestmem_read_string(struct vm *vm, char *to, gpa_t from, size_t bytes);
 /* ---- mm.c, mmap.c: the program's address space ---- */
 int mm_create(struct mm **out, struct vm *vm);
 void mm_destroy(struct mm *mm);
-/* mmap munmap mprotect mremap madvise brk mincore msync mlock...: Linux numbers and results. */
+/* mmap munmap mprotect mremap madvise brk mincore msync mlock... shmget...: Linux numbers, results.
+ */
 int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
 void mm_set_brk_base(struct mm *mm, gpa_t base);
 

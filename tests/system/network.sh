@@ -273,6 +273,46 @@ END
     note "$used reads answered in the guest, $gathered answers gathered"
 }
 
+# As memcached answers: message by message, of several pieces. The look whether it listens is one of
+# the twenty connections.
+test_messages_of_a_server_are_gathered() {
+    local port gathered
+    port=$(free_port)
+    start_guest --memory 256M --local 256M --stats stats --net host --publish "$HERE:$port" -- python3 -c '
+import select, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+waiting = select.epoll()
+waiting.register(listener, select.EPOLLIN)
+open_ones, ended = {}, 0
+while ended < 20:
+    for number, _ in waiting.poll():
+        if number == listener.fileno():
+            one = listener.accept()[0]
+            one.setblocking(False)
+            open_ones[one.fileno()] = one
+            waiting.register(one, select.EPOLLIN)
+            continue
+        got = open_ones[number].recv(4096)
+        if got:
+            open_ones[number].sendmsg([b"<", got, b"", b">"], [], socket.MSG_NOSIGNAL)
+        else:
+            open_ones.pop(number).close()
+            ended += 1' "$port"
+    wait_until $((3 * TIME_FACTOR)) listening "$port" || fail "did not start: $(cat guest.err)"
+    timeout $((20 * TIME_FACTOR)) python3 -c '
+import socket, sys
+clients = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(19)]
+for turn in range(20):
+    for client in clients:
+        client.sendall(b"%d" % turn)
+    for client in clients:
+        assert client.recv(100) == b"<%d>" % turn' "$port" 2>client.err || fail "$(tail -n 2 client.err guest.err)"
+    wait "$GUEST_PID" || fail "server: $(cat guest.err)"
+    gathered=$(stat_of stats vcpus sends_gathered)
+    [ "$gathered" -gt 100 ] || fail "only $gathered of 380 answers were gathered"
+    note "$gathered of 380 answers gathered"
+}
+
 test_ipv6_loopback() {
     grep -qs ' lo$' /proc/net/if_inet6 || skip 'no IPv6 on this host'
     local port

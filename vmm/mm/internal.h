@@ -38,6 +38,13 @@ struct mm_range {
     gpa_t start, end; /* empty if both are 0 */
 };
 
+/* System V segments: mm/shm.c. */
+struct mm_shm {
+    struct mm_segment *segments;
+    size_t count;
+    unsigned made;
+};
+
 #define MM_HIDDEN 2u /* what is replaced, and what is moved there */
 
 struct mm {
@@ -52,6 +59,7 @@ struct mm {
     size_t count, capacity;
     gpa_t high_first, high_end; /* where mappings without an address go */
     gpa_t brk_base, brk;
+    struct mm_shm shm;
     atomic_bool host_files; /* a shared file was mapped once */
     pthread_mutex_t pipe_lock;
     int pipe[2]; /* for copies that must survive a truncated file (guestmem.c) */
@@ -140,9 +148,13 @@ int mm_map_over(struct mm *mm, const struct mapping *mapping);
 int mm_grant_range(struct mm *mm, const struct mapping *mapping, gpa_t start, gpa_t end,
                    unsigned access);
 
-/* ---- mremap.c, madvise.c ---- */
+/* ---- mmap.c, mremap.c, madvise.c, shm.c; caller holds `change` ---- */
+/* As mmap, of this file (NULL: anonymous) and not of args[4]. The address, or -errno. */
+int64_t mm_map_at(struct mm *mm, const uint64_t args[6], struct mm_file *file);
 int64_t mm_remap(struct mm *mm, const uint64_t args[6]);
 int64_t mm_advise(struct mm *mm, const uint64_t args[6]);
 int64_t mm_incore(struct mm *mm, const uint64_t args[6]);
+int64_t mm_shm_call(struct mm *mm, uint32_t number, const uint64_t args[6]);
+void mm_shm_end(struct mm *mm);
 
 #endif

@@ -173,6 +173,7 @@ void mm_destroy(struct mm *mm)
     if (!mm)
         return;
     mm_erase(mm, 0, mm->count);
+    mm_shm_end(mm);
     mm_files_close();
     free(mm->maps);
     close(mm->pipe[0]);

@@ -134,6 +134,27 @@ static bool overcommits(const struct mm *mm, const uint64_t args[6], uint64_t by
            ept_resident_bytes(mm->vm->ept) > config->memory_bytes;
 }
 
+int64_t mm_map_at(struct mm *mm, const uint64_t args[6], struct mm_file *file)
+{
+    uint64_t bytes = MM_PAGE_UP(args[1]);
+    int64_t at = mmap_address(mm, args, bytes);
+    if (at < 0)
+        return at;
+    struct mapping mapping = {
+        .start = (gpa_t)at,
+        .end = (gpa_t)at + bytes,
+        .access = access_of(args[2]),
+        .shared = (args[3] & MAP_TYPE) != MAP_PRIVATE,
+        .stack = args[3] & (MAP_STACK | MAP_GROWSDOWN),
+        .file = file,
+        .offset_bytes = file ? args[5] : 0,
+        .label = args[3] & MAP_GROWSDOWN ? "[stack]" : NULL,
+    };
+    int error = mm_is_free(mm, mapping.start, mapping.end) ? mm_map_range(mm, &mapping)
+                                                           : mm_map_over(mm, &mapping);
+    return error ? error : at;
+}
+
 static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
 {
     uint64_t bytes = MM_PAGE_UP(args[1]), type = args[3] & MAP_TYPE;
@@ -151,23 +172,9 @@ static int64_t mm_mmap(struct mm *mm, const uint64_t args[6])
     int error = args[3] & MAP_ANONYMOUS ? 0 : file_open(mm, args, &file);
     if (error)
         return error;
-    int64_t at = mmap_address(mm, args, bytes);
-    if (at >= 0) {
-        struct mapping mapping = {
-            .start = (gpa_t)at,
-            .end = (gpa_t)at + bytes,
-            .access = access_of(args[2]),
-            .shared = type != MAP_PRIVATE,
-            .stack = args[3] & (MAP_STACK | MAP_GROWSDOWN),
-            .file = file,
-            .offset_bytes = file ? args[5] : 0,
-            .label = args[3] & MAP_GROWSDOWN ? "[stack]" : NULL,
-        };
-        error = mm_is_free(mm, mapping.start, mapping.end) ? mm_map_range(mm, &mapping)
-                                                           : mm_map_over(mm, &mapping);
-    }
+    int64_t at = mm_map_at(mm, args, file);
     mm_file_put(file);
-    return error ? error : at;
+    return at;
 }
 
 /* ---- munmap, mprotect, brk, msync ---- */
@@ -347,6 +354,12 @@ int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
         break;
     case SYS_mincore:
         result = mm_incore(mm, args);
+        break;
+    case SYS_shmget:
+    case SYS_shmat:
+    case SYS_shmdt:
+    case SYS_shmctl:
+        result = mm_shm_call(mm, number, args);
         break;
     /* Residency is the paging engine's business; a lock is taken as the hint that it is. */
     case SYS_mlock:
