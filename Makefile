@@ -205,7 +205,7 @@ lint: deps ## formatting, static analysis, layering, sizes, manuals, messages, s
 docs: ## make the generated documents anew (docs/syscalls.md)
 	$(Q)awk -f docs/gen-syscalls.awk vmm/io/table.def guest-os/syscalls.def > docs/syscalls.md
 
-.PHONY: bench bench-quick bench-run
+.PHONY: bench bench-quick bench-run bench-counted bench-counted-run
 bench: deps ## measure everything, for hours: docs/benchmarks/full (SECTIONS=, RESUME=1, BENCH_OPTIONS=--help)
 	$(SUBMAKE) bench-run
 bench-quick: deps ## measure a little in less than five minutes: docs/benchmarks/quick
@@ -213,6 +213,11 @@ bench-quick: deps ## measure a little in less than five minutes: docs/benchmarks
 bench-run: all $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
 	@$(TEST_ENV) tests/bench/bench.py $(if $(SECTIONS),--sections $(SECTIONS)) $(if $(RESUME),--resume) \
 	    $(BENCH_OPTIONS)
+bench-counted: lab-deps ## count instructions where times cannot be measured: docs/benchmarks/counted (SECTIONS=, RESUME=1)
+	$(SUBMAKE) bench-counted-run
+bench-counted-run: all $(GUEST_PROGRAMS) $(BENCH_PROGRAMS)
+	@$(TEST_ENV) tests/lab/counted.sh docs/benchmarks/counted$(if $(SECTIONS),-$(subst $(comma),-,$(SECTIONS))) \
+	    $(if $(SECTIONS),--sections $(SECTIONS)) $(if $(RESUME),--resume) $(BENCH_OPTIONS)
 
 .PHONY: fuzz fuzz-run
 fuzz: deps ## explore every fuzz target for FUZZ_SECONDS each (default 60)

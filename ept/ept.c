@@ -38,6 +38,22 @@ static void *reserve(size_t bytes, int protection)
     return at == MAP_FAILED ? NULL : at;
 }
 
+/*
+ * A second-stage entry covers 2 MiB only where guest and host address are the same modulo 2 MiB, and
+ * Linux before 6.7 gives a large mapping any page's address.
+ */
+static void *reserve_aligned(size_t bytes, size_t alignment)
+{
+    uint8_t *at = reserve(bytes + alignment, PROT_NONE);
+    if (!at)
+        return NULL;
+    size_t before = -(uintptr_t)at & (alignment - 1);
+    if (before)
+        munmap(at, before);
+    munmap(at + before + bytes, alignment - before);
+    return at + before;
+}
+
 static int slot_set(struct ept *ept, gpa_t gpa)
 {
     struct kvm_userspace_memory_region region = {
@@ -75,7 +91,7 @@ static int address_space_create(struct ept *ept)
     if (bits > EPT_SPAN_BITS_MAX)
         bits = EPT_SPAN_BITS_MAX;
     ept->span_bytes = 1ULL << bits;
-    ept->base = reserve(ept->span_bytes, PROT_NONE);
+    ept->base = reserve_aligned(ept->span_bytes, EPT_SLOT_BYTES);
     ept->words =
         reserve((ept->span_bytes >> EPT_PAGE_SHIFT) * sizeof(ept_word_t), PROT_READ | PROT_WRITE);
     if (!ept->base || !ept->words) {

@@ -109,6 +109,11 @@ def parse_arguments(argv):
     add("--add", action="store_true", help="add rounds of workloads to the runs.csv that is there")
     add("--resume", action="store_true", help="make the runs that are missing in the output")
     add("--report-only", action="store_true", help="write the report of the CSV files there are")
+    add(
+        "--counted",
+        action="store_true",
+        help="this machine's clocks count instructions (tests/lab/counted.sh): the report says so",
+    )
     add("--list", action="store_true", help="name workloads, systems and sections, and stop")
     options = parser.parse_args(argv)
     part = "".join(f"-{name}" for name in options.sections or ())
@@ -248,6 +253,7 @@ def describe(options, argv, farvisor, skipped, swap_words):
     command = made.get(tuple(argv)) or shlex.join(["tests/bench/bench.py", *argv])
     return {
         "form": options.form,
+        "counted": options.counted,
         "command": command,
         "date": datetime.date.today().isoformat(),
         "host": machine.host_line(),

@@ -8,6 +8,13 @@ from summary import FAST_EXIT_US, Summary, median_coverage, median_rank, number
 from systems import KNOWN
 from targets import Values, count_line, read_targets, target_table
 
+COUNTED = (
+    "**These are not times.** The machine is emulated and its clocks count instructions, a "
+    "nanosecond each: the host kernel's, KVM's, farvisor's, the memory server's and the program's. "
+    "A second is a thousand million of them. Nothing here knows of caches, of memory latency or of "
+    "what an exit costs a real processor, and there is one processor: what would run beside the "
+    "program on a second one is counted as if the program waited for it."
+)
 WORDS = {system.name: system.words for system in KNOWN}
 
 
@@ -52,6 +59,8 @@ class Report:
             "this file and those beside it are written by it.",
             "",
         ]
+        if self.about.get("counted"):
+            lines += [COUNTED, ""]
         lines += [
             f"- Host: {self.about['host']}. The memory server runs on the same host.",
             f"- farvisor: {self.about['version']}.",

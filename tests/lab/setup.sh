@@ -22,7 +22,7 @@ die() {
 # The modules loaded by init.sh, in this order, each after those it depends on. crc32_generic is
 # what rdma_rxe asks for at run time.
 modules=(virtio_pci 9pnet_virtio 9p overlay virtio_net virtio_rng sch_netem crc32c_generic
-    crc32_generic kvm-amd ib_uverbs rdma_ucm rdma_rxe)
+    crc32_generic kvm-amd zram ib_uverbs rdma_ucm rdma_rxe)
 # perftest and its libraries are the yardstick of the latency table; the rest makes rxe devices and
 # drives them.
 packages=(perftest libibumad3 libpci3 ibverbs-utils rdmacm-utils libibverbs1 librdmacm1

@@ -339,6 +339,13 @@ static uint64_t pages_here(uint64_t page, uint64_t pages)
     return count;
 }
 
+/* Else KVM maps page by page what is one huge page here. */
+START_TEST(addresses_are_alike_within_a_slot)
+{
+    ck_assert_uint_eq((uintptr_t)ept_hva(ept, BASE) % EPT_SLOT_BYTES, BASE % EPT_SLOT_BYTES);
+}
+END_TEST
+
 /* A small part of what had a huge page takes no more than its size when it is used again. */
 START_TEST(huge_pages_do_not_come_back)
 {
@@ -420,6 +427,7 @@ int main(void)
     tcase_add_checked_fixture(tests, memory_setup, vm_teardown);
     tcase_add_test(tests, rights_are_flushed);
     tcase_add_test(tests, what_was_moved_can_be_moved_again);
+    tcase_add_test(tests, addresses_are_alike_within_a_slot);
     tcase_add_test(tests, huge_pages_do_not_come_back);
     tcase_add_test(tests, files_can_lie_where_arrays_were);
     tcase_add_test(tests, files_can_lie_where_pages_were_touched);
