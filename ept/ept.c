@@ -39,8 +39,8 @@ static void *reserve(size_t bytes, int protection)
 }
 
 /*
- * A second-stage entry covers 2 MiB only where guest and host address are the same modulo 2 MiB, and
- * Linux before 6.7 gives a large mapping any page's address.
+ * A second-stage entry covers 2 MiB only where guest and host address are the same modulo 2 MiB,
+ * and Linux before 6.7 gives a large mapping any page's address.
  */
 static void *reserve_aligned(size_t bytes, size_t alignment)
 {

@@ -157,8 +157,7 @@ static struct signal_pending *waits_at(uint32_t tid, unsigned signal, struct thr
         return &(*taker)->pending;
     if (tid != 0)
         return NULL;
-    if (signal != 0)
-        *taker = choose(signal);
+    *taker = choose(signal);
     return &process.pending;
 }
 
@@ -170,11 +169,13 @@ static bool needs_no_queue(const struct thread *taker, unsigned signal)
 int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
 {
     unsigned signal = (unsigned)info->signal;
+    if (signal == 0) /* asks whether there is anybody */
+        return tid == 0 || thread_find(tid) != NULL ? 0 : -LINUX_ESRCH;
     struct thread *taker;
     struct signal_pending *pending = waits_at(tid, signal, &taker);
     if (pending == NULL)
         return -LINUX_ESRCH;
-    if (signal == 0 || needs_no_queue(taker, signal))
+    if (needs_no_queue(taker, signal))
         return 0;
     int result = enqueue(pending, info);
     if (result == 0 && taker != NULL && wants(taker, signal))

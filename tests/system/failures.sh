@@ -262,7 +262,9 @@ test_timers_are_short() {
         exec "$FARVISOR" run --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- true
     ) >out 2>err
     [ $? = 125 ] || fail "status with no timer: $(cat err)"
-    [ "$(grep -c . err)" = 1 ] && grep -q 'host: vcpu 0: timer: .* (ulimit -i)' err || fail "not one clear line: $(cat err)"
+    if [ "$(grep -c . err)" != 1 ] || ! grep -q 'host: vcpu 0: timer: .* (ulimit -i)' err; then
+        fail "not one clear line: $(cat err)"
+    fi
     (
         ulimit -i 2
         exec "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- "$GUESTS/thread_ends"
