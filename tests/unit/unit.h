@@ -39,4 +39,12 @@ static inline _Noreturn void unit_skip(const char *reason)
     exit(UNIT_SKIPPED);
 }
 
+/* For tests that map something where the guest has it: AddressSanitizer's shadow is there. */
+static inline void unit_needs_guest_addresses(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    unit_skip("AddressSanitizer has its shadow at the guest's addresses");
+#endif
+}
+
 #endif

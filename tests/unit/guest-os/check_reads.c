@@ -117,5 +117,6 @@ int main(void)
     tcase_add_test(tests, only_plain_receives_are_answered);
     tcase_add_test(tests, nothing_is_answered_that_is_not_there);
     suite_add_tcase(suite, tests);
+    unit_needs_guest_addresses();
     return unit_run(suite);
 }
