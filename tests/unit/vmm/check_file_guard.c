@@ -9,10 +9,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifdef __SANITIZE_ADDRESS__
-/* What a bus error was before is the end by it, here too: not a report of AddressSanitizer. */
-const char *__asan_default_options(void); // NOLINT(bugprone-reserved-identifier): its hook
+/* What a bus error was before is the end by it, here too: not a report of a sanitizer. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+const char *__asan_default_options(void); // NOLINT(bugprone-reserved-identifier): their hooks
+const char *__tsan_default_options(void); // NOLINT(bugprone-reserved-identifier)
 const char *__asan_default_options(void)  // NOLINT(bugprone-reserved-identifier)
+{
+    return "handle_sigbus=0";
+}
+const char *__tsan_default_options(void) // NOLINT(bugprone-reserved-identifier)
 {
     return "handle_sigbus=0";
 }
