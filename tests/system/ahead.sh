@@ -79,6 +79,7 @@ test_not_in_uffd_mode() {
 # With nothing paged, huge pages of the host are huge pages of the second stage.
 test_memory_that_is_all_here_faults_once_for_2_MiB() {
     expect_status 0 far --memory 256M --stats stats -- "$GUESTS/sequential" 64 1
+    note "$(stat_of stats vcpus second_stage_faults) second-stage faults for 64 MiB"
     if grep -qxE 'Y|1' /sys/module/kvm_{amd/parameters/npt,intel/parameters/ept} 2>/dev/null &&
         ! grep -q '\[never\]' /sys/kernel/mm/transparent_hugepage/enabled; then
         [ "$(stat_of stats vcpus second_stage_faults)" -lt 2000 ] ||
