@@ -64,7 +64,8 @@ static uint64_t ahead_read(int32_t fd, gpa_t to, uint64_t bytes)
 int64_t sys_read(struct frame *frame)
 {
     uint64_t bytes = ahead_read((int32_t)frame->rdi, frame->rsi, frame->rdx);
-    return bytes != 0 ? (int64_t)bytes : syscall_forward(frame);
+    int64_t result = bytes != 0 ? (int64_t)bytes : syscall_forward(frame);
+    return result == -FV_ESIGNALFD ? signal_fd_read(frame) : result;
 }
 
 int64_t sys_recvfrom(struct frame *frame)

@@ -57,6 +57,8 @@ struct thread {
     bool resumes_masked;     /* ... if what it goes on with did */
     uint64_t so_far;         /* what its interrupted call has done: FV_ERESTART_SO_FAR */
     uint64_t waiting;        /* set rt_sigtimedwait waits for */
+    uint64_t reading;        /* set that a read of a signalfd waits for */
+    bool polls;              /* is in a call that polls descriptors; atomic (signal_fd.c) */
     struct signal_pending pending;
     struct linux_stack altstack;
     uint64_t clear_tid;   /* set_tid_address */
@@ -293,11 +295,23 @@ bool signal_is_due(void); /* has this thread to go back to the program, for one 
 bool signal_look(void);
 void signal_set_blocked(uint64_t mask);
 void signal_set_waiting(uint64_t set); /* of rt_sigtimedwait */
+void signal_set_reading(uint64_t set); /* of a read of a signalfd */
+void signal_wake_readers(void);        /* who waits in one looks again; process.lock held */
 /* The calling thread is gone, or takes less: others must see to the process's signals that it might
  * have taken. */
 void signal_reassign(void);
 /* Forgets what is queued there of `set`. process.lock held. */
 void signal_discard(struct signal_pending *pending, uint64_t set);
+
+/* ---- signal_fd.c: signalfd ---- */
+/*
+ * What waits has changed: signals came for the process (thread NULL) or that thread, or went.
+ * process.lock held.
+ */
+void signal_fd_came(const struct thread *thread, uint64_t set);
+void signal_fd_went(uint64_t set);
+void signal_fd_poll(bool polls); /* the calling thread begins, or ends, a call that polls */
+int64_t signal_fd_read(const struct frame *frame); /* read, of what the VMM says is a signalfd */
 
 /* ---- signal_deliver.c: on the way back to the program ---- */
 void signal_deliver_pending(struct frame *frame);

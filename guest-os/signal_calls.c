@@ -39,6 +39,7 @@ int64_t sys_rt_sigaction(struct frame *frame)
             signal_discard(&process.pending, signal_bit(signal));
             for (struct thread *thread = process.threads; thread != NULL; thread = thread->next)
                 signal_discard(&thread->pending, signal_bit(signal));
+            signal_fd_went(signal_bit(signal));
         }
     }
     lock_release(&process.lock);

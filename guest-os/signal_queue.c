@@ -78,7 +78,7 @@ static bool is_ignored(unsigned signal)
 static bool wants(const struct thread *thread, unsigned signal)
 {
     return (thread->blocked & signal_bit(signal)) == 0 ||
-           (thread->waiting & signal_bit(signal)) != 0;
+           ((thread->waiting | thread->reading) & signal_bit(signal)) != 0;
 }
 
 static bool blocks(const struct thread *thread, unsigned signal)
@@ -180,6 +180,8 @@ int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
     int result = enqueue(pending, info);
     if (result == 0 && taker != NULL && wants(taker, signal))
         *kick = notify(taker);
+    if (result == 0)
+        signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
     return result;
 }
 
@@ -191,10 +193,12 @@ void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linu
     struct signal_pending *pending = waits_at(tid, signal, &taker);
     if (pending == NULL || needs_no_queue(taker, signal))
         return;
-    if (node->queued)
+    if (node->queued) {
         count_expiry(&node->info, info);
-    else
+    } else {
         append(pending, node, info);
+        signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
+    }
     if (taker != NULL && wants(taker, signal))
         *kick = notify(taker);
 }
@@ -269,6 +273,8 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
         dequeue(pending, signal, info);
         if (info->code == LINUX_SI_TIMER)
             timer_delivered(info);
+        if ((pending->set & signal_bit(signal)) == 0)
+            signal_fd_went(signal_bit(signal));
     }
     lock_release(&process.lock);
     return signal;
@@ -313,15 +319,33 @@ void signal_set_blocked(uint64_t mask)
         signal_reassign();
 }
 
-void signal_set_waiting(uint64_t set)
+static void wait_for(uint64_t *waits, uint64_t set)
 {
-    struct thread *thread = thread_current();
     lock_take(&process.lock);
-    bool hands_on = (process.pending.set & thread->waiting & ~set) != 0;
-    thread->waiting = set;
+    bool hands_on = (process.pending.set & *waits & ~set) != 0;
+    *waits = set;
     lock_release(&process.lock);
     if (hands_on)
         signal_reassign();
+}
+
+void signal_set_waiting(uint64_t set)
+{
+    wait_for(&thread_current()->waiting, set);
+}
+
+void signal_set_reading(uint64_t set)
+{
+    wait_for(&thread_current()->reading, set);
+}
+
+void signal_wake_readers(void)
+{
+    for (struct thread *thread = process.threads; thread != NULL; thread = thread->next) {
+        uint32_t kick = thread->reading != 0 ? notify(thread) : 0;
+        if (kick != 0)
+            vmm_call1(FV_CALL_KICK, kick);
+    }
 }
 
 void signal_discard(struct signal_pending *pending, uint64_t set)

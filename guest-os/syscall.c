@@ -35,7 +35,7 @@ bool syscall_was_interrupted(int64_t result)
  * here, and not by the program's instruction anew, before which a handler could run: the call would
  * wait again, though that handler should have ended it.
  */
-int64_t syscall_forward(struct frame *frame)
+static int64_t forward(const struct frame *frame)
 {
     uint32_t number = (uint32_t)frame->orig_rax;
     for (;;) {
@@ -48,6 +48,34 @@ int64_t syscall_forward(struct frame *frame)
         if (result == -LINUX_ERESTART_RESTARTBLOCK || result == -FV_ERESTART_SO_FAR)
             number = LINUX_SYS_RESTART;
     }
+}
+
+/* Does it look whether descriptors are ready, or may it go on with a call that does? */
+static bool is_poll(uint32_t number)
+{
+    switch (number) {
+    case LINUX_SYS_POLL:
+    case LINUX_SYS_SELECT:
+    case LINUX_SYS_RESTART:
+    case LINUX_SYS_EPOLL_WAIT:
+    case LINUX_SYS_PSELECT6:
+    case LINUX_SYS_PPOLL:
+    case LINUX_SYS_EPOLL_PWAIT:
+    case LINUX_SYS_EPOLL_PWAIT2:
+        return true;
+    default:
+        return false;
+    }
+}
+
+int64_t syscall_forward(struct frame *frame)
+{
+    if (!is_poll((uint32_t)frame->orig_rax))
+        return forward(frame);
+    signal_fd_poll(true);
+    int64_t result = forward(frame);
+    signal_fd_poll(false);
+    return result;
 }
 
 int64_t syscall_refuse(struct frame *frame, const char *name)

@@ -38,8 +38,8 @@ struct linux_sigevent {
 _Static_assert(sizeof(struct linux_sigevent) == 64, "struct sigevent");
 
 /*
- * A timer, guarded by process.lock, with which nobody leaves the guest: what the VMM is asked about
- * a timer may come there in any order.
+ * A timer, guarded by process.lock, with which nobody leaves the guest to ask about one: what the
+ * VMM is asked about a timer may come there in any order.
  *   - free: not named, no users. timer_create may give its number away.
  *   - named: the program's number finds it. A call that did is one of its users until it is done.
  *   - deleted: not named, but in use by calls that found it before.

@@ -96,6 +96,8 @@ static int64_t call_own(struct vcpu *vcpu, uint32_t number, const uint64_t args[
         return call_warn(vcpu, args);
     case FV_CALL_GUIDE:
         return guide_call(vcpu, args);
+    case FV_CALL_SIGNALFD:
+        return hostio_signalfd(vcpu, args);
     case FV_CALL_FINISH:
         return poller_finish(vcpu);
     default:

@@ -357,6 +357,8 @@ int64_t hostio_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6]);
  */
 int64_t hostio_call_part(struct vcpu *vcpu, uint32_t number, const uint64_t args[6],
                          struct io_part *part);
+/* FV_CALL_SIGNALFD; waits for nothing. */
+int64_t hostio_signalfd(struct vcpu *vcpu, const uint64_t args[6]);
 /* No part follows. */
 void hostio_part_end(struct io_part *part);
 /*

@@ -81,11 +81,20 @@
 #define FV_CALL_GUIDE 0x1009 /* (FV_GUIDE_*, its arguments): hints.h */
 #define FV_CALL_FINISH                                                                             \
     0x100a /* () -> result of the posted request, waited for or carried out by this thread */
+#define FV_CALL_SIGNALFD 0x100b /* (FV_SIGNALFD_*, its arguments) */
+
+/* Of FV_CALL_SIGNALFD. A mask never has SIGKILL, so no mask is an error. */
+#define FV_SIGNALFD_SET  1 /* (fd or -1, mask, flags) -> fd: makes one, or changes its mask */
+#define FV_SIGNALFD_LOOK 2 /* (fd, *fv_signalfd) -> 0 */
+#define FV_SIGNALFD_MASK 3 /* (serial) -> mask; -ENOENT: closed */
+#define FV_SIGNALFD_TELL                                                                           \
+    4 /* (set that waits, set that just came) -> masks of all: makes them readable or not */
 
 #define FV_TIMER_MAX       64
 #define FV_ERESTARTSYS     512
 #define FV_ERESTARTNOINTR  513         /* the same, and a handler does not end it */
 #define FV_ERESTART_SO_FAR 517         /* a part was done before it was interrupted: call.args[0] */
+#define FV_ESIGNALFD       518         /* of read and readv: the guest kernel's to answer */
 #define FV_SENDMMSG_PIPE   (1LL << 32) /* beside a count: the message after it met EPIPE */
 
 /*
@@ -210,6 +219,13 @@ struct fv_call {
     uint32_t pad;     /* IN, zero */
     uint64_t args[6]; /* IN */
     int64_t result;   /* OUT: >= 0, or -errno as Linux */
+};
+
+struct fv_signalfd {
+    uint64_t mask;     /* OUT */
+    uint64_t serial;   /* OUT: no other has it */
+    uint32_t nonblock; /* OUT */
+    uint32_t pad;
 };
 
 struct fv_post {

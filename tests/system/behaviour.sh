@@ -49,6 +49,13 @@ test_populate_ends() {
     [ $((SECONDS - before)) -lt $((8 * TIME_FACTOR)) ] || fail "took $((SECONDS - before)) s"
 }
 
+# Told to the VMM, and answered by the guest, whoever carries out the calls.
+test_signalfd() {
+    guest signalfd
+    expect_status 0 far --memory 256M --polling on -- "$GUESTS/signalfd"
+    grep -qx 'signalfd: ok' out || fail "polling: $(cat out)"
+}
+
 # As natively: a handler's frame never goes where its stack ends.
 test_altstack_overflow() {
     expect_status 139 far -- "$GUESTS/altstack_overflow"
@@ -160,11 +167,11 @@ test_crash_report_of_a_cut_file() {
     note "cut while it was read: $cuts of 6"
 }
 
-# outside SIGNAL STATUS [ARG]: a signal to farvisor reaches the program.
+# outside SIGNAL STATUS [ARG]: a signal to farvisor reaches the program, OUTSIDE or wait_signal.
 outside() {
     rm -f out # of the run before, which was ready, too
     # A shell starts background jobs with SIGINT ignored; a terminal does not.
-    env --default-signal=INT "$FARVISOR" run "${SEE_GUESTS[@]}" -- "$GUESTS/wait_signal" ${3:+"$3"} >out 2>err &
+    env --default-signal=INT "$FARVISOR" run "${SEE_GUESTS[@]}" -- "$GUESTS/${OUTSIDE:-wait_signal}" ${3:+"$3"} >out 2>err &
     local pid=$! status
     at_exit "end_process $pid"
     wait_until 10 grep -q ready out || fail "the guest did not start: $(cat err)"
@@ -178,6 +185,7 @@ test_signals_from_outside() {
     outside TERM 55
     outside INT 42
     outside TERM 143 die
+    OUTSIDE=signalfd outside TERM 55 epoll
 }
 
 # What is here is told in either case: the host kernel's own pages, or those of the engine.

@@ -34,6 +34,10 @@ int64_t io_epoll_ctl(const struct io_call *call)
     if (!result && operation != EPOLL_CTL_DEL)
         result = guestmem_read(call->vm, &event, call->args[3], sizeof(event));
     event.events &= ~(uint32_t)EPOLLWAKEUP;
+    if (!result && set->signals) /* only the host's is a set */
+        result = -EINVAL;
+    if (!result && file->signals)
+        event.events &= ~(uint32_t)EPOLLEXCLUSIVE; /* not possible with a set in a set */
     if (!result) {
         pthread_mutex_lock(&set->seek); /* io/epoll_keep.c */
         result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, &event);
@@ -109,6 +113,8 @@ static int64_t epoll_run(const struct io_call *call, const struct timespec *time
         return -EBADF;
     if (most > EVENTS_MAX)
         most = EVENTS_MAX;
+    if (set->signals)
+        most = 0; /* a set on the host only */
     room = most > 0 ? events_room(call, most) : 0;
     if (call->vcpu->at_once && call->vcpu->handed_back) { /* not told where there is room */
         io_call_put(call, set);

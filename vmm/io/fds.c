@@ -139,6 +139,7 @@ int io_file_dup(struct io_file *file, struct io_file **out)
     atomic_store(&(*out)->sight.late_error, atomic_load(&file->sight.late_error));
     (*out)->frozen = file->frozen;
     (*out)->read_only = file->read_only;
+    (*out)->signals = io_signal_share(file->signals);
     return 0;
 }
 
@@ -171,6 +172,7 @@ static int file_drop(struct io_file *file)
     if (close(file->fd))
         error = -errno;
     pthread_mutex_destroy(&file->seek);
+    io_signal_put(file->signals);
     free(atomic_load(&file->sight.watches));
     free(file->path);
     free(file);

@@ -40,8 +40,9 @@ struct io_file {
     bool read_only;      /* comes from a read-only grant: no new open to write either */
     bool made_here;      /* a socket of the program's own, not one it was started with */
     struct io_sight sight;
-    char *path;           /* guest path when opened by name, else NULL */
-    pthread_mutex_t seek; /* one transfer at the file position at a time */
+    struct io_signal_fd *signals; /* a signalfd: shared with its duplicates; else NULL */
+    char *path;                   /* guest path when opened by name, else NULL */
+    pthread_mutex_t seek;         /* one transfer at the file position at a time */
 };
 
 struct io_slot {
@@ -94,6 +95,20 @@ int io_fds_close(struct io_fds *fds, int fd);
 int io_fds_cloexec(struct io_fds *fds, int fd, const bool *set); /* 0/1 or -EBADF */
 /* Next used descriptor >= fd, or -1. */
 int io_fds_next(struct io_fds *fds, int fd);
+
+/* ---- io/signals.c: signalfd ---- */
+struct io_signals {
+    pthread_mutex_t lock; /* held for no call that waits */
+    struct io_signal_fd *list;
+    uint64_t serial; /* of the newest */
+};
+struct io_signal_fd *io_signal_share(struct io_signal_fd *one); /* NULL: of none, none */
+void io_signal_put(struct io_signal_fd *one);
+/*
+ * What waits in the guest, and what of it has just come, which is an edge for who waits for edges.
+ * Returns the masks of all descriptors together.
+ */
+uint64_t io_signals_tell(struct io_signals *signals, uint64_t waits, uint64_t came);
 
 /* ---- io/mounts.c: the guest's view of the file system ---- */
 
@@ -230,6 +245,7 @@ struct hostio {
     struct vm *vm;
     const struct run_config *config;
     struct io_fds fds;
+    struct io_signals signals;
     struct io_mounts mounts;
     struct io_futexes futexes;
     struct io_aheads aheads;

@@ -328,6 +328,10 @@ static int64_t transfer_run(struct transfer *transfer)
     bool position = transfer->offset < 0 && S_ISREG(file->type);
     int64_t result;
 
+    if (file->signals && !transfer->write && transfer->offset < 0 && !transfer->flags) {
+        io_call_put(transfer->call, file);
+        return -FV_ESIGNALFD;
+    }
     if (position && transfer->call->vcpu->at_once && pthread_mutex_trylock(&file->seek)) {
         /* Its holder may be waiting for far memory. */
         result = io_hand_back(transfer->call);

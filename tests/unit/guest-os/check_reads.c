@@ -24,6 +24,12 @@ int64_t syscall_forward(struct frame *frame)
     return REQUEST;
 }
 
+int64_t signal_fd_read(const struct frame *frame)
+{
+    (void)frame;
+    return REQUEST;
+}
+
 static void setup(void)
 {
     area = mmap((void *)FV_AHEAD_BASE, FV_AHEAD_STRIDE, PROT_READ | PROT_WRITE,

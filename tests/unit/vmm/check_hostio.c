@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -335,6 +336,47 @@ START_TEST(calls_answer_bad_arguments_as_linux)
 }
 END_TEST
 
+static int64_t signal_call(uint64_t operation, int64_t fd, uint64_t mask)
+{
+    struct vcpu self = {.vm = &vm};
+
+    return hostio_signalfd(&self, (const uint64_t[6]){operation, (uint64_t)fd, mask, SFD_NONBLOCK});
+}
+
+static bool is_readable(int64_t fd)
+{
+    struct pollfd one = {.fd = hostio_host_fd(io, (int)fd), .events = POLLIN | POLLOUT};
+
+    ck_assert_int_ge(poll(&one, 1, 0), 0);
+    ck_assert_int_eq(one.revents & ~POLLIN, 0);
+    return one.revents;
+}
+
+/* Of a mask, of its duplicates as well, and of no other; until the last of them is closed. */
+START_TEST(a_signalfd_is_readable_while_its_signals_wait)
+{
+    int64_t one = signal_call(FV_SIGNALFD_SET, -1, 0x14),
+            other = signal_call(FV_SIGNALFD_SET, -1, 8);
+    int64_t copy = call(SYS_dup, (uint64_t)one, 0, 0, 0);
+
+    ck_assert(one >= 0 && other >= 0 && copy >= 0);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 0x24, 4), 0x1c);
+    ck_assert(is_readable(one) && is_readable(copy) && !is_readable(other));
+    ck_assert_int_eq(signal_call(FV_SIGNALFD_SET, copy, 2), copy);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 0x24, 0), 0xa);
+    ck_assert(!is_readable(one) && !is_readable(copy));
+    ck_assert_int_eq(call(SYS_read, (uint64_t)one, 0, 0, 0), -FV_ESIGNALFD);
+    ck_assert_int_eq(call(SYS_close, (uint64_t)one, 0, 0, 0), 0);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 2, 2), 0xa);
+    ck_assert(is_readable(copy));
+    ck_assert_int_eq(call(SYS_close, (uint64_t)copy, 0, 0, 0), 0);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 2, 0), 8);
+    ck_assert_int_eq(signal_call(FV_SIGNALFD_SET, 0, 8), -EINVAL);
+    ck_assert_int_eq(signal_call(FV_SIGNALFD_SET, 77, 8), -EBADF);
+    ck_assert_int_eq(signal_call(FV_SIGNALFD_MASK, 77, 0), -ENOENT);
+}
+END_TEST
+
 START_TEST(ids_can_only_be_kept)
 {
     ck_assert_int_eq(call(SYS_setuid, getuid(), 0, 0, 0), 0);
@@ -365,6 +407,7 @@ int main(void)
     tcase_add_test(tcase, the_end_waits_for_no_peer);
     tcase_add_test(tcase, calls_on_a_bad_descriptor_say_so);
     tcase_add_test(tcase, calls_answer_bad_arguments_as_linux);
+    tcase_add_test(tcase, a_signalfd_is_readable_while_its_signals_wait);
     tcase_add_test(tcase, ids_can_only_be_kept);
     suite_add_tcase(suite, tcase);
     return unit_run(suite);

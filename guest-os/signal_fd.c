@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * signalfd. Signals wait here (signal_queue.c); the descriptor is the VMM's (vmm/io/signals.c),
+ * which keeps its mask and makes it readable or not, as it is told here. Reading takes from the
+ * queues, as rt_sigtimedwait does.
+ *
+ * States of a descriptor: down, up (poll, select and epoll find it readable). It is up while a
+ * signal of its mask is in the visible set: what waits for the process, and for each thread that is
+ * in a call that polls. So a signal for one thread is not seen by another, unless both poll at
+ * once: then the other may find nothing to read, as when two poll for one signal.
+ *
+ *   from  to    told because
+ *   any   up    a signal of the mask came: an edge, also where it was up. Likewise at the begin of
+ * a thread's poll what waits for that thread, and when the mask is changed up    down  the last of
+ * them was taken or discarded, its thread has ended its poll, or the mask has it no more
+ *
+ * Races:
+ *  - A signal comes between the taking of the last one and the telling. Both take the signal, or
+ * put it, and tell in one step, under process.lock: the VMM is told sets in the order in which they
+ *    were true, and the later one stands. This is the one request made with the lock held; the VMM
+ *    waits for nothing in it.
+ *  - A descriptor is made while a signal comes. Its mask is in `masks` before the VMM has it, and
+ *    what waits is told once more after. A tell that is answered between takes the mask out again;
+ *    so it is put back before that last one.
+ *  - A thread begins to poll while a signal for it comes. Each side writes, then looks at what the
+ *    other writes (`polls`, pending.set), with a barrier between: one of them sees both.
+ *  - The mask is changed, or the descriptor closed, while a thread waits in read. It is woken by a
+ *    change and asks for the mask by the serial number: the descriptor may be another's by then.
+ *    Closed: it goes on with the mask it has, as Linux does.
+ *  - Two read, one signal comes. It is told to one of them. Whoever stops reading hands on what
+ * waits for the process (signal_set_reading), as after rt_sigtimedwait.
+ */
+#include "guest-os/kernel.h"
+
+#define SIGSET_BYTES 8
+#define SFD_NONBLOCK 04000
+#define SFD_CLOEXEC  02000000
+#define IOV_MAX      1024
+
+struct linux_signalfd_siginfo {
+    uint32_t signal;
+    int32_t error, code;
+    uint32_t pid, uid;
+    int32_t fd;
+    uint32_t tid, band, overrun, trap;
+    int32_t status, value_int;
+    uint64_t value, user_time, system_time, address;
+    uint8_t rest[48];
+};
+_Static_assert(sizeof(struct linux_signalfd_siginfo) == 128, "struct signalfd_siginfo");
+
+/* Guarded by process.lock; read without it where 0 means that nothing has to be told. */
+static uint64_t masks;   /* at least those of all descriptors */
+static uint32_t changes; /* of masks of descriptors that somebody may be reading */
+
+static void tell(uint64_t came)
+{
+    uint64_t visible = process.pending.set;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* masks and pending.set are written */
+    for (const struct thread *thread = process.threads; thread != NULL; thread = thread->next)
+        if (__atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST))
+            visible |= thread->pending.set;
+    masks = (uint64_t)vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_TELL, visible, came);
+}
+
+void signal_fd_came(const struct thread *thread, uint64_t set)
+{
+    if ((masks & set) == 0)
+        return;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* pending.set is written */
+    if (thread == NULL || __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST))
+        tell(set);
+}
+
+void signal_fd_went(uint64_t set)
+{
+    if ((masks & set) != 0)
+        tell(0);
+}
+
+void signal_fd_poll(bool polls)
+{
+    struct thread *thread = thread_current();
+    (void)__atomic_exchange_n(&thread->polls, polls, __ATOMIC_SEQ_CST);
+    uint64_t waits = __atomic_load_n(&thread->pending.set, __ATOMIC_SEQ_CST);
+    if ((__atomic_load_n(&masks, __ATOMIC_SEQ_CST) & waits) == 0)
+        return;
+    lock_take(&process.lock);
+    tell(polls ? thread->pending.set : 0);
+    lock_release(&process.lock);
+}
+
+static int64_t fd_set(int32_t fd, gpa_t mask_at, uint64_t mask_bytes, uint32_t flags)
+{
+    uint64_t mask;
+    if (mask_bytes != SIGSET_BYTES)
+        return -LINUX_EINVAL;
+    if (user_get64(&mask, mask_at) != 0)
+        return -LINUX_EFAULT;
+    if ((flags & ~(uint32_t)(SFD_NONBLOCK | SFD_CLOEXEC)) != 0)
+        return -LINUX_EINVAL;
+    mask &= ~(signal_bit(LINUX_SIGKILL) | signal_bit(LINUX_SIGSTOP));
+    lock_take(&process.lock);
+    masks |= mask;
+    lock_release(&process.lock);
+    int64_t result =
+        vmm_call(FV_CALL_SIGNALFD, FV_SIGNALFD_SET, (uint64_t)(int64_t)fd, mask, flags, 0, 0);
+    lock_take(&process.lock);
+    bool changed = result >= 0 && fd != -1;
+    masks |= mask; /* whoever begins to poll from here on has to find it */
+    if (changed) {
+        changes++;
+        signal_wake_readers();
+    }
+    tell(changed ? mask : 0);
+    lock_release(&process.lock);
+    return result;
+}
+
+int64_t sys_signalfd(struct frame *frame)
+{
+    return fd_set((int32_t)frame->rdi, frame->rsi, frame->rdx, 0);
+}
+
+int64_t sys_signalfd4(struct frame *frame)
+{
+    return fd_set((int32_t)frame->rdi, frame->rsi, frame->rdx, (uint32_t)frame->r10);
+}
+
+static uint32_t changes_now(void)
+{
+    lock_take(&process.lock);
+    uint32_t now = changes;
+    lock_release(&process.lock);
+    return now;
+}
+
+/* The mask may have been changed; -ENOENT, which no mask is: closed. */
+static void look_again(struct fv_signalfd *fd, uint32_t *seen)
+{
+    *seen = changes_now();
+    int64_t mask = vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_MASK, fd->serial, 0);
+    if (mask != -LINUX_ENOENT)
+        fd->mask = (uint64_t)mask;
+    signal_set_reading(fd->mask);
+}
+
+/* The number of the signal that was taken, or -errno. `seen`: of `changes`, before fd was filled.
+ */
+static int64_t wait_for_one(struct fv_signalfd *fd, uint32_t seen, struct linux_siginfo *info)
+{
+    int64_t result = 0;
+    signal_set_reading(fd->mask);
+    for (;;) {
+        (void)signal_look();
+        if (changes_now() != seen)
+            look_again(fd, &seen);
+        result = signal_take(fd->mask, info);
+        if (result == 0 && signal_is_due())
+            result = -LINUX_ERESTARTSYS;
+        if (result != 0)
+            break;
+        (void)vmm_sleep(-1);
+    }
+    signal_set_reading(0);
+    __atomic_store_n(&thread_current()->vcpu->pending, FV_PENDING_SIGNAL, __ATOMIC_RELEASE);
+    return result;
+}
+
+static void convert(const struct linux_siginfo *from, struct linux_signalfd_siginfo *to)
+{
+    *to = (struct linux_signalfd_siginfo){
+        .signal = (uint32_t)from->signal, .error = from->error, .code = from->code};
+    if (from->code == LINUX_SI_TIMER) {
+        to->tid = (uint32_t)from->timer.id;
+        to->overrun = (uint32_t)from->timer.overrun;
+        to->value = from->timer.value;
+        to->value_int = (int32_t)from->timer.value;
+        return;
+    }
+    to->pid = from->sent.pid;
+    to->uid = from->sent.uid;
+    if (from->code < 0) {
+        to->value = from->sent.value;
+        to->value_int = (int32_t)from->sent.value;
+    }
+}
+
+/* As Linux: it waits for the first one only. Bytes or -errno. */
+static int64_t fd_read(int32_t number, gpa_t at, uint64_t bytes)
+{
+    struct fv_signalfd fd;
+    struct linux_siginfo info;
+    struct linux_signalfd_siginfo out;
+    uint32_t seen = changes_now();
+    int64_t result =
+        vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_LOOK, (uint64_t)(int64_t)number, (uint64_t)&fd);
+    uint64_t done = 0;
+    if (result != 0)
+        return result;
+    if (bytes < sizeof(out))
+        return -LINUX_EINVAL;
+    events_drain(); /* what came from outside and nobody has looked at yet */
+    for (; bytes - done >= sizeof(out); done += sizeof(out)) {
+        result = signal_take(fd.mask, &info);
+        if (result == 0 && (fd.nonblock != 0 || done != 0))
+            result = -LINUX_EAGAIN;
+        else if (result == 0)
+            result = wait_for_one(&fd, seen, &info);
+        if (result < 0)
+            break;
+        convert(&info, &out);
+        result = user_write(at + done, &out, sizeof(out));
+        if (result != 0)
+            break;
+    }
+    return done != 0 ? (int64_t)done : result;
+}
+
+int64_t signal_fd_read(const struct frame *frame)
+{
+    return fd_read((int32_t)frame->rdi, frame->rsi, frame->rdx);
+}
+
+struct span {
+    gpa_t at;
+    uint64_t bytes;
+};
+
+/* A read each, until one is short: Linux has no vector form of it. */
+int64_t sys_readv(struct frame *frame)
+{
+    int64_t result = syscall_forward(frame), total = 0;
+    struct span span;
+    if (result != -FV_ESIGNALFD)
+        return result;
+    for (uint64_t i = 0; i < frame->rdx && i < IOV_MAX; i++) {
+        if (user_read(&span, frame->rsi + i * sizeof(span), sizeof(span)) != 0)
+            return total != 0 ? total : -LINUX_EFAULT;
+        result = fd_read((int32_t)frame->rdi, span.at, span.bytes);
+        if (result < 0)
+            return total != 0 ? total : result;
+        total += result;
+        if ((uint64_t)result != span.bytes)
+            break;
+    }
+    return total;
+}
