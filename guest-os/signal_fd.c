@@ -9,10 +9,11 @@
  * in a call that polls. So a signal for one thread is not seen by another, unless both poll at
  * once: then the other may find nothing to read, as when two poll for one signal.
  *
- *   from  to    told because
- *   any   up    a signal of the mask came: an edge, also where it was up. Likewise at the begin of
- * a thread's poll what waits for that thread, and when the mask is changed up    down  the last of
- * them was taken or discarded, its thread has ended its poll, or the mask has it no more
+ * What is told, and why:
+ *  - up, an edge also where it was up: a signal of the mask came; a thread begins to poll and has
+ *    some waiting; the mask was changed.
+ *  - up to down: the last of them was taken or discarded, its thread has ended its poll, or the
+ *    mask has it no more.
  *
  * Races:
  *  - A signal comes between the taking of the last one and the telling. Both take the signal, or
@@ -145,8 +146,7 @@ static void look_again(struct fv_signalfd *fd, uint32_t *seen)
     signal_set_reading(fd->mask);
 }
 
-/* The number of the signal that was taken, or -errno. `seen`: of `changes`, before fd was filled.
- */
+/* The number of the signal taken, or -errno. `seen`: of `changes`, before fd was filled. */
 static int64_t wait_for_one(struct fv_signalfd *fd, uint32_t seen, struct linux_siginfo *info)
 {
     int64_t result = 0;
