@@ -17,9 +17,9 @@
  *
  * Races:
  *  - A signal comes between the taking of the last one and the telling. Both take the signal, or
- * put it, and tell in one step, under process.lock: the VMM is told sets in the order in which they
- *    were true, and the later one stands. This is the one request made with the lock held; the VMM
- *    waits for nothing in it.
+ *    put it, and tell in one step, under process.lock: the VMM is told sets in the order in which
+ *    they were true, and the later one stands. This is the one request made with the lock held; the
+ *    VMM waits for nothing in it.
  *  - A descriptor is made while a signal comes. Its mask is in `masks` before the VMM has it, and
  *    what waits is told once more after. A tell that is answered between takes the mask out again;
  *    so it is put back before that last one.
@@ -28,8 +28,8 @@
  *  - The mask is changed, or the descriptor closed, while a thread waits in read. It is woken by a
  *    change and asks for the mask by the serial number: the descriptor may be another's by then.
  *    Closed: it goes on with the mask it has, as Linux does.
- *  - Two read, one signal comes. It is told to one of them. Whoever stops reading hands on what
- * waits for the process (signal_set_reading), as after rt_sigtimedwait.
+ *  - Two read, one signal comes. It is told to one of them. Whoever stops reading hands on
+ *    what waits for the process (signal_set_reading), as after rt_sigtimedwait.
  */
 #include "guest-os/kernel.h"
 
