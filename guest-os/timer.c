@@ -379,6 +379,14 @@ int64_t sys_timer_create(struct frame *frame)
     return 0;
 }
 
+static bool timer_is_over(uint64_t id)
+{
+    lock_take(&process.lock);
+    bool over = timers[id].over;
+    lock_release(&process.lock);
+    return over;
+}
+
 static int64_t timer_start(uint64_t id, const struct frame *frame)
 {
     struct linux_itimerspec new, old = {0};
@@ -393,6 +401,8 @@ static int64_t timer_start(uint64_t id, const struct frame *frame)
     int64_t result = timer_set(id, timers[id].clock, frame->rsi, &new, &old);
     if (result == 0 && frame->r10 != 0)
         result = user_write(frame->r10, &old, sizeof(old));
+    if (result == -LINUX_EINVAL && timer_is_over(id)) /* its thread ended on the way there */
+        result = -LINUX_ESRCH;
     return result;
 }
 

@@ -45,6 +45,7 @@ struct events {
     uint64_t signals_held;
     uint64_t timers_held[FV_TIMER_MAX];
     bool held;
+    atomic_ullong timers_seen[FV_TIMER_MAX]; /* expiries that became events */
 };
 
 /* The program's to handle; those that stop or continue a job, and faults of our own, are not. */
@@ -79,8 +80,7 @@ static bool ring_put(struct events *events, uint32_t type, uint32_t id, uint64_t
 {
     struct fv_shared *shared = events->vm->shared;
     uint32_t head = shared->event_head;
-    uint32_t tail = __atomic_load_n(&shared->event_tail, __ATOMIC_ACQUIRE);
-    if (head - tail >= FV_EVENT_RING)
+    if (head - __atomic_load_n(&shared->event_tail, __ATOMIC_ACQUIRE) >= FV_EVENT_RING)
         return false;
     shared->events[head % FV_EVENT_RING] =
         (struct fv_event){.type = type, .id = id, .value = value};
@@ -189,8 +189,11 @@ static void signals_read(struct events *events)
     pthread_mutex_lock(&events->reading);
     while (read(events->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if ((int)info.ssi_signo == MACHINE_SIGNAL_TIMER) {
-            if ((uint32_t)info.ssi_int < FV_TIMER_MAX)
-                vm_post_event(events->vm, FV_EVENT_TIMER, (uint32_t)info.ssi_int, info.ssi_overrun);
+            uint32_t id = (uint32_t)info.ssi_int;
+            if (id < FV_TIMER_MAX) {
+                vm_post_event(events->vm, FV_EVENT_TIMER, id, info.ssi_overrun);
+                atomic_fetch_add(&events->timers_seen[id], 1);
+            }
         } else if (signal_forces_end(events, (int)info.ssi_signo)) {
             if (vm_end(events->vm, EXIT_SIGNAL_BASE + (int)info.ssi_signo))
                 message_warning("guest: does not react to signals: ended");
@@ -199,6 +202,11 @@ static void signals_read(struct events *events)
         }
     }
     pthread_mutex_unlock(&events->reading);
+}
+
+unsigned long long events_timer_seen(const struct vm *vm, uint32_t id)
+{
+    return atomic_load(&vm->events->timers_seen[id]);
 }
 
 void events_settle(struct vm *vm)

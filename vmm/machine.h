@@ -135,6 +135,8 @@ int events_start(struct vm *vm);
 void events_reader_kick(struct vm *vm);
 /* What came by signal before the call is in the ring when it returns. Any thread, no lock held. */
 void events_settle(struct vm *vm);
+/* Expiries of a timer that became events so far. */
+unsigned long long events_timer_seen(const struct vm *vm, uint32_t id);
 /* The timer is set anew: an expiry from before that found no room in the ring will not come. */
 void events_timer_forget(struct vm *vm, uint32_t id);
 /* The end was decided: from now on the events thread sees to it that it comes. Any thread. */

@@ -93,6 +93,44 @@ static int timer_start(struct timers *timers, uint32_t id, clockid_t clock, int 
     return error;
 }
 
+/*
+ * What a timer sent is lost if it expires after events_settle and before it is set anew: since
+ * Linux 6.13 the host then forgets that signal. So the time left is looked at before both, and what
+ * the host says was left when it was set tells whether it has expired since.
+ */
+struct expiry {
+    struct timespec left;
+    unsigned long long seen; /* expiries */
+};
+
+static struct expiry expiry_look(struct vm *vm, uint32_t id)
+{
+    struct timers *timers = vm->timers;
+    struct expiry now = {.seen = events_timer_seen(vm, id)};
+    struct itimerspec is;
+
+    if (timers->entries[id].made && syscall(SYS_timer_gettime, timers->entries[id].id, &is) == 0)
+        now.left = is.it_value;
+    return now;
+}
+
+static bool later(const struct timespec *one, const struct timespec *other)
+{
+    return one->tv_sec != other->tv_sec ? one->tv_sec > other->tv_sec
+                                        : one->tv_nsec > other->tv_nsec;
+}
+
+static void expiry_keep(struct vm *vm, uint32_t id, const struct expiry *before,
+                        const struct timespec *left)
+{
+    static const struct timespec none;
+    bool expired =
+        later(&before->left, &none) && (!later(left, &none) || later(left, &before->left));
+
+    if (expired && events_timer_seen(vm, id) == before->seen)
+        vm_post_event(vm, FV_EVENT_TIMER, id, 0);
+}
+
 int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
 {
     struct timers *timers = vcpu->vm->timers;
@@ -108,6 +146,7 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
     if (flags && (new.it_value.tv_sec || new.it_value.tv_nsec))
         inherit_clock_to_host(vcpu, clock, &new.it_value);
     pthread_mutex_lock(&timers->lock);
+    const struct expiry before = expiry_look(vcpu->vm, id);
     events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
     events_timer_forget(vcpu->vm, id);
     error = timer_start(timers, id, clock, flags, &new, &old);
@@ -116,6 +155,8 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
         error = timer_start(timers, id, clock, flags, &new, &old);
     }
     events_settle(vcpu->vm);
+    if (!error)
+        expiry_keep(vcpu->vm, id, &before, &old.it_value);
     pthread_mutex_unlock(&timers->lock);
     if (!error && args[4])
         error = guestmem_write(vcpu->vm, args[4], &old, sizeof(old));
