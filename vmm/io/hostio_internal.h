@@ -41,8 +41,10 @@ struct io_file {
     bool made_here;      /* a socket of the program's own, not one it was started with */
     struct io_sight sight;
     struct io_signal_fd *signals; /* a signalfd: shared with its duplicates; else NULL */
-    char *path;                   /* guest path when opened by name, else NULL */
-    pthread_mutex_t seek;         /* one transfer at the file position at a time */
+    /* What a set was last asked to tell of it once (EPOLLONESHOT): its serial << 32, and events. */
+    _Atomic uint64_t asked_once;
+    char *path;           /* guest path when opened by name, else NULL */
+    pthread_mutex_t seek; /* one transfer at the file position at a time */
 };
 
 struct io_slot {
@@ -78,6 +80,8 @@ void io_file_flags_changed(struct io_file *file);
 struct io_file *io_fds_get(struct io_fds *fds, int fd);
 /* The same for those who use the file in no way that could tell. */
 struct io_file *io_fds_look(struct io_fds *fds, int fd);
+/* The one on that host descriptor, likewise; NULL if the program has closed it. Takes long. */
+struct io_file *io_fds_of_host(struct io_fds *fds, int host_fd);
 /*
  * Puts `file` (its reference is consumed, on failure too) on the lowest free descriptor >= from.
  * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
@@ -249,13 +253,14 @@ struct hostio {
     struct io_mounts mounts;
     struct io_futexes futexes;
     struct io_aheads aheads;
-    pthread_mutex_t lock; /* cwd, limits, the making of /proc */
-    char *cwd;            /* normal-form guest path */
-    char *program;        /* guest path of the program */
+    pthread_rwlock_t sets; /* registrations of epoll; its holders wait for nobody: epoll_keep.c */
+    pthread_mutex_t lock;  /* cwd, limits, the making of /proc */
+    char *cwd;             /* normal-form guest path */
+    char *program;         /* guest path of the program */
     atomic_bool proc_filled;
     char comm[16]; /* the program's name, cut as Linux cuts it */
     struct rlimit limits[RLIM_NLIMITS];
-    atomic_bool net_warned, bind_warned, connect_warned;
+    atomic_bool net_warned, bind_warned, connect_warned, keep_warned;
 };
 
 /* One system call being answered. */
@@ -414,7 +419,8 @@ int io_bind_check(const struct io_call *call, struct sockaddr_storage *address, 
 /* ---- io/epoll_keep.c ---- */
 /* These events of the set could not be told: what the host tells once it is to tell again. */
 struct epoll_event;
-void io_epoll_keep(struct io_file *set, const struct epoll_event *told, unsigned count);
+void io_epoll_keep(struct hostio *io, struct io_file *set, const struct epoll_event *told,
+                   unsigned count);
 
 /* ---- io/time.c ---- */
 #define IO_NS_PER_S 1000000000ull
