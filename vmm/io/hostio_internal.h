@@ -430,8 +430,9 @@ struct io_resume {
     uint64_t args[6];     /* of the call */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
     /* Where it was done in part: */
-    uint64_t told;          /* the result if it does not go on */
-    uint64_t done, inner;   /* where it goes on: io_part */
+    uint64_t told;        /* the result if it does not go on */
+    uint64_t done, inner; /* where it goes on: io_part */
+    int64_t offsets[2];
     uint64_t serial, other; /* its files: their descriptors may name others when it goes on */
     uint32_t number;        /* of the call */
 };

@@ -315,7 +315,7 @@ static int64_t message_run(struct message *message)
     message_go_on(message);
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
-    if (!result && !message->total)
+    if (!result && !message->total && !call->part->resumed) /* else it is the next call's */
         result = io_ahead_error(message->file);
     if (!result)
         result = message_pieces(message, &bytes);
