@@ -96,12 +96,9 @@ void timer_expired(uint32_t id, uint64_t overruns, uint32_t *kick)
     signal_queue_node(tid, timer->node, &info, kick);
 }
 
-/* The id may be anything: a program can queue such a signal itself. */
 void timer_delivered(const struct linux_siginfo *info)
 {
-    uint64_t id = (uint32_t)info->timer.id + (uint64_t)USER_TIMER_BASE;
-    if (id < FV_TIMER_MAX)
-        timers[id].overrun = info->timer.overrun;
+    timers[(uint32_t)info->timer.id + USER_TIMER_BASE].overrun = info->timer.overrun;
 }
 
 static void value_to_spec(const struct linux_itimerval *from, struct linux_itimerspec *to)
