@@ -42,7 +42,18 @@ static bool is_of(const struct mm_segment *segment, const struct mm_file *file)
     return file && (file == segment->file || file == segment->reader);
 }
 
-/* The table's: a file that msync waits for has a user more. */
+/*
+ * Nobody has it mapped. Looked for after every call that maps or unmaps, as programs like to remove
+ * a segment as soon as they have attached it: so not by the table. A file that msync waits for has
+ * a user more, and is looked for again after the next of these calls.
+ */
+static bool is_unused(const struct mm_segment *segment)
+{
+    return atomic_load(&segment->file->users) == 1 &&
+           (!segment->reader || atomic_load(&segment->reader->users) == 1);
+}
+
+/* Only what the table has counts. */
 static size_t attachments(const struct mm *mm, const struct mm_segment *segment)
 {
     size_t count = 0;
@@ -66,7 +77,7 @@ void mm_shm_sweep(struct mm *mm)
     for (size_t i = 0; shm->removed && i < shm->count; i++) {
         struct mm_segment *segment = &shm->segments[i];
 
-        if (!segment->file || !(segment->stat.shm_perm.mode & SHM_DEST) || attachments(mm, segment))
+        if (!segment->file || !(segment->stat.shm_perm.mode & SHM_DEST) || !is_unused(segment))
             continue;
         segment_drop(segment);
         shm->removed--;
