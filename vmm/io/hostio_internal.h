@@ -233,6 +233,9 @@ static inline int io_ahead_error(struct io_file *file)
     return atomic_load(&file->sight.late_error) ? -atomic_exchange(&file->sight.late_error, 0) : 0;
 }
 
+/* The same before a receive: what a stream still holds comes first, as on Linux. */
+int64_t io_ahead_error_received(struct io_file *file);
+
 /*
  * How a connection ended, met by a later piece of a transfer whose answer is the bytes before: the
  * host tells it once, and the next transfer is to hear of it.
