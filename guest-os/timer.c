@@ -376,18 +376,27 @@ int64_t sys_timer_create(struct frame *frame)
     return 0;
 }
 
+/* If not, the VMM may have it running from here on. */
+static bool timer_is_over(uint64_t id)
+{
+    lock_take(&process.lock);
+    bool over = timers[id].over;
+    timers[id].set |= !over;
+    lock_release(&process.lock);
+    return over;
+}
+
 static int64_t timer_start(uint64_t id, const struct frame *frame)
 {
     struct linux_itimerspec new, old = {0};
     if (user_read(&new, frame->rdx, sizeof(new)) != 0)
         return -LINUX_EFAULT;
-    lock_take(&process.lock);
-    bool over = timers[id].over;
-    timers[id].set |= !over;
-    lock_release(&process.lock);
-    if (over)
+    if (timer_is_over(id))
         return -LINUX_ESRCH;
     int64_t result = timer_set(id, timers[id].clock, frame->rsi, &new, &old);
+    /* The VMM knows no clock of a thread that has ended since. */
+    if (result == -LINUX_EINVAL && timer_is_over(id))
+        result = -LINUX_ESRCH;
     if (result == 0 && frame->r10 != 0)
         result = user_write(frame->r10, &old, sizeof(old));
     return result;
