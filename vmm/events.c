@@ -44,6 +44,7 @@ struct events {
     pthread_mutex_t lock;    /* the ring's writing end, and what did not fit */
     uint64_t signals_held;
     uint64_t timers_held[FV_TIMER_MAX];
+    _Atomic uint64_t timers_told[FV_TIMER_MAX];
     bool held;
 };
 
@@ -122,10 +123,17 @@ void vm_post_event(struct vm *vm, uint32_t type, uint32_t id, uint64_t value)
 {
     struct events *events = vm->events;
     pthread_mutex_lock(&events->lock);
+    if (type == FV_EVENT_TIMER && id < FV_TIMER_MAX)
+        events->timers_told[id]++;
     if (!ring_put(events, type, id, value))
         event_hold(events, type, id, value);
     pthread_mutex_unlock(&events->lock);
     events_reader_kick(vm);
+}
+
+uint64_t events_timer_told(struct vm *vm, uint32_t id)
+{
+    return atomic_load(&vm->events->timers_told[id]);
 }
 
 void events_timer_forget(struct vm *vm, uint32_t id)

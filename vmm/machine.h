@@ -137,6 +137,7 @@ void events_reader_kick(struct vm *vm);
 void events_settle(struct vm *vm);
 /* The timer is set anew: an expiry from before that found no room in the ring will not come. */
 void events_timer_forget(struct vm *vm, uint32_t id);
+uint64_t events_timer_told(struct vm *vm, uint32_t id); /* its expiries until now */
 /* The end was decided: from now on the events thread sees to it that it comes. Any thread. */
 void events_watch_end(struct vm *vm);
 void events_main_left(struct vm *vm);

@@ -22,6 +22,8 @@ struct timers {
     pthread_mutex_t lock;
     struct {
         bool made;
+        bool once;     /* set, to expire once ... */
+        uint64_t told; /* ... which it has if more expiries were told than this */
         clockid_t clock;
         kernel_timer_t id;
     } entries[FV_TIMER_MAX];
@@ -65,7 +67,7 @@ static void timer_drop(struct timers *timers, uint32_t id)
 {
     if (timers->entries[id].made)
         syscall(SYS_timer_delete, timers->entries[id].id);
-    timers->entries[id].made = false;
+    timers->entries[id].made = timers->entries[id].once = false;
 }
 
 /* Caller holds the lock. A timer keeps its clock for life, so another clock is another timer. */
@@ -93,6 +95,34 @@ static int timer_start(struct timers *timers, uint32_t id, clockid_t clock, int 
     return error;
 }
 
+/*
+ * Caller holds the lock. It may expire after what it sent was looked for, and before it is set
+ * anew: then Linux (6.13 and later) forgets that, though it says that nothing was left of the time.
+ */
+static int timer_restart(struct vm *vm, uint32_t id, clockid_t clock, int flags,
+                         const struct itimerspec *new, struct itimerspec *old)
+{
+    struct timers *timers = vm->timers;
+    events_settle(vm); /* the host may forget what a timer that is set anew sent before */
+    uint64_t told = events_timer_told(vm, id);
+    events_timer_forget(vm, id);
+    int error = timer_start(timers, id, clock, flags, new, old);
+    if (error == -ESRCH) { /* of a thread that ended; its number may be another's by now */
+        timer_drop(timers, id);
+        error = timer_start(timers, id, clock, flags, new, old);
+    }
+    events_settle(vm);
+    if (error)
+        return error;
+    if (timers->entries[id].once && timers->entries[id].told == told && !old->it_value.tv_sec &&
+        !old->it_value.tv_nsec && events_timer_told(vm, id) == told)
+        vm_post_event(vm, FV_EVENT_TIMER, id, 0);
+    timers->entries[id].told = told;
+    timers->entries[id].once = (new->it_value.tv_sec || new->it_value.tv_nsec) &&
+                               !new->it_interval.tv_sec && !new->it_interval.tv_nsec;
+    return 0;
+}
+
 int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
 {
     struct timers *timers = vcpu->vm->timers;
@@ -108,14 +138,7 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
     if (flags && (new.it_value.tv_sec || new.it_value.tv_nsec))
         inherit_clock_to_host(vcpu, clock, &new.it_value);
     pthread_mutex_lock(&timers->lock);
-    events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
-    events_timer_forget(vcpu->vm, id);
-    error = timer_start(timers, id, clock, flags, &new, &old);
-    if (error == -ESRCH) { /* of a thread that ended; its number may be another's by now */
-        timer_drop(timers, id);
-        error = timer_start(timers, id, clock, flags, &new, &old);
-    }
-    events_settle(vcpu->vm);
+    error = timer_restart(vcpu->vm, id, clock, flags, &new, &old);
     pthread_mutex_unlock(&timers->lock);
     if (!error && args[4])
         error = guestmem_write(vcpu->vm, args[4], &old, sizeof(old));
