@@ -334,7 +334,8 @@ void events_drain(void);
 /* ---- timer.c ---- */
 /* process.lock held; *kick as signal_queue's. */
 void timer_expired(uint32_t id, uint64_t overruns, uint32_t *kick);
-void timer_thread_ends(uint32_t tid);                   /* which nobody finds any more */
-void timer_delivered(const struct linux_siginfo *info); /* process.lock held */
+void timer_thread_ends(uint32_t tid); /* which nobody finds any more */
+/* The signal of a timer that is still there is taken; process.lock held. */
+void timer_delivered(const struct linux_siginfo *info);
 
 #endif

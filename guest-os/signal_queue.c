@@ -227,7 +227,11 @@ int signal_send(uint32_t tid, const struct linux_siginfo *info)
     return result;
 }
 
-/* Removes the first entry of this signal; pending->set keeps the bit if there is another. */
+/*
+ * Removes the first entry of this signal; pending->set keeps the bit if there is another. Returns
+ * whether a timer still has the entry: one that was deleted has left its number to another,
+ * perhaps.
+ */
 static bool dequeue(struct signal_pending *pending, unsigned signal, struct linux_siginfo *info)
 {
     struct signal_node *previous = NULL, *found = NULL;
@@ -255,7 +259,7 @@ static bool dequeue(struct signal_pending *pending, unsigned signal, struct linu
     *info = found->info;
     found->queued = false;
     node_release(found);
-    return true;
+    return found->kept;
 }
 
 unsigned signal_take(uint64_t set, struct linux_siginfo *info)
@@ -270,8 +274,7 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
         signal = (unsigned)__builtin_ctzll(pending->set & set) + 1;
         memset(info, 0, sizeof(*info));
         info->signal = (int32_t)signal; /* all there is, if the queue was full */
-        dequeue(pending, signal, info);
-        if (info->code == LINUX_SI_TIMER)
+        if (dequeue(pending, signal, info))
             timer_delivered(info);
         if ((pending->set & signal_bit(signal)) == 0)
             signal_fd_went(signal_bit(signal));

@@ -96,12 +96,9 @@ void timer_expired(uint32_t id, uint64_t overruns, uint32_t *kick)
     signal_queue_node(tid, timer->node, &info, kick);
 }
 
-/* The id may be anything: a program can queue such a signal itself. */
 void timer_delivered(const struct linux_siginfo *info)
 {
-    uint64_t id = (uint32_t)info->timer.id + (uint64_t)USER_TIMER_BASE;
-    if (id < FV_TIMER_MAX)
-        timers[id].overrun = info->timer.overrun;
+    timers[(uint32_t)info->timer.id + USER_TIMER_BASE].overrun = info->timer.overrun;
 }
 
 static void value_to_spec(const struct linux_itimerval *from, struct linux_itimerspec *to)
@@ -379,10 +376,12 @@ int64_t sys_timer_create(struct frame *frame)
     return 0;
 }
 
+/* If not, the VMM may have it running from here on. */
 static bool timer_is_over(uint64_t id)
 {
     lock_take(&process.lock);
     bool over = timers[id].over;
+    timers[id].set |= !over;
     lock_release(&process.lock);
     return over;
 }
@@ -392,17 +391,14 @@ static int64_t timer_start(uint64_t id, const struct frame *frame)
     struct linux_itimerspec new, old = {0};
     if (user_read(&new, frame->rdx, sizeof(new)) != 0)
         return -LINUX_EFAULT;
-    lock_take(&process.lock);
-    bool over = timers[id].over;
-    timers[id].set |= !over;
-    lock_release(&process.lock);
-    if (over)
+    if (timer_is_over(id))
         return -LINUX_ESRCH;
     int64_t result = timer_set(id, timers[id].clock, frame->rsi, &new, &old);
+    /* The VMM knows no clock of a thread that has ended since. */
+    if (result == -LINUX_EINVAL && timer_is_over(id))
+        result = -LINUX_ESRCH;
     if (result == 0 && frame->r10 != 0)
         result = user_write(frame->r10, &old, sizeof(old));
-    if (result == -LINUX_EINVAL && timer_is_over(id)) /* its thread ended on the way there */
-        result = -LINUX_ESRCH;
     return result;
 }
 

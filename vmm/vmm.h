@@ -92,6 +92,7 @@ struct io_part {
     uint64_t done;        /* bytes transferred; sendmmsg, recvmmsg: messages */
     uint64_t inner;       /* ... and bytes of the next of them */
     uint64_t other;       /* serial number of the second file, of a call between two */
+    int64_t offsets[2];   /* where such a call is in its files, if the program told it */
     bool resumed;         /* the call was interrupted, and goes on */
     uint64_t deadline_ns; /* of a wait that was interrupted and goes on */
     struct io_file *file; /* what its descriptor named when it began; owned; NULL: look it up */

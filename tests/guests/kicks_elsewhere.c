@@ -19,9 +19,10 @@
 #define COUNT 60
 #define LARGE (1 << 20)
 #define SMALL 65536
+#define LONG  (16 << 20)
 
 static char large[LARGE];
-static atomic_int ticks, own, over;
+static atomic_int ticks, own, over, overwritten;
 static int pair[2];
 static int tcp; /* port, or 0 */
 
@@ -159,6 +160,57 @@ static void between_descriptors(void)
     EXPECT(close(ends[0]) == 0 && close(ends[1]) == 0 && close(file) == 0);
 }
 
+/* From file to file, which waits for nobody: all of it, though the host's own copying is cut. */
+static void between_files(void)
+{
+    int from = memfd_create("from", 0), to = memfd_create("to", 0);
+    off_t at, in, out;
+    EXPECT(from >= 0 && to >= 0 && ftruncate(from, LONG) == 0);
+    for (int i = 0; i < 5; i++) {
+        at = in = out = 4096;
+        EXPECT(lseek(to, 0, SEEK_SET) == 0);
+        EXPECT(sendfile(to, from, &at, LONG) == LONG - 4096 && at == LONG);
+        EXPECT(lseek(to, 0, SEEK_CUR) == LONG - 4096);
+        EXPECT(copy_file_range(from, &in, to, &out, LONG, 0) == LONG - 4096);
+        EXPECT(in == LONG && out == LONG && lseek(from, 0, SEEK_CUR) == 0);
+    }
+    EXPECT(close(from) == 0 && close(to) == 0);
+}
+
+static void *overwrite(void *argument)
+{
+    _Atomic off_t *at = argument;
+    while (!atomic_load(&overwritten))
+        atomic_store(at, 0);
+    return NULL;
+}
+
+/* What the program writes where it told the offset is nothing to a call that has begun. */
+static void offset_is_read_once(void)
+{
+    static _Atomic off_t at;
+    int file = memfd_create("large", 0);
+    char piece[4096];
+    size_t sum = 0, expected = 0;
+    pthread_t thread, other;
+    EXPECT(file >= 0);
+    for (int i = 0; i < LARGE / 4096; i++) { /* each other than any before it */
+        memset(piece, i, sizeof(piece));
+        EXPECT(write(file, piece, sizeof(piece)) == sizeof(piece));
+        expected += sizeof(piece) * (size_t)(i % 256 + 1);
+    }
+    connected();
+    thread = beside(read_slowly, &sum);
+    other = beside(overwrite, &at);
+    EXPECT(sendfile(pair[0], file, (off_t *)&at, LARGE) == LARGE);
+    atomic_store(&overwritten, 1);
+    EXPECT(pthread_join(other, NULL) == 0);
+    EXPECT(shutdown(pair[0], SHUT_WR) == 0 && pthread_join(thread, NULL) == 0);
+    EXPECT(sum == expected);
+    EXPECT(close(file) == 0);
+    disconnected();
+}
+
 static void *receive_slowly(void *argument)
 {
     static char text[4096];
@@ -279,6 +331,8 @@ int main(int argc, char **argv)
     EXPECT(sigaction(SIGUSR2, &tick, NULL) == 0 && sigaction(SIGUSR1, &plain, NULL) == 0);
     ticked = beside(be_ticked, NULL);
     between_descriptors();
+    between_files();
+    offset_is_read_once();
     many_messages();
     at_least(false, 0);
     at_least(true, 0);

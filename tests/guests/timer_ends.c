@@ -113,6 +113,25 @@ static void nobody_told(void)
     EXPECT(timer_delete(timer) == 0 && timer_delete(timer) == -1 && errno == EINVAL);
 }
 
+/* What waits of a timer that was deleted counts for none that has its number. */
+static void signal_left(void)
+{
+    const struct timespec now = {0}, some = {0, 50000000};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1};
+    sigset_t set;
+    timer_t timer, next;
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN + 1);
+    EXPECT(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
+    EXPECT(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    EXPECT(timer_settime(timer, 0, &often, NULL) == 0 && nanosleep(&some, NULL) == 0);
+    EXPECT(sigtimedwait(&set, NULL, &now) == SIGRTMIN + 1 && timer_getoverrun(timer) > 0);
+    EXPECT(nanosleep(&some, NULL) == 0 && timer_delete(timer) == 0);
+    EXPECT(timer_create(CLOCK_MONOTONIC, &event, &next) == 0);
+    (void)sigtimedwait(&set, NULL, &now); /* newer systems forget it */
+    EXPECT(timer_getoverrun(next) == 0 && timer_delete(next) == 0);
+}
+
 int main(void)
 {
     EXPECT(signal(SIGRTMIN, on_signal) != SIG_ERR);
@@ -120,5 +139,6 @@ int main(void)
     for (int i = 0; i < 20; i++)
         clock_gone();
     nobody_told();
+    signal_left();
     return guest_passed("timer_ends");
 }

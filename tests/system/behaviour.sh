@@ -21,7 +21,7 @@ guest() {
 
 for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
     signal_retarget timer_stop timer_ends populate_left robust_main lock_replaced timed_waits masked_waits futex_raw \
-    futex_shared futex_interrupted futex_orphans timers_refused kicks_elsewhere epoll_kept robust_cut \
+    futex_shared futex_interrupted futex_orphans timers_refused kicks_elsewhere robust_cut \
     robust_mutex robust_inheriting thread_inherits thread_ends threads_many brk mmap_file mmap_space sysv_shm mprotect heap pipes polling messages sendmmsg recvmmsg unwaited signals_elsewhere clocks identity efault files \
     recursion random_calls; do
     eval "test_$name() { guest $name; }"
@@ -30,6 +30,13 @@ done
 # What they wait for by time has come within these seconds.
 test_timers() { guest timers $((5 * TIME_FACTOR)); }
 test_condvars() { guest condvars $((5 * TIME_FACTOR)); }
+
+test_epoll_kept() {
+    guest epoll_kept
+    ulimit -n 100
+    expect_status 0 far --memory 256M -- "$GUESTS/epoll_kept" without-descriptors
+    expect_stderr 'epoll: events that could not be told are lost: Too many open files$'
+}
 
 # A thread that ended is reused where it can be as it is, though another one ended before it.
 test_threads_fit() {

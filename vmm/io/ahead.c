@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define OPEN_TURNS 16u         /* epoll_waits that could have granted, before an area is made */
@@ -114,6 +115,16 @@ void io_ahead_revoke(struct io_aheads *all, struct io_file *file)
             grant_end(all, ahead, file->sight.index);
         pthread_mutex_unlock(&ahead->lock);
     }
+}
+
+int64_t io_ahead_error_received(struct io_file *file)
+{
+    int bytes = 0;
+
+    if (!atomic_load(&file->sight.late_error) ||
+        (file->stream && !ioctl(file->fd, FIONREAD, &bytes) && bytes > 0))
+        return 0;
+    return io_ahead_error(file);
 }
 
 void hostio_settle(struct vcpu *vcpu)

@@ -19,7 +19,7 @@ static int files_get(const struct io_call *call, unsigned second, struct io_file
     files[0] = io_call_file(call);
     files[1] = files[0] ? io_fds_get(&call->io->fds, io_arg_int(call, second)) : NULL;
     error = files[1] && (!other || files[1]->serial == other) ? 0 : -EBADF;
-    for (unsigned i = 0; i < 2 && !error; i++)
+    for (unsigned i = 0; i < 2 && !error && !call->part->resumed; i++) /* else the next call's */
         error = io_ahead_error(files[i]);
     for (unsigned i = 0; i < 2 && error; i++) {
         if (files[i])
@@ -34,11 +34,16 @@ static void files_put(struct io_file *files[2])
     io_file_put(files[1]);
 }
 
-/* An optional offset argument: *at points at *value or is NULL. */
-static int offset_read(const struct io_call *call, gpa_t gpa, int64_t *value, int64_t **at)
+/*
+ * An optional offset argument, the call's first or second: *at points at the part's or is NULL. It
+ * is read once: the program may write there while a call waits that goes on.
+ */
+static int offset_read(const struct io_call *call, gpa_t gpa, unsigned index, int64_t **at)
 {
+    int64_t *value = &call->part->offsets[index];
+
     *at = gpa ? value : NULL;
-    return gpa ? guestmem_read(call->vm, value, gpa, sizeof(*value)) : 0;
+    return gpa && !call->part->resumed ? guestmem_read(call->vm, value, gpa, sizeof(*value)) : 0;
 }
 
 /* Tells the program how far it came; its own bad address shows as EFAULT. */
@@ -78,10 +83,18 @@ static uint64_t copy_left(const struct io_call *call, uint64_t asked)
     return (asked < COPY_MAX_BYTES ? asked : COPY_MAX_BYTES) - call->part->done;
 }
 
+/* Is a short count never the program's own answer? Not of what is neither a file nor a stream. */
+static bool copies_all(struct io_file *files[2], const struct io_file *to)
+{
+    if (files[0]->whole && files[1]->whole)
+        return true;
+    return S_ISSOCK(to->type) && to->stream && !io_never_waits(to) && !io_is_limited(to, true);
+}
+
 /*
- * Did a kick end the wait for room of a socket, which Linux would go on with? A short count means
- * nothing else there but the end of the file (then the next try says so) or that the pipe it comes
- * from is empty; into a pipe goes what there is room for.
+ * Did a kick end the wait for room of a socket, or the copying of a file, which Linux would go on
+ * with? A short count means nothing else there but the end of the file (then the next try says so)
+ * or that the pipe it comes from is empty; into a pipe goes what there is room for.
  */
 static int64_t copy_so_far(const struct io_call *call, struct io_file *files[2],
                            const struct io_file *to, uint64_t asked, int64_t result)
@@ -90,12 +103,12 @@ static int64_t copy_so_far(const struct io_call *call, struct io_file *files[2],
     struct io_resume so_far = {.told = call->part->done + moved,
                                .done = call->part->done + moved,
                                .serial = files[0]->serial,
-                               .other = files[1]->serial};
+                               .other = files[1]->serial,
+                               .offsets = {call->part->offsets[0], call->part->offsets[1]}};
 
     if (result < 0)
         return result;
-    if (moved && moved < copy_left(call, asked) && S_ISSOCK(to->type) && to->stream &&
-        io_is_kicked(call) && !io_never_waits(to) && !io_is_limited(to, true))
+    if (moved && moved < copy_left(call, asked) && io_is_kicked(call) && copies_all(files, to))
         return io_resumable_so_far(call, &so_far);
     return (int64_t)so_far.told;
 }
@@ -112,8 +125,8 @@ static bool source_is_empty(const struct io_call *call, const struct io_file *fr
 int64_t io_sendfile(const struct io_call *call)
 {
     struct io_file *files[2];
-    int64_t value, *at;
-    int64_t result = offset_read(call, call->args[2], &value, &at);
+    int64_t *at;
+    int64_t result = offset_read(call, call->args[2], 0, &at);
 
     if (!result)
         result = files_get(call, 1, files);
@@ -131,12 +144,12 @@ int64_t io_sendfile(const struct io_call *call)
 int64_t io_copy_pair(const struct io_call *call)
 {
     struct io_file *files[2];
-    int64_t values[2], *at[2];
+    int64_t *at[2];
     unsigned flags;
-    int64_t result = offset_read(call, call->args[1], &values[0], &at[0]);
+    int64_t result = offset_read(call, call->args[1], 0, &at[0]);
 
     if (!result)
-        result = offset_read(call, call->args[3], &values[1], &at[1]);
+        result = offset_read(call, call->args[3], 1, &at[1]);
     if (!result)
         result = files_get(call, 2, files);
     if (result)

@@ -39,9 +39,11 @@ int64_t io_epoll_ctl(const struct io_call *call)
     if (!result && file->signals)
         event.events &= ~(uint32_t)EPOLLEXCLUSIVE; /* not possible with a set in a set */
     if (!result) {
-        pthread_mutex_lock(&set->seek); /* io/epoll_keep.c */
+        pthread_rwlock_rdlock(&call->io->sets);
         result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, &event);
-        pthread_mutex_unlock(&set->seek);
+        if (!result && event.events & EPOLLONESHOT)
+            atomic_store(&file->asked_once, set->serial << 32 | event.events);
+        pthread_rwlock_unlock(&call->io->sets);
     }
     if (!result)
         io_ahead_watch(&call->io->aheads, set, file, io_arg_int(call, 2), operation, &event);
@@ -135,7 +137,7 @@ static int64_t epoll_run(const struct io_call *call, const struct timespec *time
     io_commit(call); /* edges are told once */
     if (result > 0 &&
         guestmem_write(call->vm, call->args[1], events, (size_t)result * sizeof(events[0]))) {
-        io_epoll_keep(set, events, (unsigned)result);
+        io_epoll_keep(call->io, set, events, (unsigned)result);
         result = -EFAULT;
     }
     if (result > 0)

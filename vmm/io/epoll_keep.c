@@ -6,54 +6,161 @@
  *
  * Which descriptors they are about only the host knows: /proc/self/fdinfo lists a set's descriptors
  * with events and data words. Other descriptors of the same data word are told once more, if they
- * are ready, which a program has to expect. The set's `seek` is held from the look to the change,
- * and by whoever changes a registration: nothing newer is overwritten.
+ * are ready, which a program has to expect. Who changes a registration holds hostio.sets for
+ * reading, and here it is held from the look to the change: nothing newer is overwritten.
+ *
+ * A number is listed twice if its file has another descriptor, so that it outlived the number,
+ * which means another file now. It is that one's inode which tells the two apart; the older
+ * registration can be reached by nobody, be it here or by the program.
  */
 #include "vmm/io/hostio_internal.h"
 
+#include "support.h"
+
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #define PATH_BYTES 64
 /* What EPOLLONESHOT leaves of a mask. */
 #define KEPT_BITS (EPOLLONESHOT | EPOLLET | EPOLLWAKEUP | EPOLLEXCLUSIVE)
 
-static void arm(const struct io_file *set, int fd, uint32_t events, uint64_t data,
-                const struct epoll_event *told, unsigned count)
-{
-    struct epoll_event event = {.data.u64 = data};
-    uint32_t wanted = events & ~(uint32_t)KEPT_BITS;
+/* A registration. */
+struct entry {
+    int fd;
+    uint32_t events;
+    uint64_t data, inode;
+    struct io_file *file; /* whose number it is now, with a reference: it keeps it until we did */
+};
 
-    if (!(events & (EPOLLET | EPOLLONESHOT)))
+struct entries {
+    struct entry *list;
+    size_t count, room;
+};
+
+static int entry_add(struct entries *entries, const struct entry *entry)
+{
+    if (entries->count == entries->room) {
+        size_t room = entries->room ? 2 * entries->room : 64;
+        struct entry *list = realloc(entries->list, room * sizeof(*list));
+
+        if (!list)
+            return -ENOMEM;
+        entries->list = list;
+        entries->room = room;
+    }
+    entries->list[entries->count++] = *entry;
+    return 0;
+}
+
+/* All of the set. 0 or -errno. */
+static int entries_read(struct entries *entries, const struct io_file *set)
+{
+    char path[PATH_BYTES], line[256];
+    int error = 0;
+    FILE *info;
+
+    (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", set->fd);
+    info = fopen(path, "re");
+    if (!info)
+        return -errno;
+    while (!error && fgets(line, sizeof(line), info)) {
+        struct entry entry = {0};
+
+        if (sscanf(line, "tfd: %d events: %" SCNx32 " data: %" SCNx64 " pos:%*d ino:%" SCNx64,
+                   &entry.fd, &entry.events, &entry.data, &entry.inode) == 4)
+            error = entry_add(entries, &entry);
+    }
+    (void)fclose(info);
+    return error;
+}
+
+/* Is it the registration of the number as it is now? */
+static bool is_current(const struct entries *entries, const struct entry *entry)
+{
+    unsigned same_number = 0, same_file = 0;
+    struct stat status;
+
+    for (size_t i = 0; i < entries->count; i++) {
+        if (entries->list[i].fd == entry->fd) {
+            same_number++;
+            same_file += entries->list[i].inode == entry->inode;
+        }
+    }
+    /* Alone, it is either that or one that the host will not find. */
+    return same_number == 1 ||
+           (same_file == 1 && !fstat(entry->file->fd, &status) && status.st_ino == entry->inode);
+}
+
+/* Once told, the list has nothing of what the program asked for. */
+static uint32_t events_asked(const struct io_file *set, const struct entry *entry,
+                             const struct epoll_event *told)
+{
+    uint64_t asked = atomic_load(&entry->file->asked_once);
+
+    if (entry->events & ~(uint32_t)KEPT_BITS)
+        return entry->events;
+    if (asked >> 32 == (uint32_t)set->serial)
+        return (uint32_t)asked;
+    return entry->events | told->events; /* asked for by two sets: what it told of, at least */
+}
+
+static void arm(const struct io_file *set, const struct entry *entry,
+                const struct epoll_event *told)
+{
+    struct epoll_event event = {.events = events_asked(set, entry, told), .data.u64 = entry->data};
+
+    if (!(entry->events & EPOLLEXCLUSIVE)) {
+        (void)epoll_ctl(set->fd, EPOLL_CTL_MOD, entry->fd, &event);
         return;
+    }
+    /* Those cannot be changed. */
+    if (!epoll_ctl(set->fd, EPOLL_CTL_DEL, entry->fd, NULL))
+        (void)epoll_ctl(set->fd, EPOLL_CTL_ADD, entry->fd, &event);
+}
+
+static const struct epoll_event *told_of(const struct entry *entry, const struct epoll_event *told,
+                                         unsigned count)
+{
     for (unsigned i = 0; i < count; i++) {
-        if (told[i].data.u64 != data)
+        if (told[i].data.u64 == entry->data)
+            return &told[i];
+    }
+    return NULL;
+}
+
+static void entries_arm(struct io_fds *fds, const struct io_file *set, struct entries *entries,
+                        const struct epoll_event *told, unsigned count)
+{
+    for (size_t i = 0; i < entries->count; i++) {
+        struct entry *entry = &entries->list[i];
+        const struct epoll_event *event = told_of(entry, told, count);
+
+        if (!event || !(entry->events & (EPOLLET | EPOLLONESHOT)))
             continue;
-        /* Once told, it tells of nothing but what it told of, and again only once. */
-        event.events = wanted ? events : events | told[i].events;
-        (void)epoll_ctl(set->fd, EPOLL_CTL_MOD, fd, &event);
-        return;
+        entry->file = io_fds_of_host(fds, entry->fd);
+        if (entry->file && is_current(entries, entry))
+            arm(set, entry, event);
     }
 }
 
-void io_epoll_keep(struct io_file *set, const struct epoll_event *told, unsigned count)
+void io_epoll_keep(struct hostio *io, struct io_file *set, const struct epoll_event *told,
+                   unsigned count)
 {
-    char path[PATH_BYTES], line[256];
-    FILE *info;
+    struct entries entries = {0};
+    int error;
 
-    pthread_mutex_lock(&set->seek);
-    (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", set->fd);
-    info = fopen(path, "re");
-    while (info && fgets(line, sizeof(line), info)) {
-        uint32_t events;
-        uint64_t data;
-        int fd;
-
-        if (sscanf(line, "tfd: %d events: %" SCNx32 " data: %" SCNx64, &fd, &events, &data) == 3)
-            arm(set, fd, events, data, told, count);
+    pthread_rwlock_wrlock(&io->sets);
+    error = entries_read(&entries, set);
+    entries_arm(&io->fds, set, &entries, told, count);
+    pthread_rwlock_unlock(&io->sets);
+    if (error && !atomic_exchange(&io->keep_warned, true))
+        message_warning("epoll: events that could not be told are lost: %s", strerror(-error));
+    for (size_t i = 0; i < entries.count; i++) { /* the last reference closes, and that may wait */
+        if (entries.list[i].file)
+            io_file_put(entries.list[i].file);
     }
-    if (info)
-        (void)fclose(info);
-    pthread_mutex_unlock(&set->seek);
+    free(entries.list);
 }

@@ -198,6 +198,21 @@ struct io_file *io_fds_look(struct io_fds *fds, int fd)
     return file;
 }
 
+struct io_file *io_fds_of_host(struct io_fds *fds, int host_fd)
+{
+    struct io_file *file = NULL;
+
+    pthread_mutex_lock(&fds->lock);
+    for (unsigned i = 0; i < fds->capacity && !file; i++) {
+        if (fds->slots[i].file && fds->slots[i].file->fd == host_fd)
+            file = fds->slots[i].file;
+    }
+    if (file)
+        atomic_fetch_add(&file->references, 1);
+    pthread_mutex_unlock(&fds->lock);
+    return file;
+}
+
 struct io_file *io_fds_get(struct io_fds *fds, int fd)
 {
     struct io_file *file = io_fds_look(fds, fd);

@@ -221,6 +221,7 @@ int hostio_create(struct hostio **out, struct vm *vm)
     io->vm = vm;
     io->config = vm->config;
     pthread_mutex_init(&io->lock, NULL);
+    pthread_rwlock_init(&io->sets, NULL);
     pthread_mutex_init(&io->signals.lock, NULL);
     pthread_mutex_init(&io->futexes.lock, NULL);
     pthread_mutex_init(&io->futexes.bequest, NULL);

@@ -41,8 +41,10 @@ struct io_file {
     bool made_here;      /* a socket of the program's own, not one it was started with */
     struct io_sight sight;
     struct io_signal_fd *signals; /* a signalfd: shared with its duplicates; else NULL */
-    char *path;                   /* guest path when opened by name, else NULL */
-    pthread_mutex_t seek;         /* one transfer at the file position at a time */
+    /* What a set was last asked to tell of it once (EPOLLONESHOT): its serial << 32, and events. */
+    _Atomic uint64_t asked_once;
+    char *path;           /* guest path when opened by name, else NULL */
+    pthread_mutex_t seek; /* one transfer at the file position at a time */
 };
 
 struct io_slot {
@@ -78,6 +80,8 @@ void io_file_flags_changed(struct io_file *file);
 struct io_file *io_fds_get(struct io_fds *fds, int fd);
 /* The same for those who use the file in no way that could tell. */
 struct io_file *io_fds_look(struct io_fds *fds, int fd);
+/* The one on that host descriptor, likewise; NULL if the program has closed it. Takes long. */
+struct io_file *io_fds_of_host(struct io_fds *fds, int host_fd);
 /*
  * Puts `file` (its reference is consumed, on failure too) on the lowest free descriptor >= from.
  * limit is RLIMIT_NOFILE. Returns the descriptor, -EMFILE, -ENOMEM.
@@ -229,6 +233,9 @@ static inline int io_ahead_error(struct io_file *file)
     return atomic_load(&file->sight.late_error) ? -atomic_exchange(&file->sight.late_error, 0) : 0;
 }
 
+/* The same before a receive: what a stream still holds comes first, as on Linux. */
+int64_t io_ahead_error_received(struct io_file *file);
+
 /*
  * How a connection ended, met by a later piece of a transfer whose answer is the bytes before: the
  * host tells it once, and the next transfer is to hear of it.
@@ -249,13 +256,14 @@ struct hostio {
     struct io_mounts mounts;
     struct io_futexes futexes;
     struct io_aheads aheads;
-    pthread_mutex_t lock; /* cwd, limits, the making of /proc */
-    char *cwd;            /* normal-form guest path */
-    char *program;        /* guest path of the program */
+    pthread_rwlock_t sets; /* registrations of epoll; its holders wait for nobody: epoll_keep.c */
+    pthread_mutex_t lock;  /* cwd, limits, the making of /proc */
+    char *cwd;             /* normal-form guest path */
+    char *program;         /* guest path of the program */
     atomic_bool proc_filled;
     char comm[16]; /* the program's name, cut as Linux cuts it */
     struct rlimit limits[RLIM_NLIMITS];
-    atomic_bool net_warned, bind_warned, connect_warned;
+    atomic_bool net_warned, bind_warned, connect_warned, keep_warned;
 };
 
 /* One system call being answered. */
@@ -414,7 +422,8 @@ int io_bind_check(const struct io_call *call, struct sockaddr_storage *address, 
 /* ---- io/epoll_keep.c ---- */
 /* These events of the set could not be told: what the host tells once it is to tell again. */
 struct epoll_event;
-void io_epoll_keep(struct io_file *set, const struct epoll_event *told, unsigned count);
+void io_epoll_keep(struct hostio *io, struct io_file *set, const struct epoll_event *told,
+                   unsigned count);
 
 /* ---- io/time.c ---- */
 #define IO_NS_PER_S 1000000000ull
@@ -424,8 +433,9 @@ struct io_resume {
     uint64_t args[6];     /* of the call */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC */
     /* Where it was done in part: */
-    uint64_t told;          /* the result if it does not go on */
-    uint64_t done, inner;   /* where it goes on: io_part */
+    uint64_t told;        /* the result if it does not go on */
+    uint64_t done, inner; /* where it goes on: io_part */
+    int64_t offsets[2];
     uint64_t serial, other; /* its files: their descriptors may name others when it goes on */
     uint32_t number;        /* of the call */
 };

@@ -34,8 +34,9 @@ static int64_t one_of_many(struct many *many, int flags, struct io_message_end *
     const struct io_call *call = many->call;
     gpa_t at = call->args[1] + many->done * sizeof(struct mmsghdr);
     const uint64_t args[6] = {call->args[0], at, (uint32_t)flags};
-    struct io_part part = {
-        .file = many->file, .done = many->inner, .resumed = call->part->resumed && many->inner};
+    struct io_part part = {.file = many->file,
+                           .done = many->inner,
+                           .resumed = call->part->resumed && many->done == call->part->done};
     struct io_call one = *call;
     int64_t result;
     uint32_t bytes;

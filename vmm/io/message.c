@@ -315,8 +315,9 @@ static int64_t message_run(struct message *message)
     message_go_on(message);
     message->address.ss_family = AF_UNSPEC; /* none was told */
     result = message_address(message);
-    if (!result && !message->total)
-        result = io_ahead_error(message->file);
+    if (!result && !message->total && !call->part->resumed) /* else it is the next call's */
+        result =
+            message->send ? io_ahead_error(message->file) : io_ahead_error_received(message->file);
     if (!result)
         result = message_pieces(message, &bytes);
     waits_on = message->total && message_waits_on(message, result, bytes);

@@ -105,6 +105,7 @@ static int64_t resume_rest(const struct io_call *call, const struct io_resume *w
     struct io_part part = {.done = wait->done,
                            .inner = wait->inner,
                            .other = wait->other,
+                           .offsets = {wait->offsets[0], wait->offsets[1]},
                            .resumed = true,
                            .deadline_ns = wait->deadline_ns};
     int64_t result = (int64_t)wait->told;

@@ -292,7 +292,8 @@ static int64_t transfer_pieces(struct transfer *transfer)
     int64_t total = (int64_t)*done, result = 0;
 
     if (!total && (transfer->write || io_cursor_left(&transfer->cursor))) /* not read(fd, p, 0) */
-        result = io_ahead_error(transfer->file);
+        result = transfer->write ? io_ahead_error(transfer->file)
+                                 : io_ahead_error_received(transfer->file);
     if (result)
         return result;
     if (transfer->call->part->resumed && !transfer->write)

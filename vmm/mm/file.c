@@ -13,8 +13,12 @@
 #include "vmm/mm/internal.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -85,6 +89,42 @@ struct mm_file *mm_file_find(uint64_t device, uint64_t inode, bool writable)
     kept_sweep(false);
     pthread_mutex_unlock(&lock);
     return file;
+}
+
+struct mm_file *mm_file_memory(const char *name, uint64_t bytes)
+{
+    struct mm_file *file = calloc(1, sizeof(*file));
+    int fd = file ? (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC) : -1;
+    struct stat st;
+
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || fstat(fd, &st) < 0) {
+        if (fd >= 0)
+            close(fd);
+        free(file);
+        return NULL;
+    }
+    *file = (struct mm_file){
+        .users = 1, .fd = fd, .writable = true, .device = st.st_dev, .inode = st.st_ino};
+    if (asprintf(&file->path, "/%s (deleted)", name) < 0)
+        file->path = NULL;
+    return file;
+}
+
+struct mm_file *mm_file_reader(const struct mm_file *file)
+{
+    struct mm_file *reader = calloc(1, sizeof(*reader));
+    int fd = reader ? fcntl(file->fd, F_DUPFD_CLOEXEC, 3) : -1;
+
+    if (fd < 0) {
+        free(reader);
+        return NULL;
+    }
+    *reader = (struct mm_file){.users = 1,
+                               .fd = fd,
+                               .device = file->device,
+                               .inode = file->inode,
+                               .path = file->path ? strdup(file->path) : NULL};
+    return reader;
 }
 
 void mm_files_close(void)

@@ -42,6 +42,7 @@ struct mm_range {
 struct mm_shm {
     struct mm_segment *segments;
     size_t count;
+    size_t removed; /* of them, those that go with their last mapping */
     unsigned made;
 };
 
@@ -130,6 +131,10 @@ struct mm_file *mm_file_get(struct mm_file *file); /* NULL is fine, below too */
 void mm_file_put(struct mm_file *file);
 /* One that is kept though nothing maps it any more, with a user now; or NULL. */
 struct mm_file *mm_file_find(uint64_t device, uint64_t inode, bool writable);
+/* A new one in the host's memory, with one user; NULL: no memory, or no more descriptors. */
+struct mm_file *mm_file_memory(const char *name, uint64_t bytes);
+/* The same file, not to be written; likewise. Nobody has record locks on it. */
+struct mm_file *mm_file_reader(const struct mm_file *file);
 void mm_files_close(void); /* those that are kept */
 
 /* ---- mm/place.c ---- */
@@ -155,6 +160,8 @@ int64_t mm_remap(struct mm *mm, const uint64_t args[6]);
 int64_t mm_advise(struct mm *mm, const uint64_t args[6]);
 int64_t mm_incore(struct mm *mm, const uint64_t args[6]);
 int64_t mm_shm_call(struct mm *mm, uint32_t number, const uint64_t args[6]);
+/* After mappings went: removed segments that have none any more go. */
+void mm_shm_sweep(struct mm *mm);
 void mm_shm_end(struct mm *mm);
 
 #endif

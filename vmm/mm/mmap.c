@@ -373,6 +373,7 @@ int64_t mm_call(struct vcpu *vcpu, uint32_t number, const uint64_t args[6])
         result = -ENOSYS;
         break;
     }
+    mm_shm_sweep(mm);
     pthread_mutex_unlock(&mm->change);
     return result;
 }

@@ -300,6 +300,29 @@ START_TEST(an_error_is_told_by_the_next_transfer)
 }
 END_TEST
 
+START_TEST(what_came_before_the_end_is_read_before_the_error)
+{
+    const struct linger hard = {.l_onoff = 1};
+    struct pollfd ready = {.events = POLLRDHUP};
+    struct io_file *file = io_fds_look(&io->fds, served[0]);
+    char text[8];
+
+    io_file_put(file);
+    ready.fd = file->fd;
+    asked_by(1);
+    ck_assert_int_eq(setsockopt(clients[0], SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)), 0);
+    say(0, "last");
+    close(clients[0]);
+    ck_assert_int_eq(poll(&ready, 1, 5000), 1);
+    must_gather(0, "to nobody");
+    hostio_settle(&reader);
+    ck_assert_int_eq(call(SYS_recvfrom, (uint64_t)served[0], 0, 0, 0), 0);
+    ck_assert_int_eq(recv(file->fd, text, sizeof(text), 0), 4);
+    ck_assert_int_eq(call(SYS_recvfrom, (uint64_t)served[0], 0, 0, 0), -ECONNRESET);
+    clients[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+END_TEST
+
 START_TEST(words_that_make_no_sense_send_nothing)
 {
     static const uint64_t words[] = {FV_SENDS_MAX + 1,
@@ -553,6 +576,7 @@ int main(void)
     tcase_add_test(tests, nothing_waits_for_more_than_two_ticks);
     tcase_add_test(tests, ticks_end_and_begin_again);
     tcase_add_test(tests, an_error_is_told_by_the_next_transfer);
+    tcase_add_test(tests, what_came_before_the_end_is_read_before_the_error);
     tcase_add_test(tests, words_that_make_no_sense_send_nothing);
     tcase_add_test(tests, a_server_that_is_late_goes_without_for_some_turns);
     tcase_add_test(tests, what_a_thread_leaves_behind_is_forgotten_at_its_next_request);
