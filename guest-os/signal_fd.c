@@ -136,6 +136,12 @@ static uint32_t changes_now(void)
     return now;
 }
 
+/* SIGKILL stands for "it reads": a mask may be empty, and be made wider under it. */
+static void set_reading(uint64_t mask)
+{
+    signal_set_reading(mask | signal_bit(LINUX_SIGKILL));
+}
+
 /* The mask may have been changed; -ENOENT, which no mask is: closed. */
 static void look_again(struct fv_signalfd *fd, uint32_t *seen)
 {
@@ -143,14 +149,14 @@ static void look_again(struct fv_signalfd *fd, uint32_t *seen)
     int64_t mask = vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_MASK, fd->serial, 0);
     if (mask != -LINUX_ENOENT)
         fd->mask = (uint64_t)mask;
-    signal_set_reading(fd->mask);
+    set_reading(fd->mask);
 }
 
 /* The number of the signal taken, or -errno. `seen`: of `changes`, before fd was filled. */
 static int64_t wait_for_one(struct fv_signalfd *fd, uint32_t seen, struct linux_siginfo *info)
 {
     int64_t result = 0;
-    signal_set_reading(fd->mask);
+    set_reading(fd->mask);
     for (;;) {
         (void)signal_look();
         if (changes_now() != seen)
