@@ -199,6 +199,8 @@ static int64_t fd_read(int32_t number, gpa_t at, uint64_t bytes)
     struct linux_siginfo info;
     struct linux_signalfd_siginfo out;
     uint32_t seen = changes_now();
+    if (thread_current()->in_fault) /* a guide's handler: they are the program's to take */
+        return -LINUX_EPERM;
     int64_t result =
         vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_LOOK, (uint64_t)(int64_t)number, (uint64_t)&fd);
     uint64_t done = 0;

@@ -198,6 +198,8 @@ test_handler_that_loops() { bad_handler loop 'it did not come back'; }
 test_handler_that_sleeps() { bad_handler sleep 'it did not come back'; }
 test_handler_that_aborts() { bad_handler abort 'it crashed'; }
 test_handler_that_jumps_out() { bad_handler escape 'it crashed'; }
+test_handler_that_makes_a_signalfd() { bad_handler signalfd 'it crashed'; }
+test_handlers_that_would_take_signals() { quiet_upcalls take; }
 test_handler_that_takes_too_much_time() {
     upcalls busy --guide-time 5%
     expect_one_warning 'guide .*: switched off: it took more of the program.s time than'
