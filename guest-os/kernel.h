@@ -103,6 +103,7 @@ static inline struct thread *thread_current(void)
     return (struct thread *)vcpu_current()->guest[1];
 }
 
+#define USER_END  0x800000000000ULL /* 47 bits, as Linux without 5-level paging */
 #define TLS_LIMIT 0x800000000000ULL /* a higher base could be one that faults when it is loaded */
 
 #define FV_SHARED ((volatile struct fv_shared *)FV_SHARED_BASE)
@@ -311,7 +312,7 @@ void signal_discard(struct signal_pending *pending, uint64_t set);
 void signal_fd_came(const struct thread *thread, uint64_t set);
 void signal_fd_went(uint64_t set);
 void signal_fd_poll(bool polls); /* the calling thread begins, or ends, a call that polls */
-int64_t signal_fd_read(const struct frame *frame); /* read, of what the VMM says is a signalfd */
+int64_t signal_fd_read(struct frame *frame); /* read, of what the VMM says is a signalfd */
 
 /* ---- signal_deliver.c: on the way back to the program ---- */
 void signal_deliver_pending(struct frame *frame);

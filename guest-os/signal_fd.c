@@ -192,8 +192,66 @@ static void convert(const struct linux_siginfo *from, struct linux_signalfd_sigi
     }
 }
 
-/* As Linux: it waits for the first one only. Bytes or -errno. */
-static int64_t fd_read(int32_t number, gpa_t at, uint64_t bytes)
+/* Where the program wants them: the spans of one read, as if there were no borders. */
+struct span {
+    gpa_t at;
+    uint64_t bytes;
+};
+
+struct spans {
+    gpa_t list;         /* of struct span, in the program's memory ... */
+    uint64_t left;      /* ... so many */
+    struct span now;    /* what is left of the one before those */
+    uint64_t all_bytes; /* of all, at most INT64_MAX */
+};
+
+/* Nothing is taken for what cannot be a program's memory; what is not mapped shows too late. */
+static bool is_beyond(const struct span *span)
+{
+    uint64_t end;
+    return __builtin_add_overflow(span->at, span->bytes, &end) || end > USER_END;
+}
+
+/* As much as can be asked before anything is taken. 0 or -errno. */
+static int spans_check(struct spans *spans)
+{
+    struct span span;
+    for (uint64_t i = 0; i < spans->left; i++) {
+        if (user_read(&span, spans->list + i * sizeof(span), sizeof(span)) != 0)
+            return -LINUX_EFAULT;
+        if (span.bytes > INT64_MAX - spans->all_bytes)
+            return -LINUX_EINVAL;
+        if (is_beyond(&span))
+            return -LINUX_EFAULT;
+        spans->all_bytes += span.bytes;
+    }
+    return 0;
+}
+
+/* 0 or -LINUX_EFAULT. */
+static int spans_write(struct spans *spans, const uint8_t *from, uint64_t bytes)
+{
+    while (bytes != 0) {
+        struct span *now = &spans->now;
+        uint64_t piece = now->bytes < bytes ? now->bytes : bytes;
+        if (piece == 0) {
+            if (spans->left == 0 || user_read(now, spans->list, sizeof(*now)) != 0)
+                return -LINUX_EFAULT;
+            spans->list += sizeof(*now);
+            spans->left--;
+            continue;
+        }
+        if (user_write(now->at, from, piece) != 0)
+            return -LINUX_EFAULT;
+        *now = (struct span){now->at + piece, now->bytes - piece};
+        from += piece;
+        bytes -= piece;
+    }
+    return 0;
+}
+
+/* As Linux: it waits for the first one only. Bytes or -errno; -LINUX_EBADF: it is no signalfd. */
+static int64_t fd_read(int32_t number, struct spans *spans)
 {
     struct fv_signalfd fd;
     struct linux_siginfo info;
@@ -206,10 +264,10 @@ static int64_t fd_read(int32_t number, gpa_t at, uint64_t bytes)
     uint64_t done = 0;
     if (result != 0)
         return result;
-    if (bytes < sizeof(out))
+    if (spans->all_bytes < sizeof(out))
         return -LINUX_EINVAL;
     events_drain(); /* what came from outside and nobody has looked at yet */
-    for (; bytes - done >= sizeof(out); done += sizeof(out)) {
+    for (; spans->all_bytes - done >= sizeof(out); done += sizeof(out)) {
         result = signal_take(fd.mask, &info);
         if (result == 0 && (fd.nonblock != 0 || done != 0))
             result = -LINUX_EAGAIN;
@@ -218,39 +276,43 @@ static int64_t fd_read(int32_t number, gpa_t at, uint64_t bytes)
         if (result < 0)
             break;
         convert(&info, &out);
-        result = user_write(at + done, &out, sizeof(out));
+        result = spans_write(spans, (const uint8_t *)&out, sizeof(out));
         if (result != 0)
             break;
     }
     return done != 0 ? (int64_t)done : result;
 }
 
-int64_t signal_fd_read(const struct frame *frame)
+/*
+ * The VMM said that it is a signalfd, and by then the number may name another file (dup2): what it
+ * is then says the VMM. So a read is of one or the other.
+ */
+static int64_t read_on(struct frame *frame, const struct spans *given)
 {
-    return fd_read((int32_t)frame->rdi, frame->rsi, frame->rdx);
+    int64_t result;
+    do {
+        struct spans spans = *given;
+        result = fd_read((int32_t)frame->rdi, &spans);
+        if (result == -LINUX_EBADF)
+            result = syscall_forward(frame);
+    } while (result == -FV_ESIGNALFD);
+    return result;
 }
 
-struct span {
-    gpa_t at;
-    uint64_t bytes;
-};
+int64_t signal_fd_read(struct frame *frame)
+{
+    struct spans spans = {.now = {frame->rsi, frame->rdx}, .all_bytes = frame->rdx};
+    return is_beyond(&spans.now) ? -LINUX_EFAULT : read_on(frame, &spans);
+}
 
-/* A read each, until one is short: Linux has no vector form of it. */
 int64_t sys_readv(struct frame *frame)
 {
-    int64_t result = syscall_forward(frame), total = 0;
-    struct span span;
+    int64_t result = syscall_forward(frame);
+    struct spans spans = {.list = frame->rsi, .left = frame->rdx};
     if (result != -FV_ESIGNALFD)
         return result;
-    for (uint64_t i = 0; i < frame->rdx && i < IOV_MAX; i++) {
-        if (user_read(&span, frame->rsi + i * sizeof(span), sizeof(span)) != 0)
-            return total != 0 ? total : -LINUX_EFAULT;
-        result = fd_read((int32_t)frame->rdi, span.at, span.bytes);
-        if (result < 0)
-            return total != 0 ? total : result;
-        total += result;
-        if ((uint64_t)result != span.bytes)
-            break;
-    }
-    return total;
+    if (frame->rdx > IOV_MAX)
+        return -LINUX_EINVAL;
+    result = spans_check(&spans);
+    return result == 0 && spans.all_bytes != 0 ? read_on(frame, &spans) : result;
 }

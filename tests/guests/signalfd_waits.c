@@ -10,7 +10,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -27,6 +26,14 @@ static sigset_t set_of(int a, int b)
     sigaddset(&set, a);
     sigaddset(&set, b);
     return set;
+}
+
+static int made(int a, int b, int flags)
+{
+    sigset_t set = set_of(a, b);
+    int fd = signalfd(-1, &set, flags);
+    EXPECT(fd >= 0);
+    return fd;
 }
 
 static uint32_t taken(int fd)
@@ -85,6 +92,58 @@ static void widened(void)
     }
 }
 
+/* One read of all spans, as from Linux 6.10 on: it waits for the first signal only. */
+static void spans(void)
+{
+    info_t info[2];
+    int fd = made(SIGUSR1, SIGUSR2, 0);
+    struct iovec whole[2] = {{&info[0], sizeof(info[0])}, {&info[1], sizeof(info[0])}};
+    struct iovec parts[3] = {{&info[0], 100}, {(char *)&info[0] + 100, 150}, {&info[1], 0}};
+    parts[2] = (struct iovec){(char *)&info[0] + 250, 6};
+    EXPECT(kill(getpid(), SIGUSR2) == 0);
+    EXPECT(readv(fd, whole, 2) == sizeof(info[0]) && info[0].ssi_signo == SIGUSR2);
+    EXPECT(kill(getpid(), SIGUSR1) == 0 && kill(getpid(), SIGUSR2) == 0);
+    EXPECT(readv(fd, parts, 3) == sizeof(info));
+    EXPECT(info[0].ssi_signo == SIGUSR1 && info[1].ssi_signo == SIGUSR2);
+    EXPECT(info[1].ssi_pid == (uint32_t)getpid());
+    EXPECT(readv(fd, parts, 0) == 0);
+    EXPECT(readv(fd, &parts[2], 1) == -1 && errno == EINVAL);
+    /* Where nothing can be written, nothing is taken. */
+    EXPECT(kill(getpid(), SIGUSR1) == 0);
+    EXPECT(syscall(SYS_read, fd, 1L << 63, sizeof(info)) == -1 && errno == EFAULT);
+    whole[1].iov_base = (void *)(1UL << 63);
+    EXPECT(readv(fd, whole, 2) == -1 && errno == EFAULT);
+    EXPECT(taken(fd) == SIGUSR1);
+    close(fd);
+}
+
+/* Whatever its number names meanwhile: a read is of one file or the other. */
+static void *reads_always(void *argument)
+{
+    struct helper *helper = argument;
+    char bytes[sizeof(info_t)];
+    struct iovec span = {bytes, sizeof(bytes)};
+    atomic_store(&helper->begun, 1);
+    while (!atomic_load(&helper->stop)) {
+        EXPECT(read(helper->fd, bytes, sizeof(bytes)) == -1 && errno == EAGAIN);
+        EXPECT(readv(helper->fd, &span, 1) == -1 && errno == EAGAIN);
+    }
+    return NULL;
+}
+
+static void replaced(void)
+{
+    struct helper one;
+    int ends[2], signals = made(SIGUSR1, SIGUSR1, SFD_NONBLOCK), fd = dup(signals);
+    EXPECT(pipe2(ends, O_NONBLOCK) == 0);
+    start(&one, fd, reads_always);
+    for (int i = 0; i < 5000; i++)
+        EXPECT(dup2(i % 2 ? signals : ends[0], fd) == fd);
+    atomic_store(&one.stop, 1);
+    EXPECT(joined(&one) == 0);
+    close(fd), close(signals), close(ends[0]), close(ends[1]);
+}
+
 int main(void)
 {
     sigset_t all;
@@ -92,5 +151,7 @@ int main(void)
 
     EXPECT(sigprocmask(SIG_BLOCK, &all, NULL) == 0);
     widened();
+    spans();
+    replaced();
     return guest_passed("signalfd_waits");
 }
