@@ -122,11 +122,12 @@ static void append(struct signal_pending *pending, struct signal_node *node,
     pending->set |= signal_bit((unsigned)info->signal);
 }
 
+/* 0, -LINUX_EAGAIN, or 1: it waits already. */
 static int enqueue(struct signal_pending *pending, const struct linux_siginfo *info)
 {
     uint64_t bit = signal_bit((unsigned)info->signal);
     if (info->signal < LINUX_SIGRTMIN && (pending->set & bit) != 0)
-        return 0; /* standard signals do not queue */
+        return 1; /* standard signals do not queue */
     struct signal_node *node = node_take();
     if (node != NULL) {
         append(pending, node, info);
@@ -178,11 +179,13 @@ int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
     if (needs_no_queue(taker, signal))
         return 0;
     int result = enqueue(pending, info);
-    if (result == 0 && taker != NULL && wants(taker, signal))
+    if (result < 0)
+        return result;
+    if (taker != NULL && wants(taker, signal))
         *kick = notify(taker);
     if (result == 0)
         signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
-    return result;
+    return 0;
 }
 
 void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linux_siginfo *info,
