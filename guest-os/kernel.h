@@ -59,6 +59,7 @@ struct thread {
     uint64_t waiting;        /* set rt_sigtimedwait waits for */
     uint64_t reading;        /* set that a read of a signalfd waits for */
     bool polls;              /* is in a call that polls descriptors; atomic (signal_fd.c) */
+    uint32_t own_came;       /* number of the newest signal that came for it alone; atomic */
     struct signal_pending pending;
     struct linux_stack altstack;
     uint64_t clear_tid;   /* set_tid_address */
@@ -297,7 +298,9 @@ bool signal_look(void);
 void signal_set_blocked(uint64_t mask);
 void signal_set_waiting(uint64_t set); /* of rt_sigtimedwait */
 void signal_set_reading(uint64_t set); /* of a read of a signalfd */
-void signal_wake_readers(void);        /* who waits in one looks again; process.lock held */
+/* The masks have changed: who waits in a read, or polls with some of `set` for itself alone, looks
+ * again; process.lock held. */
+void signal_wake_readers(uint64_t set);
 /* The calling thread is gone, or takes less: others must see to the process's signals that it might
  * have taken. */
 void signal_reassign(void);
@@ -306,12 +309,14 @@ void signal_discard(struct signal_pending *pending, uint64_t set);
 
 /* ---- signal_fd.c: signalfd ---- */
 /*
- * What waits has changed: signals came for the process (thread NULL) or that thread, or went.
- * process.lock held.
+ * What waits for the process has changed: signals came, or went. One came for a thread alone:
+ * returns whether it has to look, though it blocks it. process.lock held.
  */
-void signal_fd_came(const struct thread *thread, uint64_t set);
+void signal_fd_came(uint64_t set);
 void signal_fd_went(uint64_t set);
+bool signal_fd_came_alone(struct thread *thread, uint64_t set);
 void signal_fd_poll(bool polls); /* the calling thread begins, or ends, a call that polls */
+void signal_fd_show(void);       /* before each request of that call */
 int64_t signal_fd_read(struct frame *frame); /* read, of what the VMM says is a signalfd */
 
 /* ---- signal_deliver.c: on the way back to the program ---- */

@@ -5,15 +5,16 @@
  * queues, as rt_sigtimedwait does.
  *
  * States of a descriptor: down, up (poll, select and epoll find it readable). It is up while a
- * signal of its mask is in the visible set: what waits for the process, and for each thread that is
- * in a call that polls. So a signal for one thread is not seen by another, unless both poll at
- * once: then the other may find nothing to read, as when two poll for one signal.
+ * signal of its mask waits for the process. What waits for one thread alone only that one sees, in
+ * Linux as here: its set goes along with each request to poll, in a word of the vCPU, and the VMM
+ * looks with its eyes (vmm/io/signal_own.c). A descriptor's state is for all; to raise it for one
+ * thread would show the signal to each other loop that has it in its mask, for as long as that
+ * thread polls anything at all. So a signal for a thread is no matter of states: if it polls, it is
+ * kicked, and looks anew.
  *
  * What is told, and why:
- *  - up, an edge also where it was up: a signal of the mask came; a thread begins to poll and has
- *    some waiting; the mask was changed.
- *  - up to down: the last of them was taken or discarded, its thread has ended its poll, or the
- *    mask has it no more.
+ *  - up, an edge also where it was up: a signal of the mask came; the mask was changed.
+ *  - up to down: the last of them was taken or discarded, or the mask has it no more.
  *
  * Races:
  *  - A signal comes between the taking of the last one and the telling. Both take the signal, or
@@ -24,7 +25,9 @@
  *    what waits is told once more after. A tell that is answered between takes the mask out again;
  *    so it is put back before that last one.
  *  - A thread begins to poll while a signal for it comes. Each side writes, then looks at what the
- *    other writes (`polls`, pending.set), with a barrier between: one of them sees both.
+ *    other writes (`polls`, pending.set), with a barrier between: one of them sees both. If it is
+ *    the sender, vcpu->pending ends the wait, even one that has not begun.
+ *  - The mask is changed while a thread polls, and has what waits for it alone. It is kicked, too.
  *  - The mask is changed, or the descriptor closed, while a thread waits in read. It is woken by a
  *    change and asks for the mask by the serial number: the descriptor may be another's by then.
  *    Closed: it goes on with the mask it has, as Linux does.
@@ -56,20 +59,12 @@ static uint32_t changes; /* of masks of descriptors that somebody may be reading
 
 static void tell(uint64_t came)
 {
-    uint64_t visible = process.pending.set;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* masks and pending.set are written */
-    for (const struct thread *thread = process.threads; thread != NULL; thread = thread->next)
-        if (__atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST))
-            visible |= thread->pending.set;
-    masks = (uint64_t)vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_TELL, visible, came);
+    masks = (uint64_t)vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_TELL, process.pending.set, came);
 }
 
-void signal_fd_came(const struct thread *thread, uint64_t set)
+void signal_fd_came(uint64_t set)
 {
-    if ((masks & set) == 0)
-        return;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* pending.set is written */
-    if (thread == NULL || __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST))
+    if ((masks & set) != 0)
         tell(set);
 }
 
@@ -79,16 +74,25 @@ void signal_fd_went(uint64_t set)
         tell(0);
 }
 
+bool signal_fd_came_alone(struct thread *thread, uint64_t set)
+{
+    static uint32_t ever; /* no two threads that a vCPU runs have the same count */
+    __atomic_store_n(&thread->own_came, ++ever, __ATOMIC_SEQ_CST); /* pending.set is written */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return (masks & set) != 0 && __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST);
+}
+
 void signal_fd_poll(bool polls)
 {
+    (void)__atomic_exchange_n(&thread_current()->polls, polls, __ATOMIC_SEQ_CST);
+}
+
+/* Counted first: one that comes between is told twice, rather than not at all. */
+void signal_fd_show(void)
+{
     struct thread *thread = thread_current();
-    (void)__atomic_exchange_n(&thread->polls, polls, __ATOMIC_SEQ_CST);
-    uint64_t waits = __atomic_load_n(&thread->pending.set, __ATOMIC_SEQ_CST);
-    if ((__atomic_load_n(&masks, __ATOMIC_SEQ_CST) & waits) == 0)
-        return;
-    lock_take(&process.lock);
-    tell(polls ? thread->pending.set : 0);
-    lock_release(&process.lock);
+    thread->vcpu->own_came = __atomic_load_n(&thread->own_came, __ATOMIC_SEQ_CST);
+    thread->vcpu->own_signals = __atomic_load_n(&thread->pending.set, __ATOMIC_SEQ_CST);
 }
 
 static int64_t fd_set(int32_t fd, gpa_t mask_at, uint64_t mask_bytes, uint32_t flags)
@@ -108,10 +112,10 @@ static int64_t fd_set(int32_t fd, gpa_t mask_at, uint64_t mask_bytes, uint32_t f
         vmm_call(FV_CALL_SIGNALFD, FV_SIGNALFD_SET, (uint64_t)(int64_t)fd, mask, flags, 0, 0);
     lock_take(&process.lock);
     bool changed = result >= 0 && fd != -1;
-    masks |= mask; /* whoever begins to poll from here on has to find it */
+    masks |= mask; /* a tell since then may have taken it out */
     if (changed) {
         changes++;
-        signal_wake_readers();
+        signal_wake_readers(mask);
     }
     tell(changed ? mask : 0);
     lock_release(&process.lock);

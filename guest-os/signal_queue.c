@@ -167,6 +167,15 @@ static bool needs_no_queue(const struct thread *taker, unsigned signal)
     return is_ignored(signal) && taker != NULL && !blocks(taker, signal);
 }
 
+/* Tells of it. Returns whether the thread it is for has to look, though it may block it. */
+static bool came(uint32_t tid, struct thread *taker, unsigned signal)
+{
+    if (tid != 0)
+        return signal_fd_came_alone(taker, signal_bit(signal));
+    signal_fd_came(signal_bit(signal));
+    return false;
+}
+
 int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
 {
     unsigned signal = (unsigned)info->signal;
@@ -181,10 +190,9 @@ int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
     int result = enqueue(pending, info);
     if (result < 0)
         return result;
-    if (taker != NULL && wants(taker, signal))
+    bool looks = result == 0 && came(tid, taker, signal);
+    if (taker != NULL && (looks || wants(taker, signal)))
         *kick = notify(taker);
-    if (result == 0)
-        signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
     return 0;
 }
 
@@ -196,13 +204,14 @@ void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linu
     struct signal_pending *pending = waits_at(tid, signal, &taker);
     if (pending == NULL || needs_no_queue(taker, signal))
         return;
+    bool looks = false;
     if (node->queued) {
         count_expiry(&node->info, info);
     } else {
         append(pending, node, info);
-        signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
+        looks = came(tid, taker, signal);
     }
-    if (taker != NULL && wants(taker, signal))
+    if (taker != NULL && (looks || wants(taker, signal)))
         *kick = notify(taker);
 }
 
@@ -276,7 +285,7 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
         dequeue(pending, signal, info);
         if (info->code == LINUX_SI_TIMER)
             timer_delivered(info);
-        if ((pending->set & signal_bit(signal)) == 0)
+        if (pending == &process.pending && (pending->set & signal_bit(signal)) == 0)
             signal_fd_went(signal_bit(signal));
     }
     lock_release(&process.lock);
@@ -342,10 +351,12 @@ void signal_set_reading(uint64_t set)
     wait_for(&thread_current()->reading, set);
 }
 
-void signal_wake_readers(void)
+void signal_wake_readers(uint64_t set)
 {
     for (struct thread *thread = process.threads; thread != NULL; thread = thread->next) {
-        uint32_t kick = thread->reading != 0 ? notify(thread) : 0;
+        bool polls = __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST);
+        bool looks = thread->reading != 0 || (polls && (thread->pending.set & set) != 0);
+        uint32_t kick = looks ? notify(thread) : 0;
         if (kick != 0)
             vmm_call1(FV_CALL_KICK, kick);
     }

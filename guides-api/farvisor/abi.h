@@ -257,6 +257,8 @@ struct fv_vcpu {
     struct fv_post post __attribute__((aligned(64)));
     uint32_t ahead_count; /* OUT: words of fv_ahead.grant to look at; 0: perhaps there is no area */
     uint32_t sends_count; /* OUT: likewise, of fv_sends.grant */
+    uint64_t own_signals; /* IN: what waits for the thread alone, written before it polls */
+    uint32_t own_came;    /* IN: number of the newest that came for it; then it is another number */
 };
 
 struct fv_ahead {

@@ -229,7 +229,10 @@ static void polling(void)
     expect_nothing(fd);
     EXPECT(raise(SIGUSR1) == 0); /* for this thread only */
     EXPECT(ready(fd, 0) == POLLIN && selects(fd) && told(level) && told(edge));
-    EXPECT(taken(fd).ssi_signo == SIGUSR1 && !told(level) && !told(edge));
+    EXPECT(!told(edge) && told(level) && !told(edge));
+    EXPECT(raise(SIGRTMIN) == 0 && told(edge) && !told(edge));
+    EXPECT(taken(fd).ssi_signo == SIGUSR1 && taken(fd).ssi_signo == (uint32_t)SIGRTMIN);
+    EXPECT(!told(level) && !told(edge));
     EXPECT(kill(getpid(), SIGUSR1) == 0 && told(edge));
     EXPECT(kill(getpid(), SIGUSR1) == 0 && !told(edge)); /* it waits already */
     EXPECT(taken(fd).ssi_signo == SIGUSR1 && !told(level) && !told(edge));

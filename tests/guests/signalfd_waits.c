@@ -144,6 +144,107 @@ static void replaced(void)
     close(fd), close(signals), close(ends[0]), close(ends[1]);
 }
 
+static int ready(int fd, int ms)
+{
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    return poll(&one, 1, ms);
+}
+
+static int set_with(int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events};
+    int set = epoll_create1(0);
+    EXPECT(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+    return set;
+}
+
+static int told(int set, int ms)
+{
+    struct epoll_event event;
+    return epoll_wait(set, &event, 1, ms);
+}
+
+static int selected(int fd)
+{
+    struct timeval none = {0};
+    fd_set in;
+    FD_ZERO(&in);
+    FD_SET(fd, &in);
+    return select(fd + 1, &in, NULL, NULL, &none);
+}
+
+/* As a thread that a broken pipe met: SIGPIPE waits for it alone. It polls what never is ready. */
+static void *polls_others(void *argument)
+{
+    struct helper *helper = argument;
+    int fd = made(SIGTERM, SIGTERM, 0), set = set_with(fd, EPOLLIN), ends[2];
+    EXPECT(pipe(ends) == 0 && raise(SIGPIPE) == 0);
+    atomic_store(&helper->begun, 1);
+    while (!atomic_load(&helper->stop))
+        EXPECT(ready(ends[0], 1) == 0 && told(set, 1) == 0 && ready(fd, 1) == 0 &&
+               ready(set, 1) == 0);
+    EXPECT(ready(helper->fd, 0) == 1 && selected(helper->fd) == 1);
+    helper->got = taken(helper->fd);
+    close(set), close(fd), close(ends[0]), close(ends[1]);
+    return NULL;
+}
+
+/* It has the descriptor in a set, but was told of the edge, and waits for another. */
+static void *polls_for_edges(void *argument)
+{
+    struct helper *helper = argument;
+    int set = set_with(helper->fd, EPOLLIN | EPOLLET);
+    EXPECT(raise(SIGPIPE) == 0 && told(set, 0) == 1);
+    atomic_store(&helper->begun, 1);
+    while (!atomic_load(&helper->stop))
+        EXPECT(told(set, 1) == 0);
+    helper->got = taken(helper->fd);
+    close(set);
+    return NULL;
+}
+
+/* What waits for one thread no other finds readable, whatever that one polls. */
+static void for_another(void)
+{
+    struct helper one;
+    int fd = made(SIGPIPE, SIGUSR1, SFD_NONBLOCK), set = set_with(fd, EPOLLIN);
+    for (int edges = 0; edges < 2; edges++) {
+        info_t info;
+        start(&one, fd, edges ? polls_for_edges : polls_others);
+        double until = guest_now_s() + 0.3;
+        (void)told(set, 0); /* when it came */
+        while (guest_now_s() < until) {
+            EXPECT(ready(fd, 0) == 0 && ready(fd, 1) == 0 && selected(fd) == 0);
+            EXPECT(told(set, 0) == 0 && told(set, 1) == 0 && ready(set, 0) == 0);
+            EXPECT(read(fd, &info, sizeof(info)) == -1 && errno == EAGAIN);
+        }
+        atomic_store(&one.stop, 1);
+        EXPECT(joined(&one) == SIGPIPE);
+    }
+    close(set), close(fd);
+}
+
+static void *polls(void *argument)
+{
+    struct helper *helper = argument;
+    EXPECT(raise(SIGUSR1) == 0);
+    atomic_store(&helper->begun, 1);
+    EXPECT(ready(helper->fd, 60000) == 1);
+    helper->got = taken(helper->fd);
+    return NULL;
+}
+
+/* The mask gets what waits for the thread that polls. */
+static void widened_poll(void)
+{
+    struct helper one;
+    sigset_t set = set_of(SIGUSR1, SIGUSR1);
+    int fd = made(SIGUSR2, SIGUSR2, 0);
+    start(&one, fd, polls);
+    EXPECT(signalfd(fd, &set, 0) == fd && joined(&one) == SIGUSR1);
+    close(fd);
+}
+
 int main(void)
 {
     sigset_t all;
@@ -153,5 +254,7 @@ int main(void)
     widened();
     spans();
     replaced();
+    for_another();
+    widened_poll();
     return guest_passed("signalfd_waits");
 }

@@ -15,16 +15,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* One that was made, and its duplicates. Guarded by io_signals.lock. */
-struct io_signal_fd {
-    struct io_signals *of;
-    struct io_signal_fd *next;
-    unsigned references;
-    uint64_t serial, mask;
-    int event_fd;
-    bool up; /* there is something in the eventfd */
-};
-
 struct io_signal_fd *io_signal_share(struct io_signal_fd *one)
 {
     if (one) {
