@@ -43,6 +43,12 @@ struct signal_pending {
     struct signal_node *first, *last;
 };
 
+/* What waits for the process, as it was when the number was given; and what of it came. */
+struct signal_tell {
+    uint64_t number; /* 0: nothing to tell */
+    uint64_t waits, came;
+};
+
 struct thread {
     struct thread *next;     /* in process.threads or on the free list */
     uint32_t tid;            /* 0 until known */
@@ -59,6 +65,8 @@ struct thread {
     uint64_t waiting;        /* set rt_sigtimedwait waits for */
     uint64_t reading;        /* set that a read of a signalfd waits for */
     bool polls;              /* is in a call that polls descriptors; atomic (signal_fd.c) */
+    struct signal_tell tell; /* what the VMM is to be told once process.lock is not held */
+    uint32_t woken;          /* last change of masks that it was woken for (signal_wake_readers) */
     uint32_t own_came;       /* number of the newest signal that came for it alone; atomic */
     struct signal_pending pending;
     struct linux_stack altstack;
@@ -298,9 +306,9 @@ bool signal_look(void);
 void signal_set_blocked(uint64_t mask);
 void signal_set_waiting(uint64_t set); /* of rt_sigtimedwait */
 void signal_set_reading(uint64_t set); /* of a read of a signalfd */
-/* The masks have changed: who waits in a read, or polls with some of `set` for itself alone, looks
- * again; process.lock held. */
-void signal_wake_readers(uint64_t set);
+/* The masks have changed, for the change-th time: who waits in a read, or polls with some of `set`
+ * for itself alone, looks again. Lock not held. */
+void signal_wake_readers(uint32_t change, uint64_t set);
 /* The calling thread is gone, or takes less: others must see to the process's signals that it might
  * have taken. */
 void signal_reassign(void);
@@ -309,12 +317,13 @@ void signal_discard(struct signal_pending *pending, uint64_t set);
 
 /* ---- signal_fd.c: signalfd ---- */
 /*
- * What waits for the process has changed: signals came, or went. One came for a thread alone:
- * returns whether it has to look, though it blocks it. process.lock held.
+ * What waits has changed: signals came for the process (thread NULL) or that thread alone, or went
+ * from the process. process.lock held; whoever releases it calls signal_fd_tell then. Returns
+ * whether that thread has to look, though it may block them.
  */
-void signal_fd_came(uint64_t set);
+void signal_fd_tell(void);
+bool signal_fd_came(struct thread *thread, uint64_t set);
 void signal_fd_went(uint64_t set);
-bool signal_fd_came_alone(struct thread *thread, uint64_t set);
 void signal_fd_poll(bool polls); /* the calling thread begins, or ends, a call that polls */
 void signal_fd_show(void);       /* before each request of that call */
 int64_t signal_fd_read(struct frame *frame); /* read, of what the VMM says is a signalfd */

@@ -17,13 +17,14 @@
  *  - up to down: the last of them was taken or discarded, or the mask has it no more.
  *
  * Races:
- *  - A signal comes between the taking of the last one and the telling. Both take the signal, or
- *    put it, and tell in one step, under process.lock: the VMM is told sets in the order in which
- *    they were true, and the later one stands. This is the one request made with the lock held; the
- *    VMM waits for nothing in it.
+ *  - A signal comes between the taking of the last one and the telling. Whoever takes it, or puts
+ *    it, notes in the same step, under process.lock, what waits then, with a number. The VMM keeps
+ *    the set of the highest number; of a lower one that comes late only the edge counts. It is told
+ *    with the lock released: telling wakes who polls, and if that one is of a higher priority it
+ *    runs at once, on this processor, and would wait for the lock for ever.
  *  - A descriptor is made while a signal comes. Its mask is in `masks` before the VMM has it, and
  *    what waits is told once more after. A tell that is answered between takes the mask out again;
- *    so it is put back before that last one.
+ *    so it is put back before that last one. A tell that is not the newest changes no masks.
  *  - A thread begins to poll while a signal for it comes. Each side writes, then looks at what the
  *    other writes (`polls`, pending.set), with a barrier between: one of them sees both. If it is
  *    the sender, vcpu->pending ends the wait, even one that has not begun.
@@ -53,33 +54,52 @@ struct linux_signalfd_siginfo {
 };
 _Static_assert(sizeof(struct linux_signalfd_siginfo) == 128, "struct signalfd_siginfo");
 
-/* Guarded by process.lock; read without it where 0 means that nothing has to be told. */
+/* Guarded by process.lock. */
 static uint64_t masks;   /* at least those of all descriptors */
 static uint32_t changes; /* of masks of descriptors that somebody may be reading */
+static uint64_t tells;   /* numbers given */
 
-static void tell(uint64_t came)
+/* What waits for the process is to be told. */
+static void note(uint64_t came)
 {
-    masks = (uint64_t)vmm_call3(FV_CALL_SIGNALFD, FV_SIGNALFD_TELL, process.pending.set, came);
+    struct signal_tell *tell = &thread_current()->tell;
+    tell->number = ++tells;
+    tell->waits = process.pending.set;
+    tell->came |= came;
 }
 
-void signal_fd_came(uint64_t set)
+void signal_fd_tell(void)
 {
-    if ((masks & set) != 0)
-        tell(set);
+    struct thread *thread = thread_current();
+    struct signal_tell tell = thread->tell;
+    if (tell.number == 0)
+        return;
+    thread->tell = (struct signal_tell){0};
+    uint64_t now = (uint64_t)vmm_call(FV_CALL_SIGNALFD, FV_SIGNALFD_TELL, tell.number, tell.waits,
+                                      tell.came, 0, 0);
+    lock_take(&process.lock);
+    if (tells == tell.number)
+        masks = now;
+    lock_release(&process.lock);
+}
+
+bool signal_fd_came(struct thread *thread, uint64_t set)
+{
+    static uint32_t ever; /* no two threads that a vCPU runs have the same number */
+    if (thread == NULL) {
+        if ((masks & set) != 0)
+            note(set);
+        return false;
+    }
+    __atomic_store_n(&thread->own_came, ++ever, __ATOMIC_SEQ_CST); /* pending.set is written */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return (masks & set) != 0 && __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST);
 }
 
 void signal_fd_went(uint64_t set)
 {
     if ((masks & set) != 0)
-        tell(0);
-}
-
-bool signal_fd_came_alone(struct thread *thread, uint64_t set)
-{
-    static uint32_t ever; /* no two threads that a vCPU runs have the same count */
-    __atomic_store_n(&thread->own_came, ++ever, __ATOMIC_SEQ_CST); /* pending.set is written */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return (masks & set) != 0 && __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST);
+        note(0);
 }
 
 void signal_fd_poll(bool polls)
@@ -107,18 +127,19 @@ static int64_t fd_set(int32_t fd, gpa_t mask_at, uint64_t mask_bytes, uint32_t f
     mask &= ~(signal_bit(LINUX_SIGKILL) | signal_bit(LINUX_SIGSTOP));
     lock_take(&process.lock);
     masks |= mask;
+    tells++; /* what is being told does not know of it */
     lock_release(&process.lock);
     int64_t result =
         vmm_call(FV_CALL_SIGNALFD, FV_SIGNALFD_SET, (uint64_t)(int64_t)fd, mask, flags, 0, 0);
     lock_take(&process.lock);
     bool changed = result >= 0 && fd != -1;
     masks |= mask; /* a tell since then may have taken it out */
-    if (changed) {
-        changes++;
-        signal_wake_readers(mask);
-    }
-    tell(changed ? mask : 0);
+    uint32_t change = changed ? ++changes : changes;
+    note(changed ? mask : 0);
     lock_release(&process.lock);
+    signal_fd_tell();
+    if (changed)
+        signal_wake_readers(change, mask);
     return result;
 }
 

@@ -167,15 +167,6 @@ static bool needs_no_queue(const struct thread *taker, unsigned signal)
     return is_ignored(signal) && taker != NULL && !blocks(taker, signal);
 }
 
-/* Tells of it. Returns whether the thread it is for has to look, though it may block it. */
-static bool came(uint32_t tid, struct thread *taker, unsigned signal)
-{
-    if (tid != 0)
-        return signal_fd_came_alone(taker, signal_bit(signal));
-    signal_fd_came(signal_bit(signal));
-    return false;
-}
-
 int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
 {
     unsigned signal = (unsigned)info->signal;
@@ -190,7 +181,7 @@ int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
     int result = enqueue(pending, info);
     if (result < 0)
         return result;
-    bool looks = result == 0 && came(tid, taker, signal);
+    bool looks = result == 0 && signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
     if (taker != NULL && (looks || wants(taker, signal)))
         *kick = notify(taker);
     return 0;
@@ -209,7 +200,7 @@ void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linu
         count_expiry(&node->info, info);
     } else {
         append(pending, node, info);
-        looks = came(tid, taker, signal);
+        looks = signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
     }
     if (taker != NULL && (looks || wants(taker, signal)))
         *kick = notify(taker);
@@ -234,6 +225,7 @@ int signal_send(uint32_t tid, const struct linux_siginfo *info)
     lock_take(&process.lock);
     int result = signal_queue(tid, info, &kick);
     lock_release(&process.lock);
+    signal_fd_tell();
     if (kick != 0)
         vmm_call1(FV_CALL_KICK, kick);
     return result;
@@ -289,6 +281,7 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
             signal_fd_went(signal_bit(signal));
     }
     lock_release(&process.lock);
+    signal_fd_tell();
     return signal;
 }
 
@@ -351,14 +344,32 @@ void signal_set_reading(uint64_t set)
     wait_for(&thread_current()->reading, set);
 }
 
-void signal_wake_readers(uint64_t set)
+/* The next that this change concerns and that was not told yet, or NULL. process.lock held. */
+static struct thread *next_to_wake(uint32_t change, uint64_t set)
 {
     for (struct thread *thread = process.threads; thread != NULL; thread = thread->next) {
         bool polls = __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST);
         bool looks = thread->reading != 0 || (polls && (thread->pending.set & set) != 0);
-        uint32_t kick = looks ? notify(thread) : 0;
+        if (looks && (int32_t)(change - thread->woken) > 0)
+            return thread;
+    }
+    return NULL;
+}
+
+/* One after the other: who is kicked may run at once, and needs the lock. */
+void signal_wake_readers(uint32_t change, uint64_t set)
+{
+    for (;;) {
+        lock_take(&process.lock);
+        struct thread *thread = next_to_wake(change, set);
+        uint32_t kick = thread != NULL ? notify(thread) : 0;
+        if (thread != NULL)
+            thread->woken = change;
+        lock_release(&process.lock);
         if (kick != 0)
             vmm_call1(FV_CALL_KICK, kick);
+        if (thread == NULL)
+            break;
     }
 }
 

@@ -88,7 +88,8 @@
 #define FV_SIGNALFD_LOOK 2 /* (fd, *fv_signalfd) -> 0 */
 #define FV_SIGNALFD_MASK 3 /* (serial) -> mask; -ENOENT: closed */
 #define FV_SIGNALFD_TELL                                                                           \
-    4 /* (set that waits, set that just came) -> masks of all: makes them readable or not */
+    4 /* (number, set that waits, set that just came) -> masks of all: makes them readable or not  \
+       */
 
 #define FV_TIMER_MAX       64
 #define FV_ERESTARTSYS     512

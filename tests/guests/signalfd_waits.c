@@ -245,6 +245,65 @@ static void widened_poll(void)
     close(fd);
 }
 
+/*
+ * On one processor, who is signalled above who signals: once woken it runs before that one goes on.
+ */
+static int put_first(int priority)
+{
+    struct sched_param first = {.sched_priority = priority};
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(0, &one);
+    int error = pthread_setschedparam(pthread_self(), SCHED_FIFO, &first);
+    return error ? error : pthread_setaffinity_np(pthread_self(), sizeof(one), &one);
+}
+
+#define ROUNDS 1000
+
+static void *polls_often(void *argument)
+{
+    struct helper *helper = argument;
+    EXPECT(put_first(3) == 0);
+    atomic_store(&helper->begun, 1);
+    for (int i = 0; i < ROUNDS; i++) {
+        EXPECT(ready(helper->fd, 60000) == 1 && taken(helper->fd) == SIGUSR1);
+        atomic_fetch_add(&helper->begun, 1);
+    }
+    return NULL;
+}
+
+static void *signals_often(void *argument)
+{
+    struct helper *helper = argument;
+    sigset_t none, set = set_of(SIGUSR1, SIGUSR1);
+    sigemptyset(&none);
+    EXPECT(put_first(2) == 0);
+    for (int i = 1; i <= ROUNDS; i++) {
+        EXPECT(kill(getpid(), SIGUSR1) == 0);
+        while (atomic_load(&helper->begun) <= i) /* it has taken it, and will wait again */
+            usleep(100);
+        if (i % 8 == 0)
+            EXPECT(signalfd(helper->fd, &none, 0) == helper->fd &&
+                   signalfd(helper->fd, &set, 0) == helper->fd);
+    }
+    return NULL;
+}
+
+static void priorities(void)
+{
+    struct helper one;
+    pthread_t other;
+    int fd = made(SIGUSR1, SIGUSR1, 0);
+    if (put_first(1)) {
+        close(fd); /* not allowed here */
+        return;
+    }
+    start(&one, fd, polls_often);
+    EXPECT(pthread_create(&other, NULL, signals_often, &one) == 0);
+    EXPECT(pthread_join(other, NULL) == 0 && joined(&one) == 0);
+    close(fd);
+}
+
 int main(void)
 {
     sigset_t all;
@@ -256,5 +315,6 @@ int main(void)
     replaced();
     for_another();
     widened_poll();
+    priorities();
     return guest_passed("signalfd_waits");
 }

@@ -102,6 +102,7 @@ struct io_signals {
     pthread_mutex_t lock; /* held for no call that waits */
     struct io_signal_fd *list;
     uint64_t serial; /* of the newest */
+    uint64_t told;   /* highest number of a set that was told */
 };
 /* One that was made, and its duplicates. Guarded by io_signals.lock. */
 struct io_signal_fd {
@@ -117,9 +118,11 @@ struct io_signal_fd *io_signal_share(struct io_signal_fd *one); /* NULL: of none
 void io_signal_put(struct io_signal_fd *one);
 /*
  * What waits in the guest, and what of it has just come, which is an edge for who waits for edges.
- * Returns the masks of all descriptors together.
+ * Sets have numbers, and may come late: an older one is told for its edge only. Returns the masks
+ * of all descriptors together.
  */
-uint64_t io_signals_tell(struct io_signals *signals, uint64_t waits, uint64_t came);
+uint64_t io_signals_tell(struct io_signals *signals, uint64_t number, uint64_t waits,
+                         uint64_t came);
 
 /* ---- io/signal_own.c: signals that wait for the calling thread alone ---- */
 struct io_call;
