@@ -95,7 +95,7 @@
 #define FV_ERESTARTSYS     512
 #define FV_ERESTARTNOINTR  513         /* the same, and a handler does not end it */
 #define FV_ERESTART_SO_FAR 517         /* a part was done before it was interrupted: call.args[0] */
-#define FV_ESIGNALFD       518         /* of read and readv: the guest kernel's to answer */
+#define FV_ESIGNALFD       518         /* of read, readv, preadv2: the guest kernel's to answer */
 #define FV_SENDMMSG_PIPE   (1LL << 32) /* beside a count: the message after it met EPIPE */
 
 /*

@@ -234,6 +234,29 @@ static void *polls(void *argument)
     return NULL;
 }
 
+/* In a set in a set, and by a duplicate of a set that was made before. */
+static void nested(void)
+{
+    int fd = made(SIGUSR1, SIGUSR1, SFD_NONBLOCK), inner = epoll_create1(0), copy = dup(inner);
+    int outer = set_with(inner, EPOLLIN), edge = set_with(inner, EPOLLIN | EPOLLET);
+    struct epoll_event event = {.events = EPOLLIN};
+    EXPECT(epoll_ctl(copy, EPOLL_CTL_ADD, fd, &event) == 0);
+    EXPECT(told(outer, 0) == 0 && told(copy, 0) == 0 && ready(outer, 0) == 0);
+    EXPECT(raise(SIGUSR1) == 0);
+    EXPECT(told(edge, 0) == 1 && told(outer, 0) == 1 && told(inner, 0) == 1 && told(copy, 0) == 1);
+    EXPECT(ready(outer, 0) == 1 && ready(copy, 0) == 1 && selected(inner) == 1);
+    EXPECT(taken(fd) == SIGUSR1);
+    EXPECT(told(outer, 0) == 0 && told(copy, 0) == 0 && ready(outer, 0) == 0);
+    EXPECT(raise(SIGUSR1) == 0 && epoll_ctl(inner, EPOLL_CTL_DEL, fd, NULL) == 0);
+    EXPECT(told(outer, 0) == 0 && told(copy, 0) == 0 && ready(inner, 0) == 0);
+    EXPECT(epoll_ctl(inner, EPOLL_CTL_ADD, fd, &event) == 0 && told(copy, 1) == 1);
+    event.events = EPOLLIN | EPOLLONESHOT;
+    EXPECT(epoll_ctl(inner, EPOLL_CTL_MOD, fd, &event) == 0 && told(copy, 0) == 1);
+    EXPECT(told(copy, 0) == 0 && epoll_ctl(inner, EPOLL_CTL_MOD, fd, &event) == 0);
+    EXPECT(told(copy, 0) == 1 && taken(fd) == SIGUSR1);
+    close(fd), close(inner), close(copy), close(outer), close(edge);
+}
+
 /* The mask gets what waits for the thread that polls. */
 static void widened_poll(void)
 {
@@ -314,6 +337,7 @@ int main(void)
     spans();
     replaced();
     for_another();
+    nested();
     widened_poll();
     priorities();
     return guest_passed("signalfd_waits");
