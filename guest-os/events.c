@@ -34,6 +34,7 @@ static bool take(uint32_t *kick)
         __atomic_store_n(&shared->event_tail, tail + 1, __ATOMIC_RELEASE);
     }
     lock_release(&process.lock);
+    signal_fd_tell();
     return found;
 }
 

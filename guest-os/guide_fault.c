@@ -28,6 +28,8 @@ enum {
     SYS_SET_TID_ADDRESS = 218,
     SYS_TGKILL = 234,
     SYS_SET_ROBUST_LIST = 273,
+    SYS_SIGNALFD = 282,
+    SYS_SIGNALFD4 = 289,
     SYS_RT_TGSIGQUEUEINFO = 297,
     SYS_PIDFD_SEND_SIGNAL = 424,
     SYS_CLONE3 = 435,
@@ -172,6 +174,8 @@ bool guide_fault_escapes(const struct frame *frame)
     case SYS_KILL:
     case SYS_RT_SIGQUEUEINFO:
     case SYS_RT_SIGSUSPEND:
+    case SYS_SIGNALFD:
+    case SYS_SIGNALFD4:
     case SYS_SIGALTSTACK:
     case SYS_TKILL:
     case SYS_TGKILL:

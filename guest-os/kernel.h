@@ -43,6 +43,12 @@ struct signal_pending {
     struct signal_node *first, *last;
 };
 
+/* What waits for the process, as it was when the number was given; and what of it came. */
+struct signal_tell {
+    uint64_t number; /* 0: nothing to tell */
+    uint64_t waits, came;
+};
+
 struct thread {
     struct thread *next;     /* in process.threads or on the free list */
     uint32_t tid;            /* 0 until known */
@@ -59,6 +65,9 @@ struct thread {
     uint64_t waiting;        /* set rt_sigtimedwait waits for */
     uint64_t reading;        /* set that a read of a signalfd waits for */
     bool polls;              /* is in a call that polls descriptors; atomic (signal_fd.c) */
+    struct signal_tell tell; /* what the VMM is to be told once process.lock is not held */
+    uint32_t woken;          /* last change of masks that it was woken for (signal_wake_readers) */
+    uint32_t own_came;       /* number of the newest signal that came for it alone; atomic */
     struct signal_pending pending;
     struct linux_stack altstack;
     uint64_t clear_tid;   /* set_tid_address */
@@ -103,6 +112,7 @@ static inline struct thread *thread_current(void)
     return (struct thread *)vcpu_current()->guest[1];
 }
 
+#define USER_END  0x800000000000ULL /* 47 bits, as Linux without 5-level paging */
 #define TLS_LIMIT 0x800000000000ULL /* a higher base could be one that faults when it is loaded */
 
 #define FV_SHARED ((volatile struct fv_shared *)FV_SHARED_BASE)
@@ -296,7 +306,9 @@ bool signal_look(void);
 void signal_set_blocked(uint64_t mask);
 void signal_set_waiting(uint64_t set); /* of rt_sigtimedwait */
 void signal_set_reading(uint64_t set); /* of a read of a signalfd */
-void signal_wake_readers(void);        /* who waits in one looks again; process.lock held */
+/* The masks have changed, for the change-th time: who waits in a read, or polls with some of `set`
+ * for itself alone, looks again. Lock not held. */
+void signal_wake_readers(uint32_t change, uint64_t set);
 /* The calling thread is gone, or takes less: others must see to the process's signals that it might
  * have taken. */
 void signal_reassign(void);
@@ -305,13 +317,16 @@ void signal_discard(struct signal_pending *pending, uint64_t set);
 
 /* ---- signal_fd.c: signalfd ---- */
 /*
- * What waits has changed: signals came for the process (thread NULL) or that thread, or went.
- * process.lock held.
+ * What waits has changed: signals came for the process (thread NULL) or that thread alone, or went
+ * from the process. process.lock held; whoever releases it calls signal_fd_tell then. Returns
+ * whether that thread has to look, though it may block them.
  */
-void signal_fd_came(const struct thread *thread, uint64_t set);
+void signal_fd_tell(void);
+bool signal_fd_came(struct thread *thread, uint64_t set);
 void signal_fd_went(uint64_t set);
 void signal_fd_poll(bool polls); /* the calling thread begins, or ends, a call that polls */
-int64_t signal_fd_read(const struct frame *frame); /* read, of what the VMM says is a signalfd */
+void signal_fd_show(void);       /* before each request of that call */
+int64_t signal_fd_read(struct frame *frame); /* read, of what the VMM says is a signalfd */
 
 /* ---- signal_deliver.c: on the way back to the program ---- */
 void signal_deliver_pending(struct frame *frame);

@@ -13,6 +13,7 @@ enum {
     LINUX_ENOENT = 2,
     LINUX_ESRCH = 3,
     LINUX_EINTR = 4,
+    LINUX_EBADF = 9,
     LINUX_ECHILD = 10,
     LINUX_EAGAIN = 11,
     LINUX_ENOMEM = 12,

@@ -43,6 +43,7 @@ int64_t sys_rt_sigaction(struct frame *frame)
         }
     }
     lock_release(&process.lock);
+    signal_fd_tell();
     return frame->rdx != 0 ? user_write(frame->rdx, &old, sizeof(old)) : 0;
 }
 

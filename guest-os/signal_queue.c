@@ -122,11 +122,12 @@ static void append(struct signal_pending *pending, struct signal_node *node,
     pending->set |= signal_bit((unsigned)info->signal);
 }
 
+/* 0, -LINUX_EAGAIN, or 1: it waits already. */
 static int enqueue(struct signal_pending *pending, const struct linux_siginfo *info)
 {
     uint64_t bit = signal_bit((unsigned)info->signal);
     if (info->signal < LINUX_SIGRTMIN && (pending->set & bit) != 0)
-        return 0; /* standard signals do not queue */
+        return 1; /* standard signals do not queue */
     struct signal_node *node = node_take();
     if (node != NULL) {
         append(pending, node, info);
@@ -178,11 +179,12 @@ int signal_queue(uint32_t tid, const struct linux_siginfo *info, uint32_t *kick)
     if (needs_no_queue(taker, signal))
         return 0;
     int result = enqueue(pending, info);
-    if (result == 0 && taker != NULL && wants(taker, signal))
+    if (result < 0)
+        return result;
+    bool looks = result == 0 && signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
+    if (taker != NULL && (looks || wants(taker, signal)))
         *kick = notify(taker);
-    if (result == 0)
-        signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
-    return result;
+    return 0;
 }
 
 void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linux_siginfo *info,
@@ -193,13 +195,14 @@ void signal_queue_node(uint32_t tid, struct signal_node *node, const struct linu
     struct signal_pending *pending = waits_at(tid, signal, &taker);
     if (pending == NULL || needs_no_queue(taker, signal))
         return;
+    bool looks = false;
     if (node->queued) {
         count_expiry(&node->info, info);
     } else {
         append(pending, node, info);
-        signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
+        looks = signal_fd_came(tid != 0 ? taker : NULL, signal_bit(signal));
     }
-    if (taker != NULL && wants(taker, signal))
+    if (taker != NULL && (looks || wants(taker, signal)))
         *kick = notify(taker);
 }
 
@@ -222,6 +225,7 @@ int signal_send(uint32_t tid, const struct linux_siginfo *info)
     lock_take(&process.lock);
     int result = signal_queue(tid, info, &kick);
     lock_release(&process.lock);
+    signal_fd_tell();
     if (kick != 0)
         vmm_call1(FV_CALL_KICK, kick);
     return result;
@@ -276,10 +280,11 @@ unsigned signal_take(uint64_t set, struct linux_siginfo *info)
         info->signal = (int32_t)signal; /* all there is, if the queue was full */
         if (dequeue(pending, signal, info))
             timer_delivered(info);
-        if ((pending->set & signal_bit(signal)) == 0)
+        if (pending == &process.pending && (pending->set & signal_bit(signal)) == 0)
             signal_fd_went(signal_bit(signal));
     }
     lock_release(&process.lock);
+    signal_fd_tell();
     return signal;
 }
 
@@ -342,12 +347,32 @@ void signal_set_reading(uint64_t set)
     wait_for(&thread_current()->reading, set);
 }
 
-void signal_wake_readers(void)
+/* The next that this change concerns and that was not told yet, or NULL. process.lock held. */
+static struct thread *next_to_wake(uint32_t change, uint64_t set)
 {
     for (struct thread *thread = process.threads; thread != NULL; thread = thread->next) {
-        uint32_t kick = thread->reading != 0 ? notify(thread) : 0;
+        bool polls = __atomic_load_n(&thread->polls, __ATOMIC_SEQ_CST);
+        bool looks = thread->reading != 0 || (polls && (thread->pending.set & set) != 0);
+        if (looks && (int32_t)(change - thread->woken) > 0)
+            return thread;
+    }
+    return NULL;
+}
+
+/* One after the other: who is kicked may run at once, and needs the lock. */
+void signal_wake_readers(uint32_t change, uint64_t set)
+{
+    for (;;) {
+        lock_take(&process.lock);
+        struct thread *thread = next_to_wake(change, set);
+        uint32_t kick = thread != NULL ? notify(thread) : 0;
+        if (thread != NULL)
+            thread->woken = change;
+        lock_release(&process.lock);
         if (kick != 0)
             vmm_call1(FV_CALL_KICK, kick);
+        if (thread == NULL)
+            break;
     }
 }
 

@@ -35,10 +35,12 @@ bool syscall_was_interrupted(int64_t result)
  * here, and not by the program's instruction anew, before which a handler could run: the call would
  * wait again, though that handler should have ended it.
  */
-static int64_t forward(const struct frame *frame)
+static int64_t forward(const struct frame *frame, bool polls)
 {
     uint32_t number = (uint32_t)frame->orig_rax;
     for (;;) {
+        if (polls)
+            signal_fd_show();
         int64_t result =
             vmm_call(number, frame->rdi, frame->rsi, frame->rdx, frame->r10, frame->r8, frame->r9);
         if (result == -FV_ERESTART_SO_FAR) /* at once: a look may make calls */
@@ -71,9 +73,9 @@ static bool is_poll(uint32_t number)
 int64_t syscall_forward(struct frame *frame)
 {
     if (!is_poll((uint32_t)frame->orig_rax))
-        return forward(frame);
+        return forward(frame, false);
     signal_fd_poll(true);
-    int64_t result = forward(frame);
+    int64_t result = forward(frame, true);
     signal_fd_poll(false);
     return result;
 }

@@ -6,8 +6,6 @@
  */
 #include "guest-os/kernel.h"
 
-#define USER_END 0x800000000000 /* 47 bits, as Linux without 5-level paging */
-
 bool user_range(gpa_t at, uint64_t bytes)
 {
     gpa_t end;

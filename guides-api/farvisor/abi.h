@@ -88,13 +88,14 @@
 #define FV_SIGNALFD_LOOK 2 /* (fd, *fv_signalfd) -> 0 */
 #define FV_SIGNALFD_MASK 3 /* (serial) -> mask; -ENOENT: closed */
 #define FV_SIGNALFD_TELL                                                                           \
-    4 /* (set that waits, set that just came) -> masks of all: makes them readable or not */
+    4 /* (number, set that waits, set that just came) -> masks of all: makes them readable or not  \
+       */
 
 #define FV_TIMER_MAX       64
 #define FV_ERESTARTSYS     512
 #define FV_ERESTARTNOINTR  513         /* the same, and a handler does not end it */
 #define FV_ERESTART_SO_FAR 517         /* a part was done before it was interrupted: call.args[0] */
-#define FV_ESIGNALFD       518         /* of read and readv: the guest kernel's to answer */
+#define FV_ESIGNALFD       518         /* of read, readv, preadv2: the guest kernel's to answer */
 #define FV_SENDMMSG_PIPE   (1LL << 32) /* beside a count: the message after it met EPIPE */
 
 /*
@@ -257,6 +258,8 @@ struct fv_vcpu {
     struct fv_post post __attribute__((aligned(64)));
     uint32_t ahead_count; /* OUT: words of fv_ahead.grant to look at; 0: perhaps there is no area */
     uint32_t sends_count; /* OUT: likewise, of fv_sends.grant */
+    uint64_t own_signals; /* IN: what waits for the thread alone, written before it polls */
+    uint32_t own_came;    /* IN: number of the newest that came for it; then it is another number */
 };
 
 struct fv_ahead {

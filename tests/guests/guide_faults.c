@@ -6,7 +6,7 @@
  *
  * usage: guide_faults MODE [MIB] [PASSES]
  * MODE: good, or what the handler does in its 20th call: crash, loop, sleep, abort, reenter,
- * escape; or nested, signals, threads, exit, busy.
+ * escape, signalfd; or nested, take, signals, threads, exit, busy.
  */
 #include "farvisor/guide.h"
 
@@ -19,7 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
@@ -37,6 +39,7 @@ static jmp_buf back, out;
 static char *stack_of_main;
 static uint64_t begun_bytes;
 static struct guide_read begun = {.to = &begun_bytes, .bytes = 8}; /* by the program */
+static int signals_of_program = -1;                                /* a signalfd */
 static volatile int *volatile nowhere = (volatile int *)8;
 
 static void complain(const char *what, uint64_t found, uint64_t wanted)
@@ -181,6 +184,8 @@ static void misbehave(void)
         abort();
     if (is("escape"))
         longjmp(out, 1);
+    if (is("signalfd"))
+        (void)signalfd(-1, &all, SFD_NONBLOCK);
     if (is("exit"))
         syscall(SYS_exit, 0);
 }
@@ -200,6 +205,17 @@ static void touch_others(size_t page)
         complain("a handler's wait for the program's read", (uint64_t)-error, 0);
     if (guide_is_far() && guide_pin(&bytes, sizeof(bytes)) != -EAGAIN)
         complain("a pin in a handler", 0, 0);
+}
+
+/* The program's signals are not a handler's to take, whatever it waits for. */
+static void take(void)
+{
+    struct signalfd_siginfo info;
+    struct iovec span = {&info, sizeof(info)};
+    if (read(signals_of_program, &info, sizeof(info)) != -1 || errno != EPERM)
+        complain("a signal that a handler took", (uint64_t)errno, EPERM);
+    if (readv(signals_of_program, &span, 1) != -1 || errno != EPERM)
+        complain("a signal that a handler took by readv", (uint64_t)errno, EPERM);
 }
 
 static void handler(const struct guide_fault *fault, void *argument)
@@ -223,7 +239,9 @@ static void handler(const struct guide_fault *fault, void *argument)
         (void)_setjmp(back);
     if (is("reenter") && call == BAD_CALL && atomic_fetch_add(&jumps, 1) == 0)
         _longjmp(back, 1);
-    if (call == BAD_CALL)
+    if (is("take"))
+        take();
+    else if (call == BAD_CALL)
         misbehave();
     atomic_store(&inside, 0);
 }
@@ -281,6 +299,21 @@ static void with_signals(size_t passes)
         complain("signals", (uint64_t)atomic_load(&signals_seen), SIGNALS);
 }
 
+static void with_one_waiting(size_t passes)
+{
+    struct signalfd_siginfo info;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signals_of_program = signalfd(-1, &set, 0);
+    raise(SIGUSR2);
+    passes_make(passes);
+    if (read(signals_of_program, &info, sizeof(info)) != sizeof(info) || info.ssi_signo != SIGUSR2)
+        complain("the program's own read", (uint64_t)errno, 0);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* Everybody adds to every page: no addition may be lost. */
 static void *adder(void *passes)
 {
@@ -319,6 +352,8 @@ static void run(size_t passes)
         with_threads(passes);
     } else if (is("signals")) {
         with_signals(passes);
+    } else if (is("take")) {
+        with_one_waiting(passes);
     } else if (is("exit")) { /* another thread, which its handler ends; then there are no pages to
                                 lose */
         pthread_create(&thread, NULL, one_that_ends, &passes);

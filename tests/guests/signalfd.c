@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -87,6 +88,9 @@ static void arguments(void)
     EXPECT(pread(fd, info, sizeof(info), 0) == -1 && errno == ESPIPE);
     EXPECT(epoll_ctl(fd, EPOLL_CTL_ADD, plain, &event) == -1 && errno == EINVAL);
     EXPECT(epoll_wait(fd, &event, 1, 0) == -1 && errno == EINVAL);
+    int bytes = 1;
+    EXPECT(ioctl(fd, FIONREAD, &bytes) == -1 && errno == ENOTTY);
+    EXPECT(ioctl(plain, FIONBIO, &bytes) == 0 && fcntl(plain, F_GETFL) == (O_RDWR | O_NONBLOCK));
     EXPECT(fstat(fd, &status) == 0 && (status.st_mode & S_IFMT) == 0);
     EXPECT(close(fd) == 0 && close(plain) == 0);
     EXPECT(read(fd, info, sizeof(info)) == -1 && errno == EBADF);
@@ -225,6 +229,12 @@ static void polling(void)
     expect_nothing(fd);
     EXPECT(raise(SIGUSR1) == 0); /* for this thread only */
     EXPECT(ready(fd, 0) == POLLIN && selects(fd) && told(level) && told(edge));
+    EXPECT(!told(edge) && told(level) && !told(edge));
+    EXPECT(raise(SIGRTMIN) == 0 && told(edge) && !told(edge));
+    EXPECT(taken(fd).ssi_signo == SIGUSR1 && taken(fd).ssi_signo == (uint32_t)SIGRTMIN);
+    EXPECT(!told(level) && !told(edge));
+    EXPECT(kill(getpid(), SIGUSR1) == 0 && told(edge));
+    EXPECT(kill(getpid(), SIGUSR1) == 0 && !told(edge)); /* it waits already */
     EXPECT(taken(fd).ssi_signo == SIGUSR1 && !told(level) && !told(edge));
     /* Others take from the same queue, or forget it. */
     sigset_t set = set_of(SIGUSR1, SIGRTMIN);

@@ -58,9 +58,12 @@ test_populate_ends() {
 
 # Told to the VMM, and answered by the guest, whoever carries out the calls.
 test_signalfd() {
-    guest signalfd
-    expect_status 0 far --memory 256M --polling on -- "$GUESTS/signalfd"
-    grep -qx 'signalfd: ok' out || fail "polling: $(cat out)"
+    local name
+    for name in signalfd signalfd_waits; do
+        guest $name
+        expect_status 0 far --memory 256M --polling on -- "$GUESTS/$name"
+        grep -qx "$name: ok" out || fail "polling: $(cat out)"
+    done
 }
 
 # As natively: a handler's frame never goes where its stack ends.

@@ -198,6 +198,8 @@ test_handler_that_loops() { bad_handler loop 'it did not come back'; }
 test_handler_that_sleeps() { bad_handler sleep 'it did not come back'; }
 test_handler_that_aborts() { bad_handler abort 'it crashed'; }
 test_handler_that_jumps_out() { bad_handler escape 'it crashed'; }
+test_handler_that_makes_a_signalfd() { bad_handler signalfd 'it crashed'; }
+test_handlers_that_would_take_signals() { quiet_upcalls take; }
 test_handler_that_takes_too_much_time() {
     upcalls busy --guide-time 5%
     expect_one_warning 'guide .*: switched off: it took more of the program.s time than'
@@ -246,7 +248,7 @@ test_process_ends_in_a_handler() {
 # node_lost SIGNAL TRANSPORT: while a handler runs, and its page is on its way.
 node_lost() {
     start_memserver --listen "unix:$PWD/socket" --capacity 1G
-    far --memory 256M --local 8M --prefetch none --guide-time 100% --timeout 2s --memserver "unix:$PWD/socket" \
+    far --memory 256M --local 24M --prefetch none --guide-time 100% --timeout 2s --memserver "unix:$PWD/socket" \
         --transport "$2" -- "$GUESTS/guide_races" linger 1000 >out 2>err &
     local run=$! status
     wait_until $((20 * TIME_FACTOR)) grep -q asked out || fail "no handler ran: $(cat out err)"

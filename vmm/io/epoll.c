@@ -15,12 +15,43 @@
 int64_t io_epoll_create(const struct io_call *call)
 {
     int flags = call->number == SYS_epoll_create1 ? io_arg_int(call, 0) : 0;
+    struct io_file *file;
     int fd;
 
     if (call->number == SYS_epoll_create && io_arg_int(call, 0) <= 0)
         return -EINVAL;
     fd = (int)IO_HOST1(SYS_epoll_create1, flags | EPOLL_CLOEXEC);
-    return fd < 0 ? fd : io_install(call->io, fd, NULL, flags & EPOLL_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    file = io_file_create(fd, NULL);
+    if (!file)
+        return -ENOMEM;
+    file->holds = io_signal_set_create();
+    if (!file->holds) {
+        io_file_put(file);
+        return -ENOMEM;
+    }
+    return io_install_file(call->io, file, flags & EPOLL_CLOEXEC);
+}
+
+/* Of a signalfd there is a list beside the host's (signal_own.c), in which it happens in this
+ * order. */
+static int64_t registration_change(const struct io_call *call, struct io_file *set,
+                                   struct io_file *file, int operation, struct epoll_event *event)
+{
+    int64_t result;
+
+    if (file->signals || file->holds)
+        pthread_rwlock_wrlock(&call->io->sets);
+    else
+        pthread_rwlock_rdlock(&call->io->sets);
+    result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, event);
+    if (!result && event->events & EPOLLONESHOT)
+        atomic_store(&file->asked_once, set->serial << 32 | event->events);
+    if (!result)
+        result = io_signal_set_change(call, set, file, operation != EPOLL_CTL_DEL, event->events);
+    pthread_rwlock_unlock(&call->io->sets);
+    return result;
 }
 
 int64_t io_epoll_ctl(const struct io_call *call)
@@ -38,13 +69,8 @@ int64_t io_epoll_ctl(const struct io_call *call)
         result = -EINVAL;
     if (!result && file->signals)
         event.events &= ~(uint32_t)EPOLLEXCLUSIVE; /* not possible with a set in a set */
-    if (!result) {
-        pthread_rwlock_rdlock(&call->io->sets);
-        result = IO_HOST4(SYS_epoll_ctl, set->fd, operation, file->fd, &event);
-        if (!result && event.events & EPOLLONESHOT)
-            atomic_store(&file->asked_once, set->serial << 32 | event.events);
-        pthread_rwlock_unlock(&call->io->sets);
-    }
+    if (!result)
+        result = registration_change(call, set, file, operation, &event);
     if (!result)
         io_ahead_watch(&call->io->aheads, set, file, io_arg_int(call, 2), operation, &event);
     if (set)
@@ -100,6 +126,24 @@ static int64_t epoll_fail(const struct io_call *call, const struct io_file *set,
     return result > 0 ? -EFAULT : result;
 }
 
+/* What there is with the signals that wait for the calling thread alone (io/signal_own.c). */
+static int64_t epoll_own(const struct io_call *call, const struct io_file *set,
+                         struct epoll_event *events, int most)
+{
+    struct pollfd more = {.fd = set->fd, .events = POLLIN};
+    int64_t result = 0;
+
+    if (!io_own_begin(call))
+        return 0;
+    if (io_own_raise(call, set)) {
+        result = IO_HOST4(SYS_epoll_wait, set->fd, events, most, 0);
+        if (result > 0 && (result < most || poll(&more, 1, 0) == 0))
+            io_own_told(call, set);
+    }
+    io_own_end(call);
+    return result;
+}
+
 /*
  * NULL: waits for ever. precise: epoll_pwait2 was asked for, which not every container lets pass,
  * and the poller has no use for: it only asks whether there would be a wait.
@@ -128,10 +172,12 @@ static int64_t epoll_run(const struct io_call *call, const struct timespec *time
         return result;
     }
     most = room;
-    if (most > 0 && precise && !call->vcpu->at_once)
+    if (most > 0)
+        result = epoll_own(call, set, events, most);
+    if (most > 0 && !result && precise && !call->vcpu->at_once)
         result = vcpu_syscall(call->vcpu, SYS_epoll_pwait2, set->fd, (long)events, most,
                               (long)timeout, 0, 0);
-    else if (most > 0)
+    else if (most > 0 && !result)
         result = vcpu_syscall(call->vcpu, SYS_epoll_pwait, set->fd, (long)events, most,
                               timeout_ms(timeout), 0, 0);
     io_commit(call); /* edges are told once */

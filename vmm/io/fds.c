@@ -140,6 +140,7 @@ int io_file_dup(struct io_file *file, struct io_file **out)
     (*out)->frozen = file->frozen;
     (*out)->read_only = file->read_only;
     (*out)->signals = io_signal_share(file->signals);
+    (*out)->holds = io_signal_set_share(file->holds);
     return 0;
 }
 
@@ -173,6 +174,7 @@ static int file_drop(struct io_file *file)
         error = -errno;
     pthread_mutex_destroy(&file->seek);
     io_signal_put(file->signals);
+    io_signal_set_put(file->holds);
     free(atomic_load(&file->sight.watches));
     free(file->path);
     free(file);

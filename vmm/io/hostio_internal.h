@@ -41,6 +41,7 @@ struct io_file {
     bool made_here;      /* a socket of the program's own, not one it was started with */
     struct io_sight sight;
     struct io_signal_fd *signals; /* a signalfd: shared with its duplicates; else NULL */
+    struct io_signal_set *holds;  /* an epoll set: likewise, the signalfds in it */
     /* What a set was last asked to tell of it once (EPOLLONESHOT): its serial << 32, and events. */
     _Atomic uint64_t asked_once;
     char *path;           /* guest path when opened by name, else NULL */
@@ -105,14 +106,46 @@ struct io_signals {
     pthread_mutex_t lock; /* held for no call that waits */
     struct io_signal_fd *list;
     uint64_t serial; /* of the newest */
+    uint64_t told;   /* highest number of a set that was told */
+};
+/* One that was made, and its duplicates. Guarded by io_signals.lock. */
+struct io_signal_fd {
+    struct io_signals *of;
+    struct io_signal_fd *next;
+    unsigned references;
+    uint64_t serial, mask;
+    int event_fd;
+    bool up;     /* there is something in the eventfd: a signal waits for the process */
+    bool raised; /* ... for the moment: io/signal_own.c */
 };
 struct io_signal_fd *io_signal_share(struct io_signal_fd *one); /* NULL: of none, none */
 void io_signal_put(struct io_signal_fd *one);
 /*
  * What waits in the guest, and what of it has just come, which is an edge for who waits for edges.
- * Returns the masks of all descriptors together.
+ * Sets have numbers, and may come late: an older one is told for its edge only. Returns the masks
+ * of all descriptors together.
  */
-uint64_t io_signals_tell(struct io_signals *signals, uint64_t waits, uint64_t came);
+uint64_t io_signals_tell(struct io_signals *signals, uint64_t number, uint64_t waits,
+                         uint64_t came);
+
+/* ---- io/signal_own.c: signals that wait for the calling thread alone ---- */
+struct io_call;
+struct io_signal_set *io_signal_set_create(void);
+struct io_signal_set *io_signal_set_share(struct io_signal_set *set); /* NULL: of none, none */
+void io_signal_set_put(struct io_signal_set *set);
+/* The file is now in the set, with these events, or not. 0 or -ENOMEM. */
+int io_signal_set_change(const struct io_call *call, struct io_file *set,
+                         const struct io_file *file, bool there, uint32_t events);
+/*
+ * Has the caller such signals? Then nobody else looks until io_own_end. io_own_raise: what it is to
+ * look at, without waiting; returns whether there may be something. io_own_told: the set was found
+ * ready, and told all there was.
+ */
+bool io_own_begin(const struct io_call *call);
+bool io_own_raise(const struct io_call *call, const struct io_file *file);
+void io_own_told(const struct io_call *call, const struct io_file *file);
+void io_own_end(const struct io_call *call);
+bool io_own_is_readable(const struct io_call *call, struct io_signal_fd *one);
 
 /* ---- io/mounts.c: the guest's view of the file system ---- */
 

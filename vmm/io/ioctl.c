@@ -99,6 +99,8 @@ int64_t io_ioctl(const struct io_call *call)
         if (requests[i].request == request)
             result = ioctl_run(call, file, i);
     }
+    if (file->signals && result == -EINVAL)
+        result = -ENOTTY; /* what lies under it, a set, has requests of its own */
     if (request == FICLONE)
         result = -EOPNOTSUPP; /* what cp --reflink=auto takes for "copy instead" */
     io_file_put(file);

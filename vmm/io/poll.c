@@ -46,16 +46,55 @@ static void poll_set_destroy(struct poll_set *set)
     free(set->files);
 }
 
+/* What there is with the signals that wait for the calling thread alone (io/signal_own.c). */
+static long poll_own(const struct io_call *call, struct poll_set *set)
+{
+    struct timespec none = {0, 0};
+    bool any = false;
+    long result = 0;
+
+    if (!io_own_begin(call))
+        return 0;
+    for (unsigned i = 0; i < set->count; i++)
+        any |= set->files[i] && io_own_raise(call, set->files[i]);
+    if (any)
+        result = IO_HOST4(SYS_ppoll, set->list, set->count, &none, NULL);
+    io_own_end(call);
+    return result;
+}
+
+/* It was another thread's: how many are not ready after all. */
+static long poll_untrue(const struct io_call *call, struct poll_set *set)
+{
+    long count = 0;
+
+    for (unsigned i = 0; i < set->count; i++) {
+        if (!set->list[i].revents || !set->files[i] || !set->files[i]->signals ||
+            io_own_is_readable(call, set->files[i]->signals))
+            continue;
+        set->list[i].revents = 0;
+        count++;
+    }
+    return count;
+}
+
 /* Waits; NULL: for ever. list[].fd are host descriptors by now. */
 static long poll_wait(const struct io_call *call, struct poll_set *set,
                       const struct timespec *timeout)
 {
     struct timespec copy; /* the kernel writes the rest into it */
+    long result = poll_own(call, set), untrue = 0;
 
+    if (result)
+        return result;
     if (timeout)
         copy = *timeout;
-    return vcpu_syscall(call->vcpu, SYS_ppoll, (long)set->list, set->count,
-                        timeout ? (long)&copy : 0, 0, 0, 0);
+    do {
+        result = vcpu_syscall(call->vcpu, SYS_ppoll, (long)set->list, set->count,
+                              timeout ? (long)&copy : 0, 0, 0, 0);
+        untrue = result > 0 ? poll_untrue(call, set) : 0;
+    } while (untrue && untrue == result);
+    return result - untrue;
 }
 
 static int64_t poll_run(const struct io_call *call, const struct timespec *timeout)

@@ -15,16 +15,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* One that was made, and its duplicates. Guarded by io_signals.lock. */
-struct io_signal_fd {
-    struct io_signals *of;
-    struct io_signal_fd *next;
-    unsigned references;
-    uint64_t serial, mask;
-    int event_fd;
-    bool up; /* there is something in the eventfd */
-};
-
 struct io_signal_fd *io_signal_share(struct io_signal_fd *one)
 {
     if (one) {
@@ -162,13 +152,17 @@ static int64_t signal_mask(struct io_signals *signals, uint64_t serial)
     return mask;
 }
 
-uint64_t io_signals_tell(struct io_signals *signals, uint64_t waits, uint64_t came)
+uint64_t io_signals_tell(struct io_signals *signals, uint64_t number, uint64_t waits, uint64_t came)
 {
     uint64_t masks = 0, seen;
+    bool late;
 
     pthread_mutex_lock(&signals->lock);
+    late = number < signals->told;
+    if (!late)
+        signals->told = number;
     for (struct io_signal_fd *one = signals->list; one; one = one->next) {
-        bool up = one->mask & waits;
+        bool up = late ? one->up : one->mask & waits;
 
         masks |= one->mask;
         if (up && (!one->up || (one->mask & waits & came)))
@@ -195,7 +189,7 @@ int64_t hostio_signalfd(struct vcpu *vcpu, const uint64_t args[6])
     case FV_SIGNALFD_MASK:
         return signal_mask(&io->signals, args[1]);
     case FV_SIGNALFD_TELL:
-        return (int64_t)io_signals_tell(&io->signals, args[1], args[2]);
+        return (int64_t)io_signals_tell(&io->signals, args[1], args[2], args[3]);
     default:
         return -EINVAL;
     }

@@ -24,7 +24,7 @@ int64_t syscall_forward(struct frame *frame)
     return REQUEST;
 }
 
-int64_t signal_fd_read(const struct frame *frame)
+int64_t signal_fd_read(struct frame *frame)
 {
     (void)frame;
     return REQUEST;

@@ -361,17 +361,19 @@ START_TEST(a_signalfd_is_readable_while_its_signals_wait)
     int64_t copy = call(SYS_dup, (uint64_t)one, 0, 0, 0);
 
     ck_assert(one >= 0 && other >= 0 && copy >= 0);
-    ck_assert_uint_eq(io_signals_tell(&io->signals, 0x24, 4), 0x1c);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 1, 0x24, 4), 0x1c);
     ck_assert(is_readable(one) && is_readable(copy) && !is_readable(other));
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 0, 8, 8), 0x1c); /* late: no longer so */
+    ck_assert(is_readable(one) && !is_readable(other));
     ck_assert_int_eq(signal_call(FV_SIGNALFD_SET, copy, 2), copy);
-    ck_assert_uint_eq(io_signals_tell(&io->signals, 0x24, 0), 0xa);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 2, 0x24, 0), 0xa);
     ck_assert(!is_readable(one) && !is_readable(copy));
     ck_assert_int_eq(call(SYS_read, (uint64_t)one, 0, 0, 0), -FV_ESIGNALFD);
     ck_assert_int_eq(call(SYS_close, (uint64_t)one, 0, 0, 0), 0);
-    ck_assert_uint_eq(io_signals_tell(&io->signals, 2, 2), 0xa);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 3, 2, 2), 0xa);
     ck_assert(is_readable(copy));
     ck_assert_int_eq(call(SYS_close, (uint64_t)copy, 0, 0, 0), 0);
-    ck_assert_uint_eq(io_signals_tell(&io->signals, 2, 0), 8);
+    ck_assert_uint_eq(io_signals_tell(&io->signals, 4, 2, 0), 8);
     ck_assert_int_eq(signal_call(FV_SIGNALFD_SET, 0, 8), -EINVAL);
     ck_assert_int_eq(signal_call(FV_SIGNALFD_SET, 77, 8), -EBADF);
     ck_assert_int_eq(signal_call(FV_SIGNALFD_MASK, 77, 0), -ENOENT);
