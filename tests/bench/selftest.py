@@ -216,7 +216,7 @@ def test_one_cell_from_end_to_end():
                 HERE / "bench.py",
                 "--quick",
                 "--only",
-                "seq-read",
+                "random-read",
                 "--systems",
                 "native,exit",
                 "--runs",
