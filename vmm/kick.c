@@ -40,7 +40,6 @@ static void kick_handler(int number, siginfo_t *info, void *context)
     if (!self || !self->run) /* the poller has none */
         return;
     self->run->immediate_exit = 1;
-    atomic_store(&self->kicked, 1); /* the one that vcpu_kick set may have been looked at before */
     interruptible_redirect(context);
 }
 
@@ -106,8 +105,7 @@ static long call_made_kicked(struct vcpu *vcpu, long number, const long args[6])
     static const atomic_int no_kick;
     long result = TURNED_AWAY;
 
-    if (syscall(SYS_timer_settime, vcpu->kick_timer, 0, &soon, NULL) < 0)
-        return -EINTR; /* it might sleep for ever */
+    syscall(SYS_timer_settime, vcpu->kick_timer, 0, &soon, NULL);
     for (unsigned i = 0; result == TURNED_AWAY && i < TURNED_AWAY_MAX; i++)
         result = interruptible_syscall(&no_kick, number, args[0], args[1], args[2], args[3],
                                        args[4], args[5]);

@@ -195,10 +195,8 @@ void trap_handle(struct vcpu *vcpu)
         vcpu_fatal(vcpu, "exception in ring 0");
     else if (wrong)
         trap_raise(vcpu, &at, &trap);
-    else {
+    else
         resume(vcpu, at.rip, at.rsp, at.rflags);
-        trap_deliver_pending(vcpu); /* a kick that found the vCPU in the stub did not */
-    }
 }
 
 /*

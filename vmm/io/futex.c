@@ -220,11 +220,8 @@ static int command_of(const struct request *request)
 static long requeue_refused(const struct request *request)
 {
     long condition = (long)ept_hva(request->call->vm->ept, request->words[0]);
-    long result;
+    long result = io_host(SYS_futex, condition, FUTEX_CMP_REQUEUE, 0, 0, condition, request->sixth);
 
-    if (request->value != 1) /* as Linux: before it looks at anything */
-        return -EINVAL;
-    result = io_host(SYS_futex, condition, FUTEX_CMP_REQUEUE, 0, 0, condition, request->sixth);
     if (result)
         return result;
     return io_owner_condition_awaited(request->call, request->words[0]) ? -ESRCH : 0;

@@ -22,12 +22,10 @@
  *   a host thread that is parked      ESRCH: nobody was, and nobody comes to wait from here on
  *   another thread of ours            ESRCH: no guest thread had it
  *   a process beside the guest        as the host kernel says
- * A guest thread that is over wrote to the word no later. It may have unlocked, though, and its id
- * be another's, since the word was read: so the word is read again, and the id looked for again; if
- * no guest thread began there in between, the word was its then. Who joins a thread may come while
- * that one is still in use here, and gets its lock as if it had come before the end, marked. Thread
- * ids are used again soon, other than on Linux: who takes a lock that a thread left behind whose id
- * another has by now waits for that one.
+ * The word is read with the lock, too: a guest thread that is over there wrote to it no later.
+ * Who joins a thread may come while that one is still in use here, and gets its lock as if it had
+ * come before the end, marked. Thread ids are used again soon, other than on Linux: who takes a
+ * lock that a thread left behind whose id another has by now waits for that one.
  *
  * The main thread's host thread is the process's, and stays. So it hands on by itself what others
  * wait for: it unlocks, and sets the mark, which that took away, again. main_over 0 -> 1, under
@@ -67,82 +65,53 @@ static bool is_our_thread(const struct vm *vm, pid_t tid)
     return IO_HOST3(SYS_tgkill, vm->pid, tid, 0) == 0;
 }
 
-/* Whose id it is, and the guest threads that its vCPU had until now. */
-struct whose {
-    enum owner owner;
-    uint64_t begun;
-};
-
-/*
- * OWNER_STAYS: no guest thread's any more, but a host thread's. Of two vCPUs one may have had a
- * host thread of this id that is gone.
- */
-static struct whose owner_of(struct vm *vm, pid_t tid, bool main_over)
+/* Caller holds vcpu_lock. OWNER_STAYS: no guest thread's any more, but a host thread's. */
+static enum owner owner_of(struct vm *vm, pid_t tid)
 {
-    struct whose whose = {.owner = OWNER_LIVES};
-    bool found = false;
+    uint32_t count = atomic_load(&vm->vcpu_count);
 
-    if (tid == vm->pid) {
-        whose.owner = main_over ? OWNER_STAYS : OWNER_LIVES;
-        return whose;
-    }
-    pthread_mutex_lock(&vm->vcpu_lock);
-    for (uint32_t i = 1; i < atomic_load(&vm->vcpu_count); i++) {
+    for (uint32_t i = 1; i < count; i++) {
         const struct vcpu *vcpu = vm->vcpus[i];
-        bool lives = atomic_load(&vcpu->in_use);
 
-        if (vcpu->tid != tid || (found && !lives))
+        if (vcpu->tid != tid)
             continue;
-        found = true;
-        whose.begun = vcpu->begun;
-        whose.owner = vcpu->retired || vcpu->gone ? OWNER_LEAVES : OWNER_STAYS;
-        if (lives) {
-            whose.owner = OWNER_LIVES;
-            break;
-        }
+        if (atomic_load(&vcpu->in_use))
+            return OWNER_LIVES;
+        return vcpu->retired || vcpu->gone ? OWNER_LEAVES : OWNER_STAYS;
     }
-    if (!found)
-        whose.owner = is_our_thread(vm, tid) ? OWNER_STAYS : OWNER_LIVES;
-    pthread_mutex_unlock(&vm->vcpu_lock);
-    return whose;
+    return is_our_thread(vm, tid) ? OWNER_STAYS : OWNER_LIVES;
 }
 
 /* Asked before, the host would take its thread for one that lives. */
-static void await_leaving(struct vm *vm, pid_t tid)
+static void await_leaving(const struct vm *vm, pid_t tid)
 {
     static const struct timespec slice = {.tv_nsec = LEAVES_SLICE_NS};
     uint64_t until_ns = clock_now_ns() + LEAVES_MAX_NS;
 
-    while (is_our_thread(vm, tid) && clock_now_ns() < until_ns && !atomic_load(&vm->ending))
+    while (is_our_thread(vm, tid) && clock_now_ns() < until_ns)
         nanosleep(&slice, NULL);
 }
 
-/* 0: nobody's, or of a file that was cut short, of which the host kernel will say so. */
-static pid_t word_owner(struct vm *vm, gpa_t lock)
-{
-    uint32_t word;
-
-    if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES) != 0)
-        return 0;
-    return (pid_t)(word & FUTEX_TID_MASK);
-}
-
-/* The word may be a file's on a server that does not answer: it is read with no lock held. */
 bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over)
 {
     struct vm *vm = call->vm;
-    pid_t tid = word_owner(vm, lock);
-    struct whose before, after;
+    enum owner owner = OWNER_LIVES;
+    uint32_t word;
+    pid_t tid = 0;
 
-    if (!tid)
-        return false;
-    before = owner_of(vm, tid, main_over);
-    if (before.owner == OWNER_LEAVES)
+    pthread_mutex_lock(&vm->vcpu_lock);
+    /* Of a file that was cut short: the host kernel will say so. */
+    if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES) == 0) {
+        tid = (pid_t)(word & FUTEX_TID_MASK);
+        if (tid == vm->pid)
+            owner = main_over ? OWNER_STAYS : OWNER_LIVES;
+        else if (tid)
+            owner = owner_of(vm, tid);
+    }
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    if (owner == OWNER_LEAVES)
         await_leaving(vm, tid);
-    if (before.owner != OWNER_STAYS || word_owner(vm, lock) != tid)
-        return false;
-    after = owner_of(vm, tid, main_over);
-    return after.owner == OWNER_STAYS && after.begun == before.begun;
+    return owner == OWNER_STAYS;
 }
 
 bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition)
