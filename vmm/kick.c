@@ -30,7 +30,10 @@ void interruptible_redirect(void *context)
 /*
  * Runs on the kicked thread. KVM_RUN not yet entered returns at once; a system call not yet made is
  * turned away (call_made_kicked); one under way returns EINTR because this handler ran (no
- * SA_RESTART).
+ * SA_RESTART). The race: between vcpu_kick's two steps its first may be undone by a look at
+ * something else (run.c). The signal that comes then cuts calls short all the same, and what they
+ * did is told apart from what was to be had by `kicked`. The next entry, which returns at once,
+ * clears it.
  */
 static void kick_handler(int number, siginfo_t *info, void *context)
 {
@@ -39,6 +42,7 @@ static void kick_handler(int number, siginfo_t *info, void *context)
     struct vcpu *self = vcpu_self();
     if (!self || !self->run) /* the poller has none */
         return;
+    atomic_store(&self->kicked, 1);
     self->run->immediate_exit = 1;
     interruptible_redirect(context);
 }
