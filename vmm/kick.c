@@ -109,7 +109,8 @@ static long call_made_kicked(struct vcpu *vcpu, long number, const long args[6])
     static const atomic_int no_kick;
     long result = TURNED_AWAY;
 
-    syscall(SYS_timer_settime, vcpu->kick_timer, 0, &soon, NULL);
+    if (syscall(SYS_timer_settime, vcpu->kick_timer, 0, &soon, NULL) < 0)
+        return -EINTR; /* not to sleep for ever, whatever is wrong with the timer */
     for (unsigned i = 0; result == TURNED_AWAY && i < TURNED_AWAY_MAX; i++)
         result = interruptible_syscall(&no_kick, number, args[0], args[1], args[2], args[3],
                                        args[4], args[5]);

@@ -172,6 +172,14 @@ START_TEST(a_kick_whose_signal_is_late_is_one_again)
 }
 END_TEST
 
+START_TEST(kicked_before_a_call_that_waits_ends_it_without_a_timer)
+{
+    struct vcpu *vcpu = kicked_vcpu();
+    kick_timer_delete(vcpu);
+    ck_assert_int_eq(vcpu_syscall(vcpu, SYS_poll, 0, 0, -1, 0, 0, 0), -EINTR);
+}
+END_TEST
+
 static void *owner(void *argument)
 {
     uint32_t *word = argument;
@@ -223,6 +231,7 @@ int main(void)
     tcase_add_test(tests, kicked_before_a_call_that_need_not_wait_does_not_matter);
     tcase_add_test(tests, kicked_before_a_call_that_waits_ends_it_with_what_it_has);
     tcase_add_test(tests, a_kick_whose_signal_is_late_is_one_again);
+    tcase_add_test(tests, kicked_before_a_call_that_waits_ends_it_without_a_timer);
     tcase_add_test(tests, kicked_before_a_lock_that_is_held_does_not_hang);
     tcase_add_test(tests, kicked_before_a_call_needs_nothing_that_is_counted);
     suite_add_tcase(suite, tests);
