@@ -148,17 +148,19 @@ bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over)
     return false;
 }
 
-bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition)
+/*
+ * As Linux: an error only where somebody waits. That is found out by a requeue of one from the
+ * condition to itself, which leaves him where he is and counts him; or is refused, if he waits to
+ * be moved to a lock.
+ */
+long io_owner_requeue_refused(const struct io_call *call, gpa_t condition, long expected)
 {
-    uint32_t count = atomic_load(&call->vm->vcpu_count);
-    bool awaited = false;
+    long at = (long)ept_hva(call->vm->ept, condition);
+    long result = io_host(SYS_futex, at, FUTEX_CMP_REQUEUE, 0, 1, at, expected);
 
-    for (uint32_t i = 0; i < count && !awaited; i++) {
-        const struct vcpu *vcpu = call->vm->vcpus[i];
-
-        awaited = vcpu != call->vcpu && atomic_load(&vcpu->awaits[1]) == condition;
-    }
-    return awaited;
+    if (result == -EINVAL)
+        return -ESRCH;
+    return result > 0 ? -EINVAL : result;
 }
 
 bool io_owner_main_is_over(const struct io_call *call)
