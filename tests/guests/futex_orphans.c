@@ -15,7 +15,7 @@
 #define LIMIT_S 20
 
 static _Atomic uint32_t word, held, condition, foreign;
-static atomic_int taken;
+static atomic_int taken, may_wait;
 
 static long futex(_Atomic uint32_t *at, int operation, uint32_t value, const void *fourth,
                   _Atomic uint32_t *second, uint32_t sixth)
@@ -51,6 +51,8 @@ static void *wait_for_condition(void *argument)
 {
     _Atomic uint32_t *at = argument;
     struct timespec until = limit();
+    while (!atomic_load(&may_wait))
+        usleep(1000);
     EXPECT(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 0, &until, at, 0) == 0);
     EXPECT(futex(at, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
     return argument;
@@ -93,13 +95,26 @@ static void left_before(void)
     atomic_store(&word, 0);
 }
 
-/* Who waits for a condition is not moved to it. The waiter runs where no other thread ended. */
-static void not_moved(void)
+/*
+ * The waiter's thread begins before the owner's, so each has a thread of the host; it waits for the
+ * condition from before or from after the owner's end.
+ */
+static pthread_t wait_and_leave(_Atomic uint32_t *to, int before)
 {
     pthread_t waiter;
-    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, &word) == 0);
+    atomic_store(&may_wait, before);
+    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, to) == 0);
     usleep(200000); /* asleep, mostly */
     EXPECT(left_alone() != 0);
+    atomic_store(&may_wait, 1);
+    usleep(200000);
+    return waiter;
+}
+
+/* Who waits for a condition is not moved to it. */
+static void not_moved(int before)
+{
+    pthread_t waiter = wait_and_leave(&word, before);
     EXPECT(requeue(1, 1, &word) == -1 && errno == ESRCH);
     atomic_store(&word, 0);
     EXPECT(requeue(1, 1, &word) == 1);
@@ -107,13 +122,10 @@ static void not_moved(void)
 }
 
 /* Who was moved to another lock before does not wait for the condition any more. */
-static void moved_before(void)
+static void moved_before(int before)
 {
-    pthread_t waiter;
     EXPECT(lock(&held) == 0);
-    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, &held) == 0);
-    usleep(200000); /* asleep, mostly */
-    EXPECT(left_alone() != 0);
+    pthread_t waiter = wait_and_leave(&held, before);
     EXPECT(requeue(1, 0, &held) == 1 && requeue(1, 1, &word) == 0);
     EXPECT(futex(&held, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
     EXPECT(pthread_join(waiter, NULL) == 0);
@@ -157,8 +169,10 @@ static void left_meanwhile(void)
 int main(void)
 {
     left_before();
-    not_moved();
-    moved_before();
+    for (int before = 0; before < 2; before++) {
+        not_moved(before);
+        moved_before(before);
+    }
     not_to_be_moved();
     left_meanwhile();
     atomic_store(&foreign, 0x3ffffff0); /* nobody's */
