@@ -30,7 +30,10 @@ void interruptible_redirect(void *context)
 /*
  * Runs on the kicked thread. KVM_RUN not yet entered returns at once; a system call not yet made is
  * turned away (call_made_kicked); one under way returns EINTR because this handler ran (no
- * SA_RESTART).
+ * SA_RESTART). The race: between vcpu_kick's two steps its first may be undone by a look at
+ * something else (run.c). The signal that comes then cuts calls short all the same, and what they
+ * did is told apart from what was to be had by `kicked`. The next entry, which returns at once,
+ * clears it.
  */
 static void kick_handler(int number, siginfo_t *info, void *context)
 {
@@ -39,6 +42,7 @@ static void kick_handler(int number, siginfo_t *info, void *context)
     struct vcpu *self = vcpu_self();
     if (!self || !self->run) /* the poller has none */
         return;
+    atomic_store(&self->kicked, 1);
     self->run->immediate_exit = 1;
     interruptible_redirect(context);
 }
@@ -105,7 +109,8 @@ static long call_made_kicked(struct vcpu *vcpu, long number, const long args[6])
     static const atomic_int no_kick;
     long result = TURNED_AWAY;
 
-    syscall(SYS_timer_settime, vcpu->kick_timer, 0, &soon, NULL);
+    if (syscall(SYS_timer_settime, vcpu->kick_timer, 0, &soon, NULL) < 0)
+        return -EINTR; /* not to sleep for ever, whatever is wrong with the timer */
     for (unsigned i = 0; result == TURNED_AWAY && i < TURNED_AWAY_MAX; i++)
         result = interruptible_syscall(&no_kick, number, args[0], args[1], args[2], args[3],
                                        args[4], args[5]);

@@ -177,6 +177,17 @@ static bool frame_read(struct vcpu *vcpu, struct trap_frame *frame)
     return true;
 }
 
+/*
+ * The interrupted code, as it was. The race: a kick that came while the vCPU was in the stub made
+ * KVM_RUN return there, where nobody could be told, and is used up; and no other comes while
+ * `pending` is set.
+ */
+static void go_on(struct vcpu *vcpu, const struct kvm_regs *at)
+{
+    resume(vcpu, at->rip, at->rsp, at->rflags);
+    trap_deliver_pending(vcpu);
+}
+
 void trap_handle(struct vcpu *vcpu)
 {
     struct kvm_regs at = vcpu->run->s.regs.regs;
@@ -196,7 +207,7 @@ void trap_handle(struct vcpu *vcpu)
     else if (wrong)
         trap_raise(vcpu, &at, &trap);
     else
-        resume(vcpu, at.rip, at.rsp, at.rflags);
+        go_on(vcpu, &at);
 }
 
 /*
@@ -212,7 +223,7 @@ void trap_deliver_pending(struct vcpu *vcpu)
         return;
     if (at.rip >= image->return_begin && at.rip < image->return_end) {
         vcpu->run->s.regs.regs.rip = image->return_begin;
-        vcpu->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+        vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
     } else if (!trap_in_kernel(vcpu->vm, at.rip) && vcpu->run->s.regs.sregs.cs.dpl == 3) {
         trap_upcall(vcpu, &at, FV_UPCALL_EVENT);
     }

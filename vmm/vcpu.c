@@ -308,6 +308,7 @@ int64_t vcpu_thread_create(struct vcpu *parent, uint64_t cookie)
     if (!error) {
         inherit_give(vcpu);
         vcpu->cookie = cookie;
+        vcpu->begun++;
         atomic_store(&vcpu->in_use, true);
         pthread_cond_signal(&vcpu->wake);
     }

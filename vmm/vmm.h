@@ -147,6 +147,7 @@ struct vcpu {
     unsigned ahead_turns;  /* io/ahead.c; under its lock */
     pthread_cond_t wake;   /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
     uint64_t cookie;       /* of the guest thread to start */
+    uint64_t begun;        /* guest threads, so far */
     bool ready, gone;      /* the host thread is set up; has left, or leaves */
     bool joinable;         /* there is a host thread, or what is left of it */
     bool taken;            /* by the maker of a thread, while its host thread is replaced */

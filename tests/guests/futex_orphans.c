@@ -14,8 +14,8 @@
 #define TURNS   300
 #define LIMIT_S 20
 
-static _Atomic uint32_t word, condition, foreign;
-static atomic_int taken;
+static _Atomic uint32_t word, held, condition, foreign;
+static atomic_int taken, may_wait;
 
 static long futex(_Atomic uint32_t *at, int operation, uint32_t value, const void *fourth,
                   _Atomic uint32_t *second, uint32_t sixth)
@@ -46,12 +46,28 @@ static void *leave_behind(void *argument)
     return argument;
 }
 
+/* To be moved to the lock, which is the argument. */
 static void *wait_for_condition(void *argument)
 {
+    _Atomic uint32_t *at = argument;
     struct timespec until = limit();
-    EXPECT(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 0, &until, &word, 0) == 0);
-    EXPECT(futex(&word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
+    while (!atomic_load(&may_wait))
+        usleep(1000);
+    EXPECT(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 0, &until, at, 0) == 0);
+    EXPECT(futex(at, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
     return argument;
+}
+
+static void *wait_to_be_woken(void *argument)
+{
+    struct timespec until = {LIMIT_S, 0};
+    EXPECT(futex(&condition, FUTEX_WAIT, 0, &until, NULL, 0) == 0);
+    return argument;
+}
+
+static long requeue(uint32_t wakes, long moves, _Atomic uint32_t *to)
+{
+    return futex(&condition, FUTEX_CMP_REQUEUE_PI, wakes, (void *)moves, to, 0);
 }
 
 /* Nobody waited for it. A guest's thread is joined a moment before it has left. */
@@ -70,23 +86,63 @@ static void left_before(void)
     EXPECT(dead != 0 && lock(&word) == -1 && errno == ESRCH);
     EXPECT(futex(&word, FUTEX_TRYLOCK_PI, 0, NULL, NULL, 0) == -1 && errno == ESRCH);
     EXPECT((atomic_load(&word) & FUTEX_TID_MASK) == dead);
-    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 0);
+    EXPECT(requeue(1, 1, &word) == 0);
+    EXPECT(requeue(0, 1, &word) == -1 && errno == EINVAL);
+    EXPECT(requeue(2, 1, &word) == -1 && errno == EINVAL);
+    EXPECT(requeue(1, -1, &word) == -1 && errno == EINVAL);
     EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 1) == -1 &&
            errno == EAGAIN);
     atomic_store(&word, 0);
 }
 
-/* Who waits for a condition is not moved to it. The waiter runs where no other thread ended. */
-static void not_moved(void)
+/*
+ * The waiter's thread begins before the owner's, so each has a thread of the host; it waits for the
+ * condition from before or from after the owner's end.
+ */
+static pthread_t wait_and_leave(_Atomic uint32_t *to, int before)
 {
     pthread_t waiter;
-    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, NULL) == 0);
+    atomic_store(&may_wait, before);
+    EXPECT(pthread_create(&waiter, NULL, wait_for_condition, to) == 0);
     usleep(200000); /* asleep, mostly */
     EXPECT(left_alone() != 0);
-    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == -1 && errno == ESRCH);
+    atomic_store(&may_wait, 1);
+    usleep(200000);
+    return waiter;
+}
+
+/* Who waits for a condition is not moved to it. */
+static void not_moved(int before)
+{
+    pthread_t waiter = wait_and_leave(&word, before);
+    EXPECT(requeue(1, 1, &word) == -1 && errno == ESRCH);
     atomic_store(&word, 0);
-    EXPECT(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &word, 0) == 1);
+    EXPECT(requeue(1, 1, &word) == 1);
     EXPECT(pthread_join(waiter, NULL) == 0 && atomic_load(&word) == 0);
+}
+
+/* Who was moved to another lock before does not wait for the condition any more. */
+static void moved_before(int before)
+{
+    EXPECT(lock(&held) == 0);
+    pthread_t waiter = wait_and_leave(&held, before);
+    EXPECT(requeue(1, 0, &held) == 1 && requeue(1, 1, &word) == 0);
+    EXPECT(futex(&held, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) == 0);
+    EXPECT(pthread_join(waiter, NULL) == 0);
+    atomic_store(&word, 0);
+}
+
+/* Who only waits to be woken cannot be moved to a lock. */
+static void not_to_be_moved(void)
+{
+    pthread_t waiter;
+    EXPECT(pthread_create(&waiter, NULL, wait_to_be_woken, NULL) == 0);
+    usleep(200000); /* asleep, mostly */
+    EXPECT(left_alone() != 0);
+    EXPECT(requeue(1, 1, &word) == -1 && errno == EINVAL);
+    EXPECT(futex(&condition, FUTEX_WAKE, 2, NULL, NULL, 0) == 1);
+    EXPECT(pthread_join(waiter, NULL) == 0);
+    atomic_store(&word, 0);
 }
 
 /* The owner ends just as somebody comes: lock or ESRCH, but an answer. */
@@ -113,7 +169,11 @@ static void left_meanwhile(void)
 int main(void)
 {
     left_before();
-    not_moved();
+    for (int before = 0; before < 2; before++) {
+        not_moved(before);
+        moved_before(before);
+    }
+    not_to_be_moved();
     left_meanwhile();
     atomic_store(&foreign, 0x3ffffff0); /* nobody's */
     EXPECT(lock(&foreign) == -1 && errno == ESRCH);

@@ -19,7 +19,7 @@ guest() {
     done
 }
 
-for name in guard_pages stack_overflow file_sigbus signal_threads signal_interrupts signal_state \
+for name in guard_pages stack_overflow file_sigbus signal_threads signal_in_fault signal_interrupts signal_state \
     signal_retarget timer_stop timer_ends populate_left robust_main lock_replaced timed_waits masked_waits futex_raw \
     futex_shared futex_interrupted futex_orphans timers_refused kicks_elsewhere robust_cut \
     robust_mutex robust_inheriting thread_inherits thread_ends threads_many brk mmap_file mmap_space sysv_shm mprotect heap pipes polling messages sendmmsg recvmmsg unwaited signals_elsewhere clocks identity efault files \

@@ -216,17 +216,6 @@ static int command_of(const struct request *request)
     return request->operation & FUTEX_CMD_MASK;
 }
 
-/* Who waits for the condition is not moved to a lock that nobody would hand on. */
-static long requeue_refused(const struct request *request)
-{
-    long condition = (long)ept_hva(request->call->vm->ept, request->words[0]);
-    long result = io_host(SYS_futex, condition, FUTEX_CMP_REQUEUE, 0, 0, condition, request->sixth);
-
-    if (result)
-        return result;
-    return io_owner_condition_awaited(request->call, request->words[0]) ? -ESRCH : 0;
-}
-
 /* Pinned, and counted: io_owner_await. */
 static long request_of_owner(const struct request *request, gpa_t lock, bool main_over)
 {
@@ -235,7 +224,9 @@ static long request_of_owner(const struct request *request, gpa_t lock, bool mai
     /* Who waits for a condition does not look at the lock, but who moves it there. */
     if (command == FUTEX_WAIT_REQUEUE_PI || !io_owner_is_over(request->call, lock, main_over))
         return request_try(request);
-    return command == FUTEX_CMP_REQUEUE_PI ? requeue_refused(request) : -ESRCH;
+    return command == FUTEX_CMP_REQUEUE_PI
+               ? io_owner_requeue_refused(request->call, request->words[0], request->sixth)
+               : -ESRCH;
 }
 
 /* The lock's word, the second where a condition is waited for first. */
@@ -380,6 +371,10 @@ static int request_arguments(struct request *request, struct timespec *timeout, 
         return -ENOSYS;
     }
     request->words[1] = pair ? call->args[4] : 0;
+    /* Before anything else, and not by the host alone, which is not always asked. */
+    if (command == FUTEX_CMP_REQUEUE_PI &&
+        (request->value != 1 || io_arg_int(call, 3) < 0 || request->words[0] == request->words[1]))
+        return -EINVAL;
     if (request->words[0] % WORD_BYTES || request->words[1] % WORD_BYTES)
         return -EINVAL;
     if (pair && !request->words[1])

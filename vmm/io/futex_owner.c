@@ -22,7 +22,10 @@
  *   a host thread that is parked      ESRCH: nobody was, and nobody comes to wait from here on
  *   another thread of ours            ESRCH: no guest thread had it
  *   a process beside the guest        as the host kernel says
- * The word is read with the lock, too: a guest thread that is over there wrote to it no later.
+ * The word is read without it, for it may lie on a page that is long in coming (of a file on a
+ * network), and a guest thread that lives may write to it meanwhile. So where the answer is ESRCH
+ * the word is read again, between two looks that find the same host thread parked, without another
+ * guest thread on it in between: who had the lock then was over.
  * Who joins a thread may come while that one is still in use here, and gets its lock as if it had
  * come before the end, marked. Thread ids are used again soon, other than on Linux: who takes a
  * lock that a thread left behind whose id another has by now waits for that one.
@@ -60,71 +63,104 @@ bool hostio_owner_is_awaited(const struct hostio *io)
 
 enum owner { OWNER_LIVES, OWNER_LEAVES, OWNER_STAYS };
 
+/* Whose a thread id is. begun: which of its guest threads, if it is a vCPU's. */
+struct owner_look {
+    enum owner owner;
+    const struct vcpu *vcpu;
+    uint64_t begun;
+};
+
 static bool is_our_thread(const struct vm *vm, pid_t tid)
 {
     return IO_HOST3(SYS_tgkill, vm->pid, tid, 0) == 0;
 }
 
-/* Caller holds vcpu_lock. OWNER_STAYS: no guest thread's any more, but a host thread's. */
-static enum owner owner_of(struct vm *vm, pid_t tid)
+/* OWNER_STAYS: no guest thread's any more, but a host thread's. Does not wait. */
+static struct owner_look owner_look(struct vm *vm, pid_t tid)
 {
-    uint32_t count = atomic_load(&vm->vcpu_count);
+    struct owner_look look = {.owner = OWNER_LIVES};
+    uint32_t count;
 
+    pthread_mutex_lock(&vm->vcpu_lock);
+    count = atomic_load(&vm->vcpu_count);
     for (uint32_t i = 1; i < count; i++) {
         const struct vcpu *vcpu = vm->vcpus[i];
 
-        if (vcpu->tid != tid)
+        /* One that left has its id still, though the host may have given it to another. */
+        if (vcpu->tid != tid || (look.vcpu && look.owner != OWNER_LEAVES))
             continue;
+        look = (struct owner_look){OWNER_STAYS, vcpu, vcpu->begun};
         if (atomic_load(&vcpu->in_use))
-            return OWNER_LIVES;
-        return vcpu->retired || vcpu->gone ? OWNER_LEAVES : OWNER_STAYS;
+            look.owner = OWNER_LIVES;
+        else if (vcpu->retired || vcpu->gone || vcpu->taken)
+            look.owner = OWNER_LEAVES;
     }
-    return is_our_thread(vm, tid) ? OWNER_STAYS : OWNER_LIVES;
+    pthread_mutex_unlock(&vm->vcpu_lock);
+    if (!look.vcpu && is_our_thread(vm, tid))
+        look.owner = OWNER_STAYS;
+    return look;
 }
 
 /* Asked before, the host would take its thread for one that lives. */
-static void await_leaving(const struct vm *vm, pid_t tid)
+static void await_leaving(struct vm *vm, pid_t tid)
 {
     static const struct timespec slice = {.tv_nsec = LEAVES_SLICE_NS};
     uint64_t until_ns = clock_now_ns() + LEAVES_MAX_NS;
 
-    while (is_our_thread(vm, tid) && clock_now_ns() < until_ns)
+    while (is_our_thread(vm, tid) && owner_look(vm, tid).owner == OWNER_LEAVES &&
+           !atomic_load(&vm->ending) && clock_now_ns() < until_ns)
         nanosleep(&slice, NULL);
+}
+
+/* 0: nobody; or the word lies in a file that was cut short, and the host kernel will say so. */
+static pid_t owner_tid(const struct io_call *call, gpa_t lock)
+{
+    struct vm *vm = call->vm;
+    uint32_t word;
+
+    if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES))
+        return 0;
+    return (pid_t)(word & FUTEX_TID_MASK);
 }
 
 bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over)
 {
     struct vm *vm = call->vm;
-    enum owner owner = OWNER_LIVES;
-    uint32_t word;
-    pid_t tid = 0;
+    struct owner_look before, after;
+    pid_t tid;
 
-    pthread_mutex_lock(&vm->vcpu_lock);
-    /* Of a file that was cut short: the host kernel will say so. */
-    if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES) == 0) {
-        tid = (pid_t)(word & FUTEX_TID_MASK);
-        if (tid == vm->pid)
-            owner = main_over ? OWNER_STAYS : OWNER_LIVES;
-        else if (tid)
-            owner = owner_of(vm, tid);
-    }
-    pthread_mutex_unlock(&vm->vcpu_lock);
-    if (owner == OWNER_LEAVES)
-        await_leaving(vm, tid);
-    return owner == OWNER_STAYS;
+    do {
+        tid = owner_tid(call, lock);
+        if (!tid || tid == vm->pid)
+            return tid && main_over;
+        before = owner_look(vm, tid);
+        if (before.owner == OWNER_LEAVES)
+            await_leaving(vm, tid);
+        if (before.owner != OWNER_STAYS)
+            return false;
+        if (owner_tid(call, lock) == tid) {
+            after = owner_look(vm, tid);
+            if (after.owner == OWNER_STAYS && after.vcpu == before.vcpu &&
+                after.begun == before.begun)
+                return true;
+        }
+    } while (!atomic_load(&vm->ending));
+    return false;
 }
 
-bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition)
+/*
+ * As Linux: an error only where somebody waits. That is found out by a requeue of one from the
+ * condition to itself, which leaves him where he is and counts him; or is refused, if he waits to
+ * be moved to a lock.
+ */
+long io_owner_requeue_refused(const struct io_call *call, gpa_t condition, long expected)
 {
-    uint32_t count = atomic_load(&call->vm->vcpu_count);
-    bool awaited = false;
+    long at = (long)ept_hva(call->vm->ept, condition);
+    long result = io_host(SYS_futex, at, FUTEX_CMP_REQUEUE, 0, 1, at, expected);
 
-    for (uint32_t i = 0; i < count && !awaited; i++) {
-        const struct vcpu *vcpu = call->vm->vcpus[i];
-
-        awaited = vcpu != call->vcpu && atomic_load(&vcpu->awaits[1]) == condition;
-    }
-    return awaited;
+    if (result == -EINVAL)
+        return -ESRCH;
+    return result > 0 ? -EINVAL : result;
 }
 
 bool io_owner_main_is_over(const struct io_call *call)

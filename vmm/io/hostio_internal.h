@@ -323,8 +323,9 @@ bool io_owner_await(const struct io_call *call, gpa_t lock, gpa_t condition);
 void io_owner_await_end(const struct io_call *call);
 /* Is the owner that the pinned word names none any more, so that who waited would for ever? */
 bool io_owner_is_over(const struct io_call *call, gpa_t lock, bool main_over);
-/* Does another thread wait for the condition, to be moved to a lock? */
-bool io_owner_condition_awaited(const struct io_call *call, gpa_t condition);
+/* Who waits for the pinned condition is not moved to a lock that nobody would hand on. What
+ * FUTEX_CMP_REQUEUE_PI says then: 0 or -errno. expected: the condition's value. */
+long io_owner_requeue_refused(const struct io_call *call, gpa_t condition, long expected);
 bool io_owner_main_is_over(const struct io_call *call);
 
 /* ---- hostio.c: helpers every handler uses ---- */

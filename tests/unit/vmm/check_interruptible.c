@@ -145,6 +145,41 @@ START_TEST(kicked_before_a_call_that_waits_ends_it_with_what_it_has)
 }
 END_TEST
 
+/* To the thread of the vCPU, soon; *argument: the vCPU. */
+static void *signal_late(void *argument)
+{
+    struct vcpu *vcpu = argument;
+    usleep(50000);
+    syscall(SYS_tgkill, getpid(), atomic_load(&vcpu->tid), MACHINE_SIGNAL_KICK);
+    return NULL;
+}
+
+/* Looked at already when its signal comes; that ends the call all the same. */
+START_TEST(a_kick_whose_signal_is_late_is_one_again)
+{
+    struct vcpu *vcpu = kicked_vcpu();
+    char text[8] = "12";
+    int fds[2];
+    pthread_t thread;
+    atomic_store(&vcpu->kicked, 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    ck_assert_int_eq(write(fds[1], text, 2), 2);
+    ck_assert_int_eq(pthread_create(&thread, NULL, signal_late, vcpu), 0);
+    ck_assert_int_eq(vcpu_syscall(vcpu, SYS_recvfrom, fds[0], (long)text, 8, MSG_WAITALL, 0, 0), 2);
+    ck_assert_int_eq(atomic_load(&vcpu->kicked), 1);
+    ck_assert_int_eq(vcpu->run->immediate_exit, 1);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+START_TEST(kicked_before_a_call_that_waits_ends_it_without_a_timer)
+{
+    struct vcpu *vcpu = kicked_vcpu();
+    kick_timer_delete(vcpu);
+    ck_assert_int_eq(vcpu_syscall(vcpu, SYS_poll, 0, 0, -1, 0, 0, 0), -EINTR);
+}
+END_TEST
+
 static void *owner(void *argument)
 {
     uint32_t *word = argument;
@@ -195,6 +230,8 @@ int main(void)
     tcase_add_test(tests, no_kick_is_lost_in_a_storm);
     tcase_add_test(tests, kicked_before_a_call_that_need_not_wait_does_not_matter);
     tcase_add_test(tests, kicked_before_a_call_that_waits_ends_it_with_what_it_has);
+    tcase_add_test(tests, a_kick_whose_signal_is_late_is_one_again);
+    tcase_add_test(tests, kicked_before_a_call_that_waits_ends_it_without_a_timer);
     tcase_add_test(tests, kicked_before_a_lock_that_is_held_does_not_hang);
     tcase_add_test(tests, kicked_before_a_call_needs_nothing_that_is_counted);
     suite_add_tcase(suite, tests);
