@@ -9,7 +9,9 @@
  * poller wakes when a program loses more than 1/PAYS of its time in exits that could have been
  * posts; each request it answers lets it look for another PAYS exits' worth of time, and when that
  * is used up it sleeps. If it is itself kept from running, comes too late too often or hands most
- * back, it does not help: then it stays away for a while, longer each time.
+ * back, it does not help: then it stays away for a while, longer each time. So it does if others
+ * are put on its processor in its place: who answers or asks the program on this host, mostly, and
+ * makes it wait for longer than an exit takes.
  */
 #include "vmm/machine.h"
 
@@ -21,6 +23,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,6 +34,7 @@
 #define EXIT_MAX_NS        100000u
 #define REVIEW_NS          10000000u /* how often the poller asks itself whether it helps */
 #define GAP_NS             50000u    /* between two looks: something else ran here */
+#define DISPLACED_MAX      4         /* times in a review that something else took the processor */
 #define AWAY_MIN_NS        20000000u
 #define AWAY_MAX_NS        320000000u
 #define SLICE_NS           100000000 /* a wait for the poller is looked at again this often */
@@ -187,7 +191,14 @@ void poller_note_exit(struct vcpu *vcpu)
 /* What was seen since the last review. */
 struct review {
     uint64_t start_ns, lost_ns, answered, in_vain;
+    long displaced;
 };
+
+static long displaced(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nivcsw;
+}
 
 /* Requests that cost more with the poller than without. */
 static uint64_t in_vain(const struct poller *poller)
@@ -198,7 +209,11 @@ static uint64_t in_vain(const struct poller *poller)
 static void review_begin(const struct poller *poller, struct review *review, uint64_t now_ns)
 {
     *review = (struct review){
-        .start_ns = now_ns, .answered = atomic_load(&poller->answered), .in_vain = in_vain(poller)};
+        .start_ns = now_ns,
+        .answered = atomic_load(&poller->answered),
+        .in_vain = in_vain(poller),
+        .displaced = displaced(),
+    };
 }
 
 /* Does it help? If not, it is away for a while. */
@@ -206,7 +221,8 @@ static bool review_end(struct poller *poller, const struct review *review, uint6
 {
     uint64_t answered = atomic_load(&poller->answered) - review->answered;
     uint64_t vain = in_vain(poller) - review->in_vain;
-    bool helps = review->lost_ns < (now_ns - review->start_ns) / 4 && vain <= answered / 2 + 4;
+    bool helps = review->lost_ns < (now_ns - review->start_ns) / 4 && vain <= answered / 2 + 4 &&
+                 displaced() - review->displaced <= DISPLACED_MAX;
     if (helps || poller->vm->config->polling == POLLING_ON) {
         poller->away_ns = AWAY_MIN_NS;
         return true;
