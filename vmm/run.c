@@ -14,8 +14,11 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
-#define IO_ROUNDS_MAX 16u
+#define IO_ROUNDS_MAX  16u
+#define AGAIN_PAUSE_NS 1000000L
+#define AGAIN_MAX_NS   2000000000ULL
 
 void vcpu_fatal(struct vcpu *vcpu, const char *what)
 {
@@ -128,12 +131,32 @@ static void raise_bus(struct vcpu *vcpu)
     trap_raise(vcpu, &at, &trap);
 }
 
+/*
+ * KVM asks to be called again. Since Linux 6.14 it also says so while it is refused the thread that
+ * it makes at the first entry (RLIMIT_NPROC, a control group's pids.max), which may be for ever.
+ * Returns the error that it is, once there was nothing else for AGAIN_MAX_NS.
+ */
+static int run_again(struct vcpu *vcpu)
+{
+    static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
+    uint64_t now_ns = clock_now_ns();
+    if (!vcpu->again_ns) {
+        vcpu->again_ns = now_ns;
+        return EINTR;
+    }
+    nanosleep(&pause, NULL);
+    return now_ns - vcpu->again_ns < AGAIN_MAX_NS ? EINTR : EAGAIN;
+}
+
 static void run_failed(struct vcpu *vcpu, int error)
 {
     char text[96];
+    if (error == EAGAIN)
+        error = run_again(vcpu);
+    else
+        vcpu->again_ns = 0;
     switch (error) {
     case EINTR:
-    case EAGAIN:
         /* Cleared before anything is looked at: a kick from here on makes the next entry return. */
         vcpu->run->immediate_exit = 0;
         atomic_store(&vcpu->kicked, 0);
@@ -151,7 +174,8 @@ static void run_failed(struct vcpu *vcpu, int error)
             raise_bus(vcpu);
         break;
     default:
-        snprintf(text, sizeof(text), "kvm: run: %s", strerror(error));
+        snprintf(text, sizeof(text), "kvm: run: %s%s", strerror(error),
+                 error == EAGAIN ? " (threads: ulimit -u, pids.max)" : "");
         vcpu_fatal(vcpu, text);
     }
 }
@@ -167,9 +191,11 @@ void vcpu_loop(struct vcpu *vcpu)
         if (fault)
             fault_context_leave(fault);
         atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
-        if (error)
+        if (error) {
             run_failed(vcpu, error);
-        else
+        } else {
+            vcpu->again_ns = 0;
             exit_handle(vcpu);
+        }
     }
 }

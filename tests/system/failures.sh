@@ -211,11 +211,15 @@ test_threads_are_short() {
     local group=$PWD/cgroup limit what status=125 lines=0
     [ "$(id -u)" = 0 ] || skip 'only root may make a control group'
     mkdir "$group"
-    mount -t cgroup2 none "$group" 2>/dev/null || skip 'no cgroup v2 here'
+    # Where the first version bounds threads, the second does not.
+    mount -t cgroup -o pids none "$group" 2>/dev/null || mount -t cgroup2 none "$group" 2>/dev/null ||
+        skip 'no control groups here'
     at_exit "umount '$group'"
-    { echo +pids >"$group/cgroup.subtree_control"; } 2>/dev/null || skip 'threads cannot be bounded here'
+    if [ ! -e "$group/cgroup.subtree_control" ] || ! echo +pids >"$group/cgroup.subtree_control"; then
+        [ -e "$group/release_agent" ] || skip 'threads cannot be bounded here'
+    fi 2>/dev/null
     mkdir "$group/few.$$"
-    at_exit "rmdir '$group/few.$$'"
+    at_exit "sleep 0.2; rmdir '$group/few.$$'"
     start_memserver --capacity 256M
     for ((limit = 1; limit < 16 && status == 125; limit++)); do
         echo $limit >"$group/few.$$/pids.max"
@@ -254,12 +258,11 @@ test_descriptors_are_short() {
     note "$lines limits"
 }
 
-# Each thread needs a timer, which counts like a queued signal of this user.
-# The limit is of all that the user has queued, timers of other programs included.
+# Each thread needs a timer, which counts like a queued signal of this user. So do those of guests beside
+# it, which come and go: then it may be the first thread that gets none.
 test_timers_are_short() {
-    local queued
+    local queued attempt status
     start_memserver --capacity 256M
-    queued=$(sed -nE 's,^SigQ:\s*([0-9]+)/.*,\1,p' /proc/self/status)
     (
         ulimit -i 0
         exec "$FARVISOR" run --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- true
@@ -268,11 +271,16 @@ test_timers_are_short() {
     if [ "$(grep -c . err)" != 1 ] || ! grep -q 'host: vcpu 0: timer: .* (ulimit -i)' err; then
         fail "not one clear line: $(cat err)"
     fi
-    (
-        ulimit -i $((queued + 2))
-        exec "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- "$GUESTS/thread_ends"
-    ) >out 2>err
-    [ $? = 1 ] || fail "a thread was made without a timer: $(cat err)"
+    for attempt in 1 2 3 4 5 6 7 8; do
+        queued=$(sed -nE 's,^SigQ:\s*([0-9]+)/.*,\1,p' /proc/self/status)
+        (
+            ulimit -i $((queued + 2))
+            exec "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 64M --local 32M --memserver "$MEMSERVER_ADDR" -- "$GUESTS/thread_ends"
+        ) >out 2>err
+        status=$?
+        [ $status = 1 ] && break
+    done
+    [ $status = 1 ] || fail "a thread was made without a timer, $attempt times: $(cat err)"
     [ "$(grep -c 'ulimit -i' err)" = 1 ] || fail "not said once: $(cat err)"
 }
 

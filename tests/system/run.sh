@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs the system tests, file after file: the real programs on the real KVM. On a host without, they
+# Runs the system tests, two files at a time: the real programs on the real KVM. On a host without, they
 # run in emulated machines that have it (tests/lab/emulated.sh).
 # Usage: tests/system/run.sh [--full] [FILE...]     e.g. tests/system/run.sh failures
 # Without --full the matrix is thinned out and the storm is short, so that `make check` stays quick.
@@ -25,11 +25,20 @@ fi
 if ! kvm_here; then
     exec ../lab/emulated.sh "${options[@]}" "${files[@]/#/system/}"
 fi
+# Most cases wait more than they work: two files at a time, if there are as many processors.
+outputs=$(mktemp -d)
+trap 'rm -rf "$outputs"' EXIT
+run_file() {
+    local outputs=$1 file=$2
+    shift 2
+    bash "$file" "$@" | tee "$outputs/$file" | sed -u '$d'
+}
+export -f run_file
+lanes=$(nproc)
+printf '%s\n' "${files[@]}" | xargs -I FILE -P $((lanes < 2 ? lanes : 2)) \
+    bash -c 'run_file "$@"' run_file "$outputs" FILE "${options[@]}"
 for file in "${files[@]}"; do
-    output=$(mktemp)
-    bash "$file" "${options[@]}" | tee "$output" | sed '$d'
-    summary=$(tail -n 1 "$output")
-    rm -f "$output"
+    summary=$(tail -n 1 "$outputs/$file")
     if [[ $summary =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
         passed=$((passed + BASH_REMATCH[1]))
         failed=$((failed + BASH_REMATCH[2]))
