@@ -127,7 +127,7 @@ struct vcpu {
     struct fault_context *fault; /* this thread's handle on the paging engine */
     int kick_timer;              /* the kernel's, of its host thread: kick.c */
     bool has_kick_timer;         /* ... is there */
-    atomic_int kicked;           /* set by vcpu_kick, cleared when looked at */
+    atomic_int kicked;           /* set by vcpu_kick and its signal, cleared when looked at */
     atomic_bool look_again;      /* uffd mode: resolve as if KVM_RUN had failed (SIGBUS) */
     atomic_bool in_use;          /* a guest thread lives here */
     bool leaving;                /* the guest thread asked for its end; own thread only */

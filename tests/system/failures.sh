@@ -206,6 +206,31 @@ test_out_of_memory_is_said() {
     done
 }
 
+# main_thread_left PID: what is left of the process are threads that the host cannot end.
+main_thread_left() {
+    [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+}
+
+# A file that no longer answers (its server hangs) is in the way of who waits for it, not of the end.
+test_file_hangs() {
+    local directory=$PWD/hung server pid
+    [ "$(id -u)" = 0 ] || skip 'only root may mount'
+    requires python3
+    mkdir "$directory"
+    python3 "$SYSTEM_DIR/data/hung_file.py" "$directory" >served 2>&1 &
+    server=$!
+    at_exit "end_process $server; umount -l '$directory' 2>/dev/null"
+    wait_until 10 test -s served || fail 'the file system did not start'
+    grep -q mounted served || skip "no file system of our own here: $(cat served)"
+    "$FARVISOR" run "${SEE_GUESTS[@]}" --memory 64M --dir "$directory:/hung:rw" -- \
+        "$GUESTS/hung_lock" /hung/file >out 2>err &
+    pid=$!
+    wait_until $((10 * TIME_FACTOR)) grep -q read served || fail "nobody reads the file: $(cat err)"
+    wait_until $((10 * TIME_FACTOR)) main_thread_left $pid || fail 'not ended 10 s later'
+    end_process $server
+    expect_status 7 wait $pid
+}
+
 # A thread that cannot be had ends the start with one line, whichever of them it is.
 test_threads_are_short() {
     local group=$PWD/cgroup limit what status=125 lines=0
