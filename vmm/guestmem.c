@@ -135,30 +135,6 @@ static size_t piece(gpa_t gpa, size_t left)
     return here < left ? here : left;
 }
 
-/*
- * Pages of a shared file can vanish under us when the file is cut short, which would be a SIGBUS
- * here: then the bytes go through a pipe, whose system calls fail with EFAULT instead.
- */
-int guestmem_copy(struct vm *vm, void *to, const void *from, size_t bytes)
-{
-    struct mm *mm = vm->mm;
-    char scratch[EPT_PAGE_BYTES];
-    if (!atomic_load_explicit(&mm->host_files, memory_order_relaxed)) {
-        memcpy(to, from, bytes);
-        return 0;
-    }
-    int error = 0;
-    pthread_mutex_lock(&mm->pipe_lock);
-    if (write(mm->pipe[1], from, bytes) != (ssize_t)bytes ||
-        read(mm->pipe[0], to, bytes) != (ssize_t)bytes) {
-        error = -EFAULT;
-        while (read(mm->pipe[0], scratch, sizeof(scratch)) > 0)
-            ;
-    }
-    pthread_mutex_unlock(&mm->pipe_lock);
-    return error;
-}
-
 int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
 {
     int error = 0;
@@ -168,7 +144,7 @@ int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
         error = guestmem_use(vm, from + done, n, false, false, &hva);
         if (error)
             return error;
-        error = guestmem_copy(vm, (char *)to + done, hva, n);
+        error = guarded_copy((char *)to + done, hva, n);
         guestmem_unpin(vm, from + done, n);
         mm_use_end(vcpu_self());
     }
@@ -184,7 +160,7 @@ int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes)
         error = guestmem_use(vm, to + done, n, true, false, &hva);
         if (error)
             return error;
-        error = guestmem_copy(vm, hva, (const char *)from + done, n);
+        error = guarded_copy(hva, (const char *)from + done, n);
         guestmem_unpin(vm, to + done, n);
         mm_use_end(vcpu_self());
     }

@@ -270,6 +270,8 @@ int vm_run(const struct run_config *config)
     int error = events_block_signals();
     if (!error)
         error = vcpu_signals_init();
+    if (!error)
+        error = guarded_copy_init();
     if (error)
         message_error("host: signal set-up: %s", strerror(-error));
     int status = error ? EXIT_FARVISOR : machine_build(&machine);

@@ -156,7 +156,9 @@ int64_t timers_get(struct vcpu *vcpu, const uint64_t args[6]);
 /* The node is connected: the socket's name can go. Accepts NULL. */
 void embedded_connected(struct embedded *embedded);
 
-/* ---- file_guard.c ---- */
+/* ---- file_guard.c, guarded.S ---- */
+extern const char guarded_copy_begin[], guarded_copy_end[], guarded_copy_fault[];
+int guarded_copy_init(void); /* the handler of SIGBUS */
 /*
  * Calls look(argument), which reads mapped files that others may cut short: 0, or -EFAULT if one
  * was, and look did not come to its end: what it held is lost. Others wait meanwhile; not nested.

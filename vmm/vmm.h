@@ -293,8 +293,8 @@ int guestmem_use(struct vm *vm, gpa_t gpa, uint64_t bytes, bool writable, bool h
 /* Copies of any length, page by page; 0 or -EFAULT/-EIO/-ENOMEM. */
 int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes);
 int guestmem_write(struct vm *vm, gpa_t to, const void *from, size_t bytes);
-/* Between us and pinned guest memory, at most a page. 0, or -EFAULT: a file was cut short. */
-int guestmem_copy(struct vm *vm, void *to, const void *from, size_t bytes);
+/* Between us and pinned guest memory, with no lock. 0, or -EFAULT: a file was cut short. */
+int guarded_copy(void *to, const void *from, size_t bytes);
 /* Copies a NUL-terminated string: its length, -ENAMETOOLONG if not ended within `bytes`, -EFAULT.
  */
 long guestmem_read_string(struct vm *vm, char *to, gpa_t from, size_t bytes);

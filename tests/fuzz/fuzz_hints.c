@@ -294,9 +294,8 @@ int guestmem_read(struct vm *vm, void *to, gpa_t from, size_t bytes)
     return from & 1 ? -EFAULT : 0;
 }
 
-int guestmem_copy(struct vm *vm, void *to, const void *from, size_t bytes)
+int guarded_copy(void *to, const void *from, size_t bytes)
 {
-    (void)vm;
     memcpy(to, from, bytes);
     return 0;
 }

@@ -380,7 +380,7 @@ int64_t guide_copy(struct vcpu *vcpu, gpa_t from, gpa_t to, uint64_t bytes)
     int error = fault_pin_resident(vcpu->fault, page, pages, false);
     if (error)
         return error == -EBUSY ? -EAGAIN : error;
-    error = guestmem_copy(vm, data, ept_hva(vm->ept, from), bytes);
+    error = guarded_copy(data, ept_hva(vm->ept, from), bytes);
     fault_unpin(vm->engine, page, pages);
     return error ? error : guestmem_write(vm, to, data, bytes);
 }

@@ -115,10 +115,9 @@ static void await_leaving(struct vm *vm, pid_t tid)
 /* 0: nobody; or the word lies in a file that was cut short, and the host kernel will say so. */
 static pid_t owner_tid(const struct io_call *call, gpa_t lock)
 {
-    struct vm *vm = call->vm;
     uint32_t word;
 
-    if (guestmem_copy(vm, &word, ept_hva(vm->ept, lock), WORD_BYTES))
+    if (guarded_copy(&word, ept_hva(call->vm->ept, lock), WORD_BYTES))
         return 0;
     return (pid_t)(word & FUTEX_TID_MASK);
 }

@@ -61,9 +61,6 @@ struct mm {
     gpa_t high_first, high_end; /* where mappings without an address go */
     gpa_t brk_base, brk;
     struct mm_shm shm;
-    atomic_bool host_files; /* a shared file was mapped once */
-    pthread_mutex_t pipe_lock;
-    int pipe[2]; /* for copies that must survive a truncated file (guestmem.c) */
 };
 
 #define MM_PAGE_UP(x) (((x) + 0xfff) & ~0xfffULL)

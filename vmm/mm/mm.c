@@ -151,13 +151,7 @@ int mm_create(struct mm **out, struct vm *vm)
     if (!mm)
         return -ENOMEM;
     mm->vm = vm;
-    if (pipe2(mm->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
-        int error = -errno;
-        free(mm);
-        return error;
-    }
     pthread_mutex_init(&mm->change, NULL);
-    pthread_mutex_init(&mm->pipe_lock, NULL);
     pthread_rwlock_init(&mm->replace, NULL);
     pthread_rwlock_init(&mm->table, NULL);
     mm->high_end = ept_span(vm->ept);
@@ -176,10 +170,7 @@ void mm_destroy(struct mm *mm)
     mm_shm_end(mm);
     mm_files_close();
     free(mm->maps);
-    close(mm->pipe[0]);
-    close(mm->pipe[1]);
     pthread_mutex_destroy(&mm->change);
-    pthread_mutex_destroy(&mm->pipe_lock);
     pthread_rwlock_destroy(&mm->replace);
     pthread_rwlock_destroy(&mm->table);
     free(mm);

@@ -122,8 +122,6 @@ int mm_lay_range(struct mm *mm, const struct mapping *mapping, unsigned access)
         error = ept_watch(ept, mapping->start, bytes, true);
     if (error)
         return error;
-    if (mm_is_host_file(mapping)) /* before anybody can find it: guestmem_copy */
-        atomic_store(&mm->host_files, true);
     pthread_rwlock_wrlock(&mm->table);
     error = mm_insert(mm, mapping);
     if (error)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Looking at mapped files that are cut short meanwhile ends the look, not the process. */
+/* Looking at mapped files that are cut short meanwhile ends the look, not the process; nor does a
+ * copy. */
 #include "tests/unit/unit.h"
 #include "vmm/machine.h"
 
@@ -81,6 +82,51 @@ START_TEST(a_bus_error_outside_of_a_look_is_what_it_was)
 }
 END_TEST
 
+/* Of every length around a word's, to the last byte of a page that is there and into one that is
+ * not. */
+START_TEST(a_copy_out_of_what_was_cut_is_an_error)
+{
+    struct look cut = look_make(true);
+    const char *last = (const char *)cut.mapped + FILE_BYTES / 2;
+    char to[64];
+
+    ck_assert_int_eq(guarded_copy_init(), 0);
+    for (size_t bytes = 0; bytes <= sizeof(to); bytes++)
+        ck_assert_int_eq(guarded_copy(to, last - bytes / 2, bytes), 0);
+    ck_assert_int_eq(pwrite(cut.fd, "12345678", 8, FILE_BYTES / 2 - 8), 8);
+    ck_assert_int_eq(ftruncate(cut.fd, FILE_BYTES / 2), 0);
+    for (size_t bytes = 1; bytes <= sizeof(to); bytes++) {
+        ck_assert_int_eq(guarded_copy(to, last - bytes, bytes), 0);
+        ck_assert_mem_eq(to + (bytes > 8 ? bytes - 8 : 0), "12345678" + (bytes < 8 ? 8 - bytes : 0),
+                         bytes < 8 ? bytes : 8);
+        ck_assert_int_eq(guarded_copy(to, last - bytes / 2, bytes), -EFAULT);
+    }
+    close(cut.fd);
+}
+END_TEST
+
+START_TEST(a_copy_and_a_look_end_beside_each_other)
+{
+    struct look outer = look_make(true);
+    struct look cut = look_make(true);
+    char to[8];
+
+    ck_assert_int_eq(guarded_copy_init(), 0);
+    ck_assert_int_eq(file_guard(look_at, &outer), -EFAULT);
+    ck_assert_int_eq(ftruncate(cut.fd, 0), 0);
+    ck_assert_int_eq(guarded_copy(to, (const char *)cut.mapped, sizeof(to)), -EFAULT);
+}
+END_TEST
+
+START_TEST(a_bus_error_outside_of_a_copy_is_what_it_was)
+{
+    struct look cut = look_make(true);
+
+    ck_assert_int_eq(guarded_copy_init(), 0);
+    look_at(&cut); /* the test is to die of it */
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("file_guard");
@@ -88,6 +134,9 @@ int main(void)
 
     tcase_add_test(tests, a_file_that_is_cut_short_ends_the_look_alone);
     tcase_add_test_raise_signal(tests, a_bus_error_outside_of_a_look_is_what_it_was, SIGBUS);
+    tcase_add_test(tests, a_copy_out_of_what_was_cut_is_an_error);
+    tcase_add_test(tests, a_copy_and_a_look_end_beside_each_other);
+    tcase_add_test_raise_signal(tests, a_bus_error_outside_of_a_copy_is_what_it_was, SIGBUS);
     suite_add_tcase(suite, tests);
     return unit_run(suite);
 }
