@@ -18,7 +18,7 @@
 
 #define IO_ROUNDS_MAX  16u
 #define AGAIN_PAUSE_NS 1000000L
-#define AGAIN_MAX_NS   2000000000ULL
+#define AGAIN_MAX      2000u
 
 void vcpu_fatal(struct vcpu *vcpu, const char *what)
 {
@@ -134,18 +134,14 @@ static void raise_bus(struct vcpu *vcpu)
 /*
  * KVM asks to be called again. Since Linux 6.14 it also says so while it is refused the thread that
  * it makes at the first entry (RLIMIT_NPROC, a control group's pids.max), which may be for ever.
- * Returns the error that it is, once there was nothing else for AGAIN_MAX_NS.
+ * Returns the error that it is, once there was nothing else for some two seconds.
  */
 static int run_again(struct vcpu *vcpu)
 {
     static const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_NS};
-    uint64_t now_ns = clock_now_ns();
-    if (!vcpu->again_ns) {
-        vcpu->again_ns = now_ns;
-        return EINTR;
-    }
-    nanosleep(&pause, NULL);
-    return now_ns - vcpu->again_ns < AGAIN_MAX_NS ? EINTR : EAGAIN;
+    if (vcpu->agains++) /* counted, not timed: it may have been stopped itself */
+        nanosleep(&pause, NULL);
+    return vcpu->agains < AGAIN_MAX ? EINTR : EAGAIN;
 }
 
 static void run_failed(struct vcpu *vcpu, int error)
@@ -154,7 +150,7 @@ static void run_failed(struct vcpu *vcpu, int error)
     if (error == EAGAIN)
         error = run_again(vcpu);
     else
-        vcpu->again_ns = 0;
+        vcpu->agains = 0;
     switch (error) {
     case EINTR:
         /* Cleared before anything is looked at: a kick from here on makes the next entry return. */
@@ -194,7 +190,7 @@ void vcpu_loop(struct vcpu *vcpu)
         if (error) {
             run_failed(vcpu, error);
         } else {
-            vcpu->again_ns = 0;
+            vcpu->agains = 0;
             exit_handle(vcpu);
         }
     }

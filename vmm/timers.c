@@ -100,17 +100,22 @@ static int timer_start(struct timers *timers, uint32_t id, clockid_t clock, int 
  */
 struct expiry {
     struct timespec left;
+    bool repeats;
     unsigned long long seen; /* expiries */
 };
 
-static struct expiry expiry_look(struct vm *vm, uint32_t id)
+static struct expiry expiry_look(struct vm *vm, uint32_t id, clockid_t clock)
 {
     struct timers *timers = vm->timers;
     struct expiry now = {.seen = events_timer_seen(vm, id)};
     struct itimerspec is;
 
-    if (timers->entries[id].made && syscall(SYS_timer_gettime, timers->entries[id].id, &is) == 0)
+    /* On another clock it is another timer: nobody waits for this one any more. */
+    if (timers->entries[id].made && timers->entries[id].clock == clock &&
+        syscall(SYS_timer_gettime, timers->entries[id].id, &is) == 0) {
         now.left = is.it_value;
+        now.repeats = is.it_interval.tv_sec || is.it_interval.tv_nsec;
+    }
     return now;
 }
 
@@ -124,8 +129,8 @@ static void expiry_keep(struct vm *vm, uint32_t id, const struct expiry *before,
                         const struct timespec *left)
 {
     static const struct timespec none;
-    bool expired =
-        later(&before->left, &none) && (!later(left, &none) || later(left, &before->left));
+    bool expired = later(&before->left, &none) &&
+                   (!later(left, &none) || (before->repeats && later(left, &before->left)));
 
     if (expired && events_timer_seen(vm, id) == before->seen)
         vm_post_event(vm, FV_EVENT_TIMER, id, 0);
@@ -146,7 +151,7 @@ int64_t timers_set(struct vcpu *vcpu, const uint64_t args[6])
     if (flags && (new.it_value.tv_sec || new.it_value.tv_nsec))
         inherit_clock_to_host(vcpu, clock, &new.it_value);
     pthread_mutex_lock(&timers->lock);
-    const struct expiry before = expiry_look(vcpu->vm, id);
+    const struct expiry before = expiry_look(vcpu->vm, id, clock);
     events_settle(vcpu->vm); /* the host may forget what a timer that is set anew sent before */
     events_timer_forget(vcpu->vm, id);
     error = timer_start(timers, id, clock, flags, &new, &old);

@@ -145,7 +145,7 @@ struct vcpu {
     uint32_t window_calls; /* postable calls by exit since ... */
     uint64_t window_ns;    /* ... this time; own thread only */
     unsigned ahead_turns;  /* io/ahead.c; under its lock */
-    uint64_t again_ns;     /* since when KVM_RUN says EAGAIN and nothing else; 0: it does not */
+    unsigned agains;       /* times that KVM_RUN said EAGAIN and nothing else */
     pthread_cond_t wake;   /* in_use or vm->ending changed; with vm->vcpu_lock, as the rest: */
     uint64_t cookie;       /* of the guest thread to start */
     uint64_t begun;        /* guest threads, so far */

@@ -304,6 +304,7 @@ test_timers_are_short() {
         ) >out 2>err
         status=$?
         [ $status = 1 ] && break
+        sleep 0.7
     done
     [ $status = 1 ] || fail "a thread was made without a timer, $attempt times: $(cat err)"
     [ "$(grep -c 'ulimit -i' err)" = 1 ] || fail "not said once: $(cat err)"

@@ -96,8 +96,8 @@ static bool copies_all(struct io_file *files[2], const struct io_file *to)
  * with? A short count means nothing else there but the end of the file (then the next try says so)
  * or that the pipe it comes from is empty; into a pipe goes what there is room for.
  */
-static int64_t copy_so_far(const struct io_call *call, struct io_file *files[2],
-                           const struct io_file *to, uint64_t asked, int64_t result)
+static int64_t copy_so_far(const struct io_call *call, struct io_file *files[2], struct io_file *to,
+                           uint64_t asked, int64_t result)
 {
     uint64_t moved = result > 0 ? (uint64_t)result : 0;
     struct io_resume so_far = {.told = call->part->done + moved,
@@ -106,6 +106,8 @@ static int64_t copy_so_far(const struct io_call *call, struct io_file *files[2],
                                .other = files[1]->serial,
                                .offsets = {call->part->offsets[0], call->part->offsets[1]}};
 
+    if (result < 0 && call->part->done) /* told is what was moved before, and the next call hears */
+        io_ahead_keep_error(to, result);
     if (result < 0)
         return result;
     if (moved && moved < copy_left(call, asked) && io_is_kicked(call) && copies_all(files, to))

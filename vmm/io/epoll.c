@@ -50,6 +50,8 @@ static int64_t registration_change(const struct io_call *call, struct io_file *s
         atomic_store(&file->asked_once, set->serial << 32 | event->events);
     if (!result)
         result = io_signal_set_change(call, set, file, operation != EPOLL_CTL_DEL, event->events);
+    if (result == -ENOMEM && operation == EPOLL_CTL_ADD && (file->signals || file->holds))
+        (void)IO_HOST4(SYS_epoll_ctl, set->fd, EPOLL_CTL_DEL, file->fd, event);
     pthread_rwlock_unlock(&call->io->sets);
     return result;
 }

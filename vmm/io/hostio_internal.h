@@ -114,6 +114,7 @@ struct io_signal_fd {
     struct io_signal_fd *next;
     unsigned references;
     uint64_t serial, mask;
+    uint32_t changes; /* of the mask */
     int event_fd;
     bool up;     /* there is something in the eventfd: a signal waits for the process */
     bool raised; /* ... for the moment: io/signal_own.c */

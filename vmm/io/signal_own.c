@@ -27,6 +27,7 @@ struct entry {
     uint64_t file, signals; /* serial numbers: of the file, and of what it shares with duplicates */
     bool edge;
     uint32_t told_index, told_came; /* the vCPU it was told for last, and how many had come there */
+    uint32_t told_changes;          /* and the mask's changes */
     bool told;
 };
 
@@ -157,10 +158,11 @@ static bool raise_one(struct io_signal_fd *one, uint64_t own, bool edge)
 }
 
 /* Was this edge told to this thread, and none has come for it since? */
-static bool entry_was_told(const struct entry *entry, const struct vcpu *vcpu)
+static bool entry_was_told(const struct entry *entry, const struct io_signal_fd *one,
+                           const struct vcpu *vcpu)
 {
     return entry->told && entry->told_index == vcpu->index &&
-           entry->told_came == vcpu->page->own_came;
+           entry->told_came == vcpu->page->own_came && entry->told_changes == one->changes;
 }
 
 bool io_own_raise(const struct io_call *call, const struct io_file *file)
@@ -176,7 +178,7 @@ bool io_own_raise(const struct io_call *call, const struct io_file *file)
         const struct entry *entry = &set->list[i];
         struct io_signal_fd *one = find(signals, entry->signals);
 
-        if (one && !(entry->edge && entry_was_told(entry, caller(call))))
+        if (one && !(entry->edge && entry_was_told(entry, one, caller(call))))
             any |= raise_one(one, own, entry->edge);
     }
     for (struct io_signal_fd *one = signals->list; set && set->nested && one; one = one->next)
@@ -189,9 +191,14 @@ void io_own_told(const struct io_call *call, const struct io_file *file)
     const struct io_signal_set *set = file->holds;
 
     for (unsigned i = 0; set && i < set->count; i++) {
+        const struct io_signal_fd *one = find(&call->io->signals, set->list[i].signals);
+
+        if (!one || !(one->mask & own_signals(call)))
+            continue;
         set->list[i].told = true;
         set->list[i].told_index = caller(call)->index;
         set->list[i].told_came = caller(call)->page->own_came;
+        set->list[i].told_changes = one->changes;
     }
 }
 

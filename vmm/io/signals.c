@@ -113,6 +113,7 @@ static int64_t signal_change(struct hostio *io, int fd, uint64_t mask)
     if (result >= 0) {
         pthread_mutex_lock(&io->signals.lock);
         file->signals->mask = mask;
+        file->signals->changes++;
         pthread_mutex_unlock(&io->signals.lock);
     }
     if (file)
