@@ -82,8 +82,11 @@ static void file_map(uint8_t *at, int fd)
     EXPECT(memcmp(at, "file", 4) == 0);
 }
 
-/* A file goes where a page was that a pin under way held. */
-static void file_takes_the_place(void)
+/*
+ * A file goes where a page was that a pin under way held. Returns whether it was still under way:
+ * on a busy host the pin may be done first.
+ */
+static bool file_takes_the_place(void)
 {
     uint8_t *area = area_new(PIN_PAGES);
     int fd = file_new();
@@ -93,9 +96,10 @@ static void file_takes_the_place(void)
         sched_yield();
     EXPECT(munmap(area, PAGE) == 0);
     file_map(area, fd);
-    EXPECT(pthread_join(thread, NULL) == 0 && pin_result < 0);
+    EXPECT(pthread_join(thread, NULL) == 0);
     EXPECT(memcmp(area, "file", 4) == 0);
     EXPECT(munmap(area, PIN_PAGES * PAGE) == 0 && close(fd) == 0);
+    return pin_result < 0;
 }
 
 /* A file's page is not pinned: what is mapped and pinned there next may not be let go for it. */
@@ -147,7 +151,9 @@ int main(void)
     EXPECT(guide_unpin(second, PIN_PAGES * PAGE) < 0);
     EXPECT(guide_pin(region, PIN_PAGES * PAGE) == 0);
     EXPECT(guide_unpin(region, PIN_PAGES * PAGE) == 0);
-    file_takes_the_place();
+    int tries = 0;
+    while (!file_takes_the_place())
+        EXPECT(++tries < 20);
     next_pin_stays();
     return guest_passed("guide_pins");
 }

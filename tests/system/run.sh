@@ -35,7 +35,11 @@ run_file() {
 }
 export -f run_file
 lanes=$(nproc)
-printf '%s\n' "${files[@]}" | xargs -I FILE -P $((lanes < 2 ? lanes : 2)) \
+# make install may link anew what the others run.
+for file in "${files[@]}"; do
+    [ "$file" != install.sh ] || run_file "$outputs" "$file" "${options[@]}"
+done
+printf '%s\n' "${files[@]}" | sed '/^install[.]sh$/d' | xargs -r -I FILE -P $((lanes < 2 ? lanes : 2)) \
     bash -c 'run_file "$@"' run_file "$outputs" FILE "${options[@]}"
 for file in "${files[@]}"; do
     summary=$(tail -n 1 "$outputs/$file")
