@@ -3,13 +3,12 @@
  * signalfd: what a read tells, and when poll, select and epoll find it readable. With an argument
  * it waits for SIGTERM from outside and ends with 40 + its number.
  */
-#include "guest.h"
+#include "signalfd.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,30 +16,10 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
-
-typedef struct signalfd_siginfo info_t;
-
-static sigset_t set_of(int a, int b)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, a);
-    sigaddset(&set, b);
-    return set;
-}
-
-static int made(int a, int b, int flags)
-{
-    sigset_t set = set_of(a, b);
-    int fd = signalfd(-1, &set, flags);
-    EXPECT(fd >= 0);
-    return fd;
-}
 
 /* What poll says within ms. */
 static int ready(int fd, int ms)

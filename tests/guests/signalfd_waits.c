@@ -2,39 +2,18 @@
 /*
  * signalfd beside other threads: what a blocked reader waits for, and whose signals a thread sees.
  */
-#include "guest.h"
+#include "signalfd.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
-#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-
-typedef struct signalfd_siginfo info_t;
-
-static sigset_t set_of(int a, int b)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, a);
-    sigaddset(&set, b);
-    return set;
-}
-
-static int made(int a, int b, int flags)
-{
-    sigset_t set = set_of(a, b);
-    int fd = signalfd(-1, &set, flags);
-    EXPECT(fd >= 0);
-    return fd;
-}
 
 static uint32_t taken(int fd)
 {

@@ -10,8 +10,9 @@
  * reading, and here it is held from the look to the change: nothing newer is overwritten.
  *
  * A number is listed twice if its file has another descriptor, so that it outlived the number,
- * which means another file now. It is that one's inode which tells the two apart; the older
- * registration can be reached by nobody, be it here or by the program.
+ * which means another file now. It is that one's inode which tells the two apart, unless they have
+ * none of their own (eventfds, say); the older registration can be reached by nobody, be it here or
+ * by the program. What is lost so is said, once.
  */
 #include "vmm/io/hostio_internal.h"
 
@@ -131,9 +132,12 @@ static const struct epoll_event *told_of(const struct entry *entry, const struct
     return NULL;
 }
 
-static void entries_arm(struct io_fds *fds, const struct io_file *set, struct entries *entries,
+/* Returns whether all could be. */
+static bool entries_arm(struct io_fds *fds, const struct io_file *set, struct entries *entries,
                         const struct epoll_event *told, unsigned count)
 {
+    bool all = true;
+
     for (size_t i = 0; i < entries->count; i++) {
         struct entry *entry = &entries->list[i];
         const struct epoll_event *event = told_of(entry, told, count);
@@ -143,7 +147,10 @@ static void entries_arm(struct io_fds *fds, const struct io_file *set, struct en
         entry->file = io_fds_of_host(fds, entry->fd);
         if (entry->file && is_current(entries, entry))
             arm(set, entry, event);
+        else
+            all = false;
     }
+    return all;
 }
 
 void io_epoll_keep(struct hostio *io, struct io_file *set, const struct epoll_event *told,
@@ -154,7 +161,8 @@ void io_epoll_keep(struct hostio *io, struct io_file *set, const struct epoll_ev
 
     pthread_rwlock_wrlock(&io->sets);
     error = entries_read(&entries, set);
-    entries_arm(&io->fds, set, &entries, told, count);
+    if (!entries_arm(&io->fds, set, &entries, told, count) && !error)
+        error = -ESTALE;
     pthread_rwlock_unlock(&io->sets);
     if (error && !atomic_exchange(&io->keep_warned, true))
         message_warning("epoll: events that could not be told are lost: %s", strerror(-error));

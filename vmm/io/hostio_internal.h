@@ -146,7 +146,8 @@ bool io_own_begin(const struct io_call *call);
 bool io_own_raise(const struct io_call *call, const struct io_file *file);
 void io_own_told(const struct io_call *call, const struct io_file *file);
 void io_own_end(const struct io_call *call);
-bool io_own_is_readable(const struct io_call *call, struct io_signal_fd *one);
+/* What poll said of it, once nobody else looks. */
+bool io_own_is_readable(const struct io_call *call, const struct io_file *file);
 
 /* ---- io/mounts.c: the guest's view of the file system ---- */
 

@@ -69,8 +69,7 @@ static long poll_untrue(const struct io_call *call, struct poll_set *set)
     long count = 0;
 
     for (unsigned i = 0; i < set->count; i++) {
-        if (!set->list[i].revents || !set->files[i] || !set->files[i]->signals ||
-            io_own_is_readable(call, set->files[i]->signals))
+        if (!set->list[i].revents || !set->files[i] || io_own_is_readable(call, set->files[i]))
             continue;
         set->list[i].revents = 0;
         count++;

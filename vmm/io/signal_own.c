@@ -214,12 +214,18 @@ void io_own_end(const struct io_call *call)
     pthread_mutex_unlock(&call->io->signals.lock);
 }
 
-bool io_own_is_readable(const struct io_call *call, struct io_signal_fd *one)
+bool io_own_is_readable(const struct io_call *call, const struct io_file *file)
 {
+    struct pollfd now = {.fd = file->fd, .events = POLLIN};
     bool readable;
 
+    if (!file->signals && !file->holds)
+        return true;
     pthread_mutex_lock(&call->io->signals.lock); /* nobody raises it */
-    readable = one->up || (one->mask & own_signals(call));
+    if (file->signals)
+        readable = file->signals->up || (file->signals->mask & own_signals(call));
+    else
+        readable = poll(&now, 1, 0) > 0;
     pthread_mutex_unlock(&call->io->signals.lock);
     return readable;
 }
